@@ -1,0 +1,188 @@
+"""Execute one snippet in the current process, which is its alone.
+
+Imported by the fork server before any snippet runs, so that a run pays for none of these imports.
+"""
+
+import gc
+import io
+import json
+import math
+import os
+import sys
+import threading
+import traceback
+import warnings
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat.v4 as nbf
+from IPython.core.displayhook import CapturingDisplayHook
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from zhixing_site import figure
+from zhixing_site.fault import Fault
+from zhixing_site.snippet import Cell, Snippet
+from zhixing_site.trace import Trace, digest
+
+PRINTED_LINES, PRINTED_CHARACTERS = 100, 10_000
+QUIET = DeprecationWarning, PendingDeprecationWarning, ResourceWarning, ImportWarning  # unless they are about our code
+PACKAGES = packages_distributions()
+
+
+class Shell(InteractiveShell):
+    """IPython for plain Python: no magics, no printing of tracebacks."""
+
+    def transform_cell(self, raw_cell):
+        return raw_cell
+
+    def showtraceback(self, *args, **kwargs):
+        pass
+
+    showsyntaxerror = showindentationerror = showtraceback
+
+
+class Printed(io.StringIO):
+    """Keeps the first lines of what is printed and counts the others."""
+
+    lines = 0
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        super().write(text[: max(0, PRINTED_CHARACTERS - self.tell())])
+        return len(text)
+
+    def shown(self) -> str:
+        text = "".join(self.getvalue().splitlines(keepends=True)[:PRINTED_LINES])
+        missing = self.lines - text.count("\n")
+        return text + (f"\n… and {missing} more lines\n" if missing else "")
+
+
+class Execution:
+    """One snippet in this process: its namespace, and the checks that each cell must pass."""
+
+    def __init__(self, snippet: Snippet, root: Path):
+        self.snippet, self.root = snippet, root
+        self.path = str(root / snippet.path)
+        config = Config()
+        config.HistoryManager.enabled = False
+        Shell.clear_instance()
+        self.shell = Shell.instance(config=config, ipython_dir=os.getcwd())
+        # The cells are compiled under the snippet's own path and line numbers, which makes
+        # tracebacks, warnings and inspect.getsource right without help.
+        self.shell.compile.cache = lambda *args, **kwargs: self.path
+        self.shell.user_ns["__file__"] = self.path
+        self.shell.display_pub = CapturingDisplayPublisher()
+        self.shown = self.shell.display_pub.outputs
+        self.shell.display_trap.hook = CapturingDisplayHook(shell=self.shell, outputs=self.shown)
+
+    def execute(self, progress) -> dict:
+        """The executed notebook; raises Fault at the first cell that goes wrong. Calls `progress(cell)` before each."""
+        figure.house_style()
+        trace = Trace(self.root)
+        trace.opened[self.snippet.path] = digest(self.snippet.content)
+        cells = []
+        for number, cell in enumerate(self.snippet.cells, 1):
+            progress(cell)
+            metadata = {"title": cell.name, "tags": ["hidden"] * cell.hidden}
+            cells.append(nbf.new_code_cell(cell.source, id=cell.name, metadata=metadata, execution_count=number))
+            cells[-1].outputs = self._run(cell)
+        record = {"values": self._values(), "files": trace.files(), "distributions": _distributions()}
+        notebook = nbf.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}, "zhixing": record})
+        return json.loads(json.dumps(notebook))
+
+    def _run(self, cell: Cell) -> list[dict]:
+        printed = Printed()
+        unseen: list[BaseException] = []  # raised where nobody can catch it: in a thread, in a destructor
+        threading.excepthook = sys.unraisablehook = lambda raised: unseen.append(raised.exc_value)
+        self.shown.clear()
+        standard = sys.stdout, sys.stderr
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sys.stdout = sys.stderr = printed
+            result = self.shell.run_cell("\n" * (cell.line - 1) + cell.source)
+            sys.stdout, sys.stderr = standard
+        raised = result.error_before_exec or result.error_in_exec or next(iter(unseen), None)
+        self._judge_raised(raised, cell)
+        self._judge_warnings(caught, cell)
+        printed.writelines(f"{cell.warns}: {w.message}\n" for w in caught if w.category.__name__ == cell.warns)
+        drawn = self._draw(cell)
+        # The value of a cell's last line is noise where the cell draws: [<matplotlib.lines.Line2D at 0x…>].
+        printed.writelines(f"{output['data'].get('text/plain', '')}\n" for output in self.shown if not drawn)
+        outputs = [nbf.new_output("stream", name="stdout", text=printed.shown())] if printed.getvalue() else []
+        if raised is not None:
+            name, message = type(raised).__name__, str(raised)
+            outputs.append(nbf.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"]))
+        return outputs + drawn
+
+    def _fault(self, cause: str, cell: Cell, line: int = 0) -> Fault:
+        return Fault(cause, self.snippet.path, line or cell.line, cell.name)
+
+    def _judge_raised(self, raised: BaseException | None, cell: Cell) -> None:
+        if raised is None and cell.raises:
+            raise self._fault(f"should raise {cell.raises}, but does not", cell)
+        if raised is not None and type(raised).__name__ != cell.raises:
+            cause = "".join(traceback.format_exception_only(raised)).strip()
+            if isinstance(raised, SystemExit):
+                cause = f"quits the process: {cause}"
+            if cell.raises:
+                cause = f"should raise {cell.raises}, but raises {cause}"
+            frames = traceback.extract_tb(raised.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == self.path]
+            if isinstance(raised, SyntaxError) and raised.filename == self.path:
+                lines.append(raised.lineno)
+            raise self._fault(cause, cell, lines[-1] if lines else 0)
+
+    def _judge_warnings(self, caught: list[warnings.WarningMessage], cell: Cell) -> None:
+        if cell.warns and cell.warns not in [warning.category.__name__ for warning in caught]:
+            raise self._fault(f"should warn {cell.warns}, but does not", cell)
+        for warning in caught:
+            name, in_cell = warning.category.__name__, warning.filename == self.path
+            ours = in_cell or Path(warning.filename).is_relative_to(self.root / "src")
+            if name != cell.warns and (ours or not issubclass(warning.category, QUIET)):
+                where = "" if in_cell else f" ({warning.filename}:{warning.lineno})"
+                raise self._fault(f"warns {name}: {warning.message}{where}", cell, warning.lineno if in_cell else 0)
+
+    def _draw(self, cell: Cell) -> list[dict]:
+        """The figure that the cell left open, as one output with four drawings; it is closed here."""
+        numbers = plt.get_fignums()
+        if len(numbers) > 1:
+            raise self._fault(f"draws {len(numbers)} figures; a cell draws one, for the page to caption", cell)
+        if not numbers:
+            return []
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # a character that no font has
+                drawings = figure.draw(plt.figure(numbers[0]), figure.read_catalogue(self.root))
+        except Exception as error:
+            raise self._fault(f"the figure cannot be drawn: {error}", cell) from error
+        plt.close("all")
+        data = {"image/svg+xml": drawings["en-light"], "text/plain": "<Figure>"}
+        return [nbf.new_output("display_data", data, metadata={"drawings": drawings})]
+
+    def _values(self) -> dict[str, bool | int | float | str]:
+        """The variables that a page can quote: finite numbers, truth values and short strings."""
+        values = {}
+        for name, value in self.shell.user_ns.items():
+            if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+                value = value.item()
+            finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+            if not name.startswith("_") and (finite or (isinstance(value, str) and len(value) < 200)):
+                values[name] = value
+        return values
+
+
+def _distributions() -> list[str]:
+    tops = {name.partition(".")[0] for name in list(sys.modules)}
+    return sorted({distribution for top in tops for distribution in PACKAGES.get(top, ())})
+
+
+def warm_up() -> None:
+    """Draw once before the first fork: the first drawing of a process costs four times the next."""
+    figure.house_style()
+    figure.draw(plt.figure("知 $x^2$"), {})
+    plt.close("all")
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,93 @@
+"""Draw a live matplotlib figure as SVG, in both languages and both colour schemes."""
+
+import io
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib import font_manager
+from matplotlib.text import Text
+
+HERE = Path(__file__).parent
+STYLE = HERE / "figure.mplstyle"
+CATALOGUE = "docs/zh/figure_text.toml"
+NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+−]?\d+)?%?")
+
+# Every colour of the style file, and what it becomes on a dark ground.
+DARK = {
+    "#24292f": "#d8dee4",  # text, axes
+    "#d0d7de": "#444c56",  # grid
+    "#0b62b8": "#58a6ff",
+    "#c2410c": "#f59e5b",
+    "#0f766e": "#2dd4bf",
+    "#9333a8": "#d69bf0",
+    "#8a6d00": "#e3c341",
+    "#6b7280": "#9aa4b2",
+}
+
+
+class UnknownLabel(Exception):
+    """A label has no Chinese in the catalogue."""
+
+
+@cache
+def house_style() -> None:
+    """Make the style and its Chinese font those of every figure drawn in this process."""
+    font_manager.fontManager.addfont(HERE / "fonts" / "NotoSansSC-figures.otf")
+    matplotlib.rcdefaults()
+    plt.switch_backend("svg")
+    plt.style.use(STYLE)
+
+
+def translate(label: str, catalogue: dict[str, dict]) -> str:
+    """The label in Chinese. Mathematics, numbers and names stay; anything else must be in the catalogue."""
+    texts, names = catalogue.get("text", {}), catalogue.get("names", {}).get("keep", [])
+    if label in texts or label in texts.values():
+        return texts.get(label, label)
+    numbers = NUMBER.findall(label)
+    pattern = NUMBER.sub("{}", label)
+    if numbers and pattern in texts:
+        return texts[pattern].format(*numbers)
+    rest = re.sub(r"\$[^$]*\$", "", label)
+    for name in sorted(names, key=len, reverse=True):
+        rest = rest.replace(name, "")
+    if any(character.isalpha() for character in NUMBER.sub("", rest)):
+        raise UnknownLabel(f"the figure's label {label!r} has no Chinese in {CATALOGUE}")
+    return label
+
+
+def read_catalogue(root: Path) -> dict[str, dict]:
+    path = root / CATALOGUE
+    return tomllib.loads(path.read_text()) if path.exists() else {}
+
+
+def draw(figure, catalogue: dict[str, dict]) -> dict[str, str]:
+    """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}; raises UnknownLabel."""
+    english = _svg(figure)
+    get_text = Text.get_text
+    # Tick labels are made while the figure is drawn, so the text is translated where it is read.
+    Text.get_text = lambda self: translate(get_text(self), catalogue)
+    try:
+        chinese = _svg(figure)
+    finally:
+        Text.get_text = get_text
+    return {
+        "en-light": english,
+        "en-dark": _darken(english),
+        "zh-light": chinese,
+        "zh-dark": _darken(chinese),
+    }
+
+
+def _svg(figure) -> str:
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return buffer.getvalue()
+
+
+def _darken(svg: str) -> str:
+    return re.sub("|".join(DARK), lambda colour: DARK[colour[0]], svg)

@@ -1,0 +1,41 @@
+"""Check the built sites: every link, image, script and anchor leads somewhere inside."""
+
+import posixpath
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import lxml.html
+
+from zhixing_site.fault import Fault
+
+
+def check_links(site: Path) -> list[Fault]:
+    """A fault for each reference in the folder's HTML that names no file or no anchor; other hosts are not asked."""
+    trees = {path: lxml.html.parse(str(path)) for path in sorted(site.rglob("*.html"))}
+    anchors = {path: set(tree.xpath("//@id | //a/@name")) for path, tree in trees.items()}
+    return [
+        Fault(f"dead link {reference}: {cause}", path.relative_to(site).as_posix())
+        for path, tree in trees.items()
+        for reference in sorted(set(tree.xpath("//@href | //@src")))
+        for cause in _dead(reference, path, site, anchors)
+    ]
+
+
+def _dead(reference: str, path: Path, site: Path, anchors: dict[Path, set[str]]) -> Iterator[str]:
+    parts = urlsplit(reference)
+    if parts.scheme or parts.netloc:
+        return
+    if parts.path.startswith("/") and path.name != "404.html":
+        yield "it starts at the server's root, which is another place under a sub-path"
+        return
+    target = path
+    if parts.path:
+        base = site if parts.path.startswith("/") else path.parent
+        target = Path(posixpath.normpath(base / unquote(parts.path).lstrip("/")))
+        if target.is_dir():
+            target /= "index.html"
+    if not target.is_file():
+        yield "there is no such file"
+    elif parts.fragment and target in anchors and unquote(parts.fragment) not in anchors[target]:
+        yield f"there is no #{unquote(parts.fragment)} there"

@@ -1,0 +1,70 @@
+"""Run snippets: from the cache where it holds, else each in processes of its own, as many at once as there are cores."""
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from zhixing_site import cache
+from zhixing_site.fault import Fault, Faults
+from zhixing_site.snippet import Snippet, read_snippet
+from zhixing_site.watch import Ending, Limits, read_outcome, watch
+
+# What could make two runs of one snippet differ is fixed: the order of sets, the number of threads.
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MPLBACKEND": "svg"}
+
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["torch", "zhixing_site.preload"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One snippet's result; `ending` says how the run went, and is None where the result comes from the cache."""
+
+    snippet: Snippet
+    notebook: dict
+    ending: Ending | None = None
+
+
+Report = Callable[[str, Run | Fault | None], None]  # path and result; None when the snippet is begun
+
+
+def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -> dict[str, Run]:
+    """{snippet name: Run}; raises Faults with the fault of every snippet that went wrong."""
+
+    def attempt(path: Path) -> Run | Fault:
+        relative = path.relative_to(root).as_posix()
+        report(relative, None)
+        try:
+            result = run_one(path, root, limits)
+        except Fault as fault:
+            result = fault
+        report(relative, result)
+        return result
+
+    for folder in (root / "src").rglob("__pycache__"):
+        shutil.rmtree(folder, ignore_errors=True)  # a .pyc is told by time and size, which miss a quick second edit
+    os.environ.update(ENVIRONMENT)  # the fork server keeps what it starts with
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(attempt, paths))
+    if faults := [result for result in results if isinstance(result, Fault)]:
+        raise Faults(faults)
+    return {run.snippet.name: run for run in results}
+
+
+def run_one(path: Path, root: Path, limits: Limits) -> Run:
+    """Raises Fault."""
+    snippet = read_snippet(path, root)
+    if notebook := cache.load(snippet, root):
+        return Run(snippet, notebook)
+    with tempfile.TemporaryDirectory(prefix="zhixing-", ignore_cleanup_errors=True) as folder:
+        process = FORKSERVER.Process(target=watch, args=(snippet, root, Path(folder), limits, os.getpid()))
+        process.start()
+        process.join()
+        notebook, ending = read_outcome(Path(folder), snippet)
+    cache.store(notebook, snippet, root)
+    return Run(snippet, notebook, ending)

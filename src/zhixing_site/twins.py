@@ -1,0 +1,87 @@
+"""Hold each page against its twin in the other language."""
+
+from itertools import zip_longest
+from pathlib import Path
+
+from zhixing_site.fault import Fault
+from zhixing_site.page import Page, Section
+
+REVIEWED = "docs/reviewed.txt"
+
+# What stands alone must agree in order; what stands in sentences as a set, for word order is the language's own.
+IN_ORDER = ("fence", "block", "figure")
+AS_SETS = ("inline", "value", "link")
+
+
+def compare_all(english: dict[str, Page], chinese: dict[str, Page], root: Path) -> list[Fault]:
+    """The faults of all pairs of pages: a missing twin, a difference, a section not reviewed since it changed."""
+    alone = [page for pages, others in ((english, chinese), (chinese, english)) for name, page in pages.items() if name not in others]
+    faults = [Fault("the page has no twin in the other language", page.path) for page in alone]
+    reviewed = read_reviewed(root)
+    for name in sorted(english.keys() & chinese.keys()):
+        try:
+            faults += compare(english[name], chinese[name]) or _unreviewed(english[name], chinese[name], reviewed)
+        except Fault as fault:
+            faults.append(fault)
+    return faults
+
+
+def compare(english: Page, chinese: Page) -> list[Fault]:
+    """A fault for each kind of mark in which two sections differ, or for the first heading that does."""
+    for ours, theirs in zip_longest(english.sections, chinese.sections):
+        if (ours and ours.id) != (theirs and theirs.id):
+            section, page = (theirs, chinese) if theirs else (ours, english)
+            return [Fault(f"heading #{section.id} has no twin at this place", page.path, section.line)]
+    faults = []
+    for ours, theirs in zip(english.sections, chinese.sections, strict=True):
+        for kind, a, b in _differences(ours, theirs):
+            cause = f"a {kind} of section #{ours.id} differs from its twin's\n{english.path}:{ours.line} has {a}"
+            cause += f"\n{chinese.path}:{theirs.line} has {b}"
+            faults.append(Fault(cause, chinese.path, theirs.line))
+    return faults
+
+
+def _differences(ours: Section, theirs: Section):
+    for kind in IN_ORDER:
+        pairs = zip_longest(ours.marks[kind], theirs.marks[kind], fillvalue="nothing")
+        yield from [(kind, a, b) for a, b in pairs if a != b][:1]
+    for kind in AS_SETS:
+        a, b = set(ours.marks[kind]), set(theirs.marks[kind])
+        if a != b:
+            yield kind, ", ".join(sorted(a - b)) or "nothing more", ", ".join(sorted(b - a)) or "nothing more"
+
+
+def _unreviewed(english: Page, chinese: Page, reviewed: dict[str, list[str]]) -> list[Fault]:
+    faults = []
+    for sections in zip(english.sections, chinese.sections, strict=True):
+        name = f"{english.name}#{sections[0].id}"
+        now = [section.digest for section in sections]
+        seen = reviewed.get(name, ["", ""])
+        if now != seen:
+            pages = zip((english, chinese), sections, now, seen, strict=True)
+            changed = [f"{page.path}:{section.line}" for page, section, new, old in pages if new != old]
+            cause = f"section #{sections[0].id} changed since it was reviewed against its twin: {', '.join(changed)}"
+            cause += f"\nwhen both say the same: python -m zhixing_site accept {english.name}"
+            faults.append(Fault(cause, chinese.path, sections[1].line))
+    return faults
+
+
+def read_reviewed(root: Path) -> dict[str, list[str]]:
+    """{page#section: [English digest, Chinese digest]}, a line each in the file."""
+    path = root / REVIEWED
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {name: digests for name, *digests in map(str.split, lines)}
+
+
+def accept(english: dict[str, Page], chinese: dict[str, Page], names: list[str], root: Path) -> None:
+    """Record the sections of the named pages, or of all, as reviewed."""
+    twins = english.keys() & chinese.keys()
+    if unknown := set(names) - twins:
+        raise Fault(f"there is no pair of pages of this name: {', '.join(sorted(unknown))}")
+    accepted = set(names) or twins
+    digests = {key: pair for key, pair in read_reviewed(root).items() if key.split("#")[0] in twins - accepted}
+    for name in accepted:
+        pairs = zip(english[name].sections, chinese[name].sections, strict=True)
+        digests |= {f"{name}#{ours.id}": [ours.digest, theirs.digest] for ours, theirs in pairs}
+    lines = [f"{key} {' '.join(pair)}\n" for key, pair in sorted(digests.items())]
+    (root / REVIEWED).write_text("".join(lines))
