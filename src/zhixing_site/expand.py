@@ -82,10 +82,12 @@ class Expander:
         file = self.root / path
         if not file.is_file():
             raise ValueError(f"there is no file {path}")
+        source = file.read_text()
         try:
-            return griffe.visit(file.stem, filepath=file, code=file.read_text())[name].source
+            found = griffe.visit(file.stem, filepath=file, code=source)[name]
         except KeyError:
             raise ValueError(f"there is no definition {name} in {path}") from None
+        return textwrap.dedent("\n".join(source.splitlines()[found.lineno - 1 : found.endlineno]))
 
     def _cell(self, snippet: str, name: str) -> dict:
         if snippet not in self.notebooks:
