@@ -2,8 +2,9 @@
 
     python theme/math_font.py package/files/stix-two-math-latin-400-normal.woff2
 
-Cuts the font down to what articles use, and turns the primes into glyphs for superscripts: the package's font lacks
-the feature `ssty` that would do so, and its primes stand too small and too high there. Needs fontTools and brotli.
+Cuts the font down to what articles use, and mends what Chromium shows badly: primes, which stand too small and too high
+as superscripts, since the package's font lacks the feature `ssty`; the room right of a root, which is reserved for the
+widest root sign; the bar of a root in a line of text, which touches what is below it. Needs fontTools and brotli.
 """
 
 import base64
@@ -26,6 +27,7 @@ UNICODES = """
     239B-23B1 23DE-23E1 25A0 25A1 25B2 25B3 25BD 25CB 25CF 2605 27E6-27EB 27F5-27FA 2A00-2A02 2A7D 2A7E 2AAF 2AB0
     1D400-1D4CF 1D538-1D56B 1D6A4 1D6A5 1D6A8-1D755 1D7CE-1D7D7 FE00 FE01
 """
+ROOT = 0x221A
 PRIMES = (0x2032, 0x2033, 0x2034)
 TOP, HEIGHT = 0.54, 0.44  # of a prime, in em of the superscript
 
@@ -45,8 +47,16 @@ def main(source: str) -> None:
     subsetter = Subsetter(options)
     subsetter.populate(unicodes=parse_unicodes(textwrap.dedent(UNICODES).replace("\n", " ")))
     subsetter.subset(font)
+    glyphs = font.getBestCmap()
     for prime in PRIMES:
-        lower(font, font.getBestCmap()[prime])
+        outline, em = font["glyf"][glyphs[prime]], font["head"].unitsPerEm
+        scale = HEIGHT * em / (outline.yMax - outline.yMin)
+        redraw(font, glyphs[prime], Transform(scale, 0, 0, scale, 0, TOP * em - outline.yMax * scale))
+    width = font["hmtx"][glyphs[ROOT]][0]
+    constants = font["MATH"].table.MathConstants
+    constants.RadicalVerticalGap.Value = constants.RadicalDisplayStyleVerticalGap.Value
+    for taller in variants(font, glyphs[ROOT]):
+        redraw(font, taller, Transform(width / font["hmtx"][taller][0], 0, 0, 1, 0, 0))
     font.flavor = "woff2"
     buffer = io.BytesIO()
     font.save(buffer)
@@ -54,16 +64,22 @@ def main(source: str) -> None:
     stylesheet.write_text(STYLESHEET.format(base64.b64encode(buffer.getvalue()).decode()))
 
 
-def lower(font: TTFont, name: str) -> None:
-    """Scale the glyph to HEIGHT and put its upper end at TOP."""
-    glyphs, em = font.getGlyphSet(), font["head"].unitsPerEm
-    outline = font["glyf"][name]
-    scale = HEIGHT * em / (outline.yMax - outline.yMin)
+def variants(font: TTFont, name: str) -> set[str]:
+    """The glyphs that stand for a taller `name`."""
+    table = font["MATH"].table.MathVariants
+    construction = table.VertGlyphConstruction[table.VertGlyphCoverage.glyphs.index(name)]
+    sizes = {record.VariantGlyph for record in construction.MathGlyphVariantRecord}
+    parts = {part.glyph for part in construction.GlyphAssembly.PartRecords}
+    return (sizes | parts) - {name}
+
+
+def redraw(font: TTFont, name: str, transform: Transform) -> None:
+    glyphs = font.getGlyphSet()
     pen = TTGlyphPen(glyphs)
-    glyphs[name].draw(TransformPen(pen, Transform(scale, 0, 0, scale, 0, TOP * em - outline.yMax * scale)))
-    width = font["hmtx"][name][0]
+    glyphs[name].draw(TransformPen(pen, transform))
+    width, bearing = font["hmtx"][name]
     font["glyf"][name] = pen.glyph()
-    font["hmtx"][name] = (round(width * scale), round(font["hmtx"][name][1] * scale))
+    font["hmtx"][name] = (round(width * transform.xx), round(bearing * transform.xx))
 
 
 if __name__ == "__main__":

@@ -67,5 +67,7 @@ def _version(distribution: str) -> str:
 @functools.cache
 def _builder() -> str:
     """Python's version and a digest of everything in this package: a change of the builder runs all snippets again."""
-    files = sorted(path for path in Path(__file__).parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files = sorted(
+        path for path in Path(__file__).parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
     return digest("".join([platform.python_version(), *map(file_digest, files)]).encode())

@@ -87,7 +87,11 @@ class Expander:
             found = griffe.visit(file.stem, filepath=file, code=source)[name]
         except KeyError:
             raise ValueError(f"there is no definition {name} in {path}") from None
-        return textwrap.dedent("\n".join(source.splitlines()[found.lineno - 1 : found.endlineno]))
+        lines = source.splitlines()
+        if found.docstring:  # it stands whole in the page's API section
+            lines[found.docstring.lineno - 1 : found.docstring.endlineno] = []
+            found.endlineno -= found.docstring.endlineno - found.docstring.lineno + 1
+        return textwrap.dedent("\n".join(lines[found.lineno - 1 : found.endlineno]))
 
     def _cell(self, snippet: str, name: str) -> dict:
         if snippet not in self.notebooks:
@@ -123,7 +127,9 @@ class Expander:
             raise ValueError("a figure without a caption" if drawn else f"cell {name} of snippets/{snippet} draws none")
         lines = ['<figure markdown="span">']
         for scheme in SCHEMES:
-            width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawn[f"{page.language}-{scheme}"]).groups()
+            width, height = re.search(
+                r'width="([\d.]+)pt" height="([\d.]+)pt"', drawn[f"{page.language}-{scheme}"]
+            ).groups()
             path = posixpath.relpath(figure_path(snippet, name, scheme), posixpath.dirname(page.name) or ".")
             size = f'width="{float(width) * 4 / 3:.0f}" height="{float(height) * 4 / 3:.0f}"'  # 96 pixels, 72 points
             lines.append(f"![{_plain(caption)}]({path}){{ {size} loading=lazy .only-{scheme} }}")
@@ -144,4 +150,4 @@ def _plain(caption: str) -> str:
     """The caption as plain text, for `alt`: formulas as the characters that they show."""
     text = html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]*>", "", caption))
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return html.escape(re.sub(r"[*`\u2061]", "", text)).translate(formula.MARKDOWN)
+    return html.escape(re.sub(r"[*`\u2060\u2061]", "", text)).translate(formula.MARKDOWN)

@@ -19,4 +19,5 @@ def to_html(tex: str, block: bool) -> str:
         position, _, cause = str(error).partition(": ")
         raise ValueError(f"the formula does not parse at character {position}: {cause} ({tex.strip()})") from error
     kind = "formula formula-block" if block else "formula"
-    return f'<span class="{kind}">{mathml.translate(MARKDOWN)}</span>'
+    joiner = "" if block else "&#8288;"  # keeps a comma or full stop on the formula's line
+    return f'<span class="{kind}">{mathml.translate(MARKDOWN)}{joiner}</span>'

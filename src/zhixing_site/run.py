@@ -1,4 +1,4 @@
-"""Run snippets: from the cache where it holds, else each in processes of its own, as many at once as there are cores."""
+"""Run snippets: from the cache where it holds, else each in its own processes, as many at once as there are cores."""
 
 import multiprocessing
 import os

@@ -108,7 +108,7 @@ def _work(snippet: Snippet, root: Path, folder: Path) -> None:
     except Fault as fault:
         outcome = fault
     except BaseException:
-        traceback.print_exc(file=open(2, "w"))
+        os.write(2, traceback.format_exc().encode())
         os._exit(1)
     (folder / "outcome").write_bytes(pickle.dumps(outcome))
     os._exit(0)

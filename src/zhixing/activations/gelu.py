@@ -11,13 +11,15 @@ from torch import Tensor
 
 
 def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    r"""GELU, $x\,\Phi(x)$ with $\Phi$ the standard normal's distribution function, elementwise.
+    """GELU, x Φ(x) with Φ the standard normal's distribution function, elementwise.
 
-    Keeps its relative accuracy in the left tail, where `torch.nn.functional.gelu` returns zero: the error is about
-    $x^2\varepsilon$ until the result itself underflows (below -13 in float32, -37 in float64). Differentiable twice.
+    Keeps its relative accuracy in the left tail, where `torch.nn.functional.gelu` returns zero: the
+    error is at most x² times the type's epsilon, until the result itself underflows (below -13 in
+    float32, -37 in float64). Twice differentiable.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in float32.
+        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
+            float32.
 
     Returns:
         A tensor of the same shape, type and device.
@@ -30,10 +32,11 @@ def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def gelu_derivative(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    r"""The derivative of GELU, $\Phi(x) + x\,\varphi(x)$ with $\varphi$ the standard normal's density, elementwise.
+    """The derivative of GELU, Φ(x) + x φ(x) with φ the standard normal's density, elementwise.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in float32.
+        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
+            float32.
 
     Returns:
         A tensor of the same shape, type and device; its values lie between -0.129 and 1.129.
@@ -48,13 +51,14 @@ def gelu_derivative(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    r"""The tanh approximation, $\tfrac12 x\,(1 + \tanh u)$ with $u = \sqrt{2/\pi}\,(x + 0.044715\,x^3)$, elementwise.
+    """The tanh approximation, x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), elementwise.
 
-    What BERT's later code, GPT-2 and `torch.nn.functional.gelu(x, approximate="tanh")` compute. It lies at most
-    $4.8 \cdot 10^{-4}$ from GELU.
+    What GPT-2 and `torch.nn.functional.gelu(x, approximate="tanh")` compute. It lies at most
+    0.00048 from GELU.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in float32.
+        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
+            float32.
 
     Returns:
         A tensor of the same shape, type and device.
@@ -69,12 +73,14 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def gelu_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    r"""The sigmoid approximation, $x\,\sigma(1.702\,x)$, elementwise.
+    """The sigmoid approximation, x σ(1.702 x), elementwise.
 
-    Called QuickGELU in CLIP. It lies up to 0.0204 from GELU: a network trained with one needs the same one later.
+    Called QuickGELU in CLIP. It lies up to 0.0204 from GELU: a network trained with the one does
+    not work as well with the other.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in float32.
+        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
+            float32.
 
     Returns:
         A tensor of the same shape, type and device.
