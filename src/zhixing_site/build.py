@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from zhixing_site.expand import drawings
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
@@ -45,12 +44,13 @@ def build(root: Path, limits: Limits, report: Report) -> None:
 
 def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[Fault]:
     """Figures whose cell a page shows and that it does not caption; cells that no page shows and are not hidden."""
+    cells = [(name, cell) for name, run in runs.items() for cell in run.notebook["cells"]]
+    drawing = {(name, cell["id"]) for name, cell in cells if cell["metadata"]["drawings"]}
     faults = []
     for page in pages:
         captioned = {(use.path, use.name) for use in page.uses if use.figure}
         for use in page.uses:
-            drawn = use.path in runs and use.name in drawings(runs[use.path].notebook)
-            if drawn and (use.path, use.name) not in captioned:
+            if (use.path, use.name) in drawing - captioned:
                 cause = f"a figure without a caption: ![caption]({use.path}:{use.name})"
                 faults.append(Fault(cause, page.path, use.line, use.name))
     shown = {(use.path, use.name) for page in pages for use in page.uses}

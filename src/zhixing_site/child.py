@@ -27,7 +27,7 @@ from zhixing_site.fault import Fault
 from zhixing_site.snippet import Cell, Snippet
 from zhixing_site.trace import Trace, digest
 
-PRINTED_LINES, PRINTED_CHARACTERS = 100, 10_000
+PRINTED = 8_000  # characters of what a cell prints that are kept
 QUIET = DeprecationWarning, PendingDeprecationWarning, ResourceWarning, ImportWarning  # unless they are about our code
 PACKAGES = packages_distributions()
 
@@ -45,19 +45,18 @@ class Shell(InteractiveShell):
 
 
 class Printed(io.StringIO):
-    """Keeps the first lines of what is printed and counts the others."""
+    """Keeps the beginning of what is printed and counts the lines of the rest."""
 
-    lines = 0
+    missing = 0
 
     def write(self, text: str) -> int:
-        self.lines += text.count("\n")
-        super().write(text[: max(0, PRINTED_CHARACTERS - self.tell())])
+        kept = text[: max(0, PRINTED - self.tell())]
+        self.missing += text.count("\n") - kept.count("\n")
+        super().write(kept)
         return len(text)
 
     def shown(self) -> str:
-        text = "".join(self.getvalue().splitlines(keepends=True)[:PRINTED_LINES])
-        missing = self.lines - text.count("\n")
-        return text + (f"\n… and {missing} more lines\n" if missing else "")
+        return self.getvalue() + (f"\n… and {self.missing} more lines\n" if self.missing else "")
 
 
 class Execution:
@@ -86,9 +85,15 @@ class Execution:
         cells = []
         for number, cell in enumerate(self.snippet.cells, 1):
             progress(cell)
-            metadata = {"title": cell.name, "tags": ["hidden"] * cell.hidden}
-            cells.append(nbf.new_code_cell(cell.source, id=cell.name, metadata=metadata, execution_count=number))
-            cells[-1].outputs = self._run(cell)
+            outputs = self._run(cell)
+            drawn = self._draw(cell)
+            metadata = {"title": cell.name, "tags": ["hidden"] * cell.hidden, "drawings": drawn}
+            if drawn:
+                # The value of a drawing cell's last line is noise: [<matplotlib.lines.Line2D at 0x…>].
+                outputs = [output for output in outputs if output.output_type == "stream"]
+                outputs.append(nbf.new_output("display_data", {"image/svg+xml": drawn["en-light"]}))
+            cells.append(nbf.new_code_cell(cell.source, id=cell.name, metadata=metadata, outputs=outputs))
+            cells[-1].execution_count = number
         record = {"values": self._values(), "files": trace.files(), "distributions": _distributions()}
         notebook = nbf.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}, "zhixing": record})
         return json.loads(json.dumps(notebook))
@@ -108,14 +113,12 @@ class Execution:
         self._judge_raised(raised, cell)
         self._judge_warnings(caught, cell)
         printed.writelines(f"{cell.warns}: {w.message}\n" for w in caught if w.category.__name__ == cell.warns)
-        drawn = self._draw(cell)
-        # The value of a cell's last line is noise where the cell draws: [<matplotlib.lines.Line2D at 0x…>].
-        printed.writelines(f"{output['data'].get('text/plain', '')}\n" for output in self.shown if not drawn)
         outputs = [nbf.new_output("stream", name="stdout", text=printed.shown())] if printed.getvalue() else []
+        outputs += [nbf.new_output("display_data", output["data"]) for output in self.shown]
         if raised is not None:
             name, message = type(raised).__name__, str(raised)
             outputs.append(nbf.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"]))
-        return outputs + drawn
+        return outputs
 
     def _fault(self, cause: str, cell: Cell, line: int = 0) -> Fault:
         return Fault(cause, self.snippet.path, line or cell.line, cell.name)
@@ -145,22 +148,20 @@ class Execution:
                 where = "" if in_cell else f" ({warning.filename}:{warning.lineno})"
                 raise self._fault(f"warns {name}: {warning.message}{where}", cell, warning.lineno if in_cell else 0)
 
-    def _draw(self, cell: Cell) -> list[dict]:
-        """The figure that the cell left open, as one output with four drawings; it is closed here."""
+    def _draw(self, cell: Cell) -> dict[str, str]:
+        """The drawings of the figure that the cell left open, which is closed here."""
         numbers = plt.get_fignums()
         if len(numbers) > 1:
             raise self._fault(f"draws {len(numbers)} figures; a cell draws one, for the page to caption", cell)
-        if not numbers:
-            return []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)  # a character that no font has
-                drawings = figure.draw(plt.figure(numbers[0]), figure.read_catalogue(self.root))
+                catalogue = figure.read_catalogue(self.root) if numbers else {}
+                return figure.draw(plt.figure(numbers[0]), catalogue) if numbers else {}
         except Exception as error:
             raise self._fault(f"the figure cannot be drawn: {error}", cell) from error
-        plt.close("all")
-        data = {"image/svg+xml": drawings["en-light"], "text/plain": "<Figure>"}
-        return [nbf.new_output("display_data", data, metadata={"drawings": drawings})]
+        finally:
+            plt.close("all")
 
     def _values(self) -> dict[str, bool | int | float | str]:
         """The variables that a page can quote: finite numbers, truth values and short strings."""

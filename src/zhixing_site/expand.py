@@ -17,49 +17,50 @@ from zhixing_site.page import MARK, Page
 SCHEMES = ("light", "dark")
 
 
+def expand(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
+    """The page as plain Markdown, from {snippet name: executed notebook} and the files below `root`.
+
+    Raises Fault at the first mark that cannot be expanded.
+    """
+    expander = Expander(page, notebooks, root)
+    return MARK.sub(lambda mark: expander.replace(mark, page.line(mark)), page.text)
+
+
 def figure_path(snippet: str, cell: str, scheme: str) -> str:
     """Where a drawing lies below the root of a language's site: activations/gelu/tails-dark.svg."""
     return f"{snippet.removesuffix('.py')}/{cell}-{scheme}.svg"
 
 
-def drawings(notebook: dict) -> dict[str, dict[str, str]]:
-    """{cell: {'en-light': svg, …}} of an executed notebook."""
-    outputs = [(cell["id"], output.get("metadata", {})) for cell in notebook["cells"] for output in cell["outputs"]]
-    return {cell: metadata["drawings"] for cell, metadata in outputs if "drawings" in metadata}
-
-
 @dataclass(frozen=True)
 class Expander:
-    """Expands pages of both languages from {snippet name: executed notebook} and the files below `root`."""
+    """What replaces each mark of one page; the methods below `replace` raise ValueError."""
 
+    page: Page
     notebooks: Mapping[str, dict]
     root: Path
 
-    def expand(self, page: Page) -> str:
-        """The page as plain Markdown; raises Fault at the first mark that cannot be expanded."""
-        return MARK.sub(lambda mark: self._replace(mark, page, page.line(mark)), page.text)
-
-    def _replace(self, mark: re.Match, page: Page, line: int) -> str:
+    def replace(self, mark: re.Match, line: int) -> str:
         try:
             if mark["fence"]:
-                return self._fence(mark, page, line)
+                return self._fence(mark)
             if mark["block"] or mark["inline"]:
-                return self._formula(mark, page)
+                tex = re.sub(MARK, lambda inner: self._tex_value(inner), mark["block"] or mark["inline"])
+                return formula.to_html(tex, block=bool(mark["block"]))
             if mark["figure"]:
-                return self._figure(mark, page, line)
+                return self._figure(mark, line)
             if mark["value"]:
-                return self._value(mark, page).replace("-", "−")
+                return self._value(mark).replace("-", "−")
             if mark["heading"] and re.search(r"(?<!\\)\$|\{\{ ", mark["heading"]):
                 raise ValueError("a formula or value in a heading, which contents and search would show raw")
             if mark["stray"]:
                 raise ValueError(f"a stray `{mark[0]}`: no formula or include; for a dollar sign write `\\$`")
         except ValueError as error:
-            raise Fault(str(error), page.path, line) from error
+            raise Fault(str(error), self.page.path, line) from error
         return mark[0]
 
-    def _fence(self, mark: re.Match, page: Page, line: int) -> str:
+    def _fence(self, mark: re.Match) -> str:
         code, shown, title = [], [], ""
-        for use in page.included(mark):
+        for use in self.page.included(mark):
             try:
                 if use.path.startswith("src/"):
                     code.append(self._definition(use.path, use.name))
@@ -67,9 +68,9 @@ class Expander:
                 else:
                     cell = self._cell(use.path, use.name)
                     code.append(cell["source"])
-                    shown += filter(None, map(_shown_text, cell["outputs"]))
+                    shown += filter(None, map(_text, cell["outputs"]))
             except ValueError as error:
-                raise Fault(str(error), page.path, use.line) from error
+                raise Fault(str(error), self.page.path, use.line) from error
         if not code and mark["info"].split()[:1] == ["python"]:
             raise ValueError("Python typed into the page; put it into the snippet and include the cell")
         if not code:
@@ -79,6 +80,7 @@ class Expander:
         return textwrap.indent("\n\n".join(blocks), mark["indent"])
 
     def _definition(self, path: str, name: str) -> str:
+        """The definition's source; without its docstring, which stands in the page's API section."""
         file = self.root / path
         if not file.is_file():
             raise ValueError(f"there is no file {path}")
@@ -87,11 +89,10 @@ class Expander:
             found = griffe.visit(file.stem, filepath=file, code=source)[name]
         except KeyError:
             raise ValueError(f"there is no definition {name} in {path}") from None
-        lines = source.splitlines()
-        if found.docstring:  # it stands whole in the page's API section
-            lines[found.docstring.lineno - 1 : found.docstring.endlineno] = []
-            found.endlineno -= found.docstring.endlineno - found.docstring.lineno + 1
-        return textwrap.dedent("\n".join(lines[found.lineno - 1 : found.endlineno]))
+        docstring = range(found.docstring.lineno, found.docstring.endlineno + 1) if found.docstring else ()
+        numbered = enumerate(source.splitlines()[: found.endlineno], 1)
+        lines = [line for number, line in numbered if number >= found.lineno and number not in docstring]
+        return textwrap.dedent("\n".join(lines))
 
     def _cell(self, snippet: str, name: str) -> dict:
         if snippet not in self.notebooks:
@@ -101,43 +102,39 @@ class Expander:
                 return cell
         raise ValueError(f"there is no cell {name} in snippets/{snippet}")
 
-    def _formula(self, mark: re.Match, page: Page) -> str:
-        tex = mark["block"] or mark["inline"]
-        tex = MARK.sub(lambda inner: self._tex_value(inner, page) if inner["value"] else inner[0], tex)
-        return formula.to_html(tex, block=bool(mark["block"]))
-
-    def _value(self, mark: re.Match, page: Page) -> str:
-        snippet, name = f"{page.name}.py", mark["value"]
+    def _value(self, mark: re.Match) -> str:
+        snippet, name = f"{self.page.name}.py", mark["value"]
         values = self.notebooks[snippet]["metadata"]["zhixing"]["values"] if snippet in self.notebooks else {}
         if name not in values:
             raise ValueError(f"no number or text `{name}` is left at the end of snippets/{snippet}")
         return format(values[name], mark["spec"] or "")
 
-    def _tex_value(self, mark: re.Match, page: Page) -> str:
+    def _tex_value(self, mark: re.Match) -> str:
         """A value inside a formula: 4.7e-04 becomes 4.7\\times10^{-4}."""
-        value = self._value(mark, page)
+        value = self._value(mark) if mark["value"] else mark[0]
         return re.sub(r"(?<=\d)e([-+]\d+)$", lambda exponent: rf"\times10^{{{int(exponent[1])}}}", value)
 
-    def _figure(self, mark: re.Match, page: Page, line: int) -> str:
+    def _figure(self, mark: re.Match, line: int) -> str:
         snippet, name = mark["figure"].split(":")
-        self._cell(snippet, name)
-        caption = MARK.sub(lambda inner: self._replace(inner, page, line), " ".join(mark["caption"].split()))
-        drawn = drawings(self.notebooks[snippet]).get(name)
-        if not drawn or not caption:
-            raise ValueError("a figure without a caption" if drawn else f"cell {name} of snippets/{snippet} draws none")
+        drawings = self._cell(snippet, name)["metadata"]["drawings"]
+        caption = re.sub(MARK, lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
+        if not drawings or not caption:
+            raise ValueError("a figure without a caption" if drawings else f"cell {name} draws no figure")
         lines = ['<figure markdown="span">']
         for scheme in SCHEMES:
-            width, height = re.search(
-                r'width="([\d.]+)pt" height="([\d.]+)pt"', drawn[f"{page.language}-{scheme}"]
-            ).groups()
-            path = posixpath.relpath(figure_path(snippet, name, scheme), posixpath.dirname(page.name) or ".")
-            size = f'width="{float(width) * 4 / 3:.0f}" height="{float(height) * 4 / 3:.0f}"'  # 96 pixels, 72 points
-            lines.append(f"![{_plain(caption)}]({path}){{ {size} loading=lazy .only-{scheme} }}")
+            size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
+            width, height = (round(float(points) * 96 / 72) for points in size.groups())
+            path = posixpath.relpath(figure_path(snippet, name, scheme), posixpath.dirname(self.page.name) or ".")
+            attributes = f'{{ width="{width}" height="{height}" loading=lazy .only-{scheme} }}'
+            lines.append(f"![{_plain(caption)}]({path}){attributes}")
         return "\n".join([*lines, f'<figcaption markdown="span">{caption}</figcaption>', "</figure>"])
 
 
-def _shown_text(output: dict) -> str:
-    return output["text"].rstrip("\n") if "text" in output else "\n".join(output.get("traceback", []))
+def _text(output: dict) -> str:
+    """What a page shows of a cell's output."""
+    if output["output_type"] == "display_data":
+        return output["data"].get("text/plain", "")
+    return output["text"].rstrip("\n") if "text" in output else "\n".join(output["traceback"])
 
 
 def _block(info: str, text: str) -> str:

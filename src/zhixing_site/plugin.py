@@ -9,44 +9,41 @@ from pathlib import Path
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
-from zhixing_site.expand import SCHEMES, Expander, drawings, figure_path
+from zhixing_site.expand import SCHEMES, expand, figure_path
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.page import Page
 from zhixing_site.run import run_all
 from zhixing_site.snippet import snippet_paths
 from zhixing_site.watch import Limits
 
-state: dict = {}
-
-
-def on_config(config):
-    root = Path(config.config_file_path).parent.resolve()
-    try:
-        runs = run_all(snippet_paths(root), root, Limits(), lambda path, result: None)
-    except Faults as faults:
-        raise PluginError(str(faults)) from None
-    notebooks = {name: run.notebook for name, run in runs.items()}
-    state.update(expander=Expander(notebooks, root), faults=[])
+notebooks: dict[str, dict] = {}
+faults: list[Fault] = []
 
 
 def on_files(files, config):
-    language = Path(config.docs_dir).name
-    for snippet, notebook in state["expander"].notebooks.items():
-        for cell, drawn in drawings(notebook).items():
-            for scheme in SCHEMES:
-                path = figure_path(snippet, cell, scheme)
-                files.append(File.generated(config, path, content=drawn[f"{language}-{scheme}"]))
+    faults.clear()  # the last build of this process, where it serves
+    root, language = Path(config.config_file_path).parent.resolve(), Path(config.docs_dir).name
+    try:
+        runs = run_all(snippet_paths(root), root, Limits(), lambda path, result: None)
+    except Faults as error:
+        raise PluginError(str(error)) from None
+    notebooks.update({name: run.notebook for name, run in runs.items()})
+    for snippet, notebook in notebooks.items():
+        for cell in notebook["cells"]:
+            for scheme in SCHEMES if cell["metadata"]["drawings"] else ():
+                drawing = cell["metadata"]["drawings"][f"{language}-{scheme}"]
+                files.append(File.generated(config, figure_path(snippet, cell["id"], scheme), content=drawing))
 
 
 def on_page_markdown(markdown, page, config, files):
-    path = Path(config.docs_dir, page.file.src_uri).relative_to(state["expander"].root)
+    root = Path(config.config_file_path).parent.resolve()
+    path = Path(page.file.abs_src_path).relative_to(root).as_posix()
     try:
-        return state["expander"].expand(Page(path.as_posix(), markdown))
+        return expand(Page(path, markdown), notebooks, root)
     except Fault as fault:
-        state["faults"].append(fault)
-        return markdown
+        faults.append(fault)
 
 
 def on_env(env, config, files):
-    if state["faults"]:
-        raise PluginError(str(Faults(state["faults"])))
+    if faults:
+        raise PluginError(str(Faults(faults)))

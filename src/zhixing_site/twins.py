@@ -15,12 +15,7 @@ AS_SETS = ("inline", "value", "link")
 
 def compare_all(english: dict[str, Page], chinese: dict[str, Page], root: Path) -> list[Fault]:
     """The faults of all pairs of pages: a missing twin, a difference, a section not reviewed since it changed."""
-    alone = [
-        page
-        for pages, others in ((english, chinese), (chinese, english))
-        for name, page in pages.items()
-        if name not in others
-    ]
+    alone = [page for name, page in {**english, **chinese}.items() if name in english.keys() ^ chinese.keys()]
     faults = [Fault("the page has no twin in the other language", page.path) for page in alone]
     reviewed = read_reviewed(root)
     for name in sorted(english.keys() & chinese.keys()):
