@@ -153,11 +153,12 @@ class Execution:
         numbers = plt.get_fignums()
         if len(numbers) > 1:
             raise self._fault(f"draws {len(numbers)} figures; a cell draws one, for the page to caption", cell)
+        if not numbers:
+            return {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)  # a character that no font has
-                catalogue = figure.read_catalogue(self.root) if numbers else {}
-                return figure.draw(plt.figure(numbers[0]), catalogue) if numbers else {}
+                return figure.draw(plt.figure(numbers[0]), figure.read_catalogue(self.root))
         except Exception as error:
             raise self._fault(f"the figure cannot be drawn: {error}", cell) from error
         finally:

@@ -89,6 +89,13 @@ def test_low_precision_error_is_at_most_twice_eagers(form, dtype):
     assert ours <= 2 * eager
 
 
+@FORMS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_low_precision_is_the_rounded_exact_value(form, dtype):
+    x = torch.linspace(-3, 3, 601).to(dtype)
+    assert_close(form(x), REFERENCES[form](x.double()).to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
+
+
 def test_is_the_mean_of_a_randomly_masked_input():
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1_000_000, dtype=torch.float64, generator=generator)
