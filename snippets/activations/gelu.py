@@ -1,22 +1,21 @@
 # %% setup
 import math
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
 from zhixing.activations.gelu import gelu, gelu_derivative, gelu_sigmoid, gelu_tanh
 
 # %% shape
-grid = torch.linspace(-4, 4, 801, dtype=torch.float64)
-figure, (value, slope) = plt.subplots(1, 2, figsize=(7.4, 3.3), sharex=True)
-value.plot(grid, gelu(grid), label="GELU")
-value.plot(grid, F.relu(grid), "--", label="ReLU")
-value.set(xlabel="$x$", ylabel="value", ylim=(-0.5, 4))
-value.legend()
-slope.plot(grid, gelu_derivative(grid), label="GELU")
-slope.plot(grid, (grid > 0).double(), "--", label="ReLU")
-slope.set(xlabel="$x$", ylabel="derivative")
+import matplotlib.pyplot as plt
+
+grid = torch.linspace(-4, 4, 401, dtype=torch.float64)
+figure, axes = plt.subplots()
+axes.plot(grid, gelu(grid), label="GELU")
+axes.plot(grid, gelu_derivative(grid), label="derivative of GELU")
+axes.plot(grid, F.relu(grid), "--", label="ReLU", zorder=1)
+axes.set(xlabel="$x$", ylim=(-0.4, 2.4))
+axes.legend()
 
 # %% random_mask
 generator = torch.Generator().manual_seed(0)
@@ -73,10 +72,36 @@ print(f"E[GELU(Z)] = {mean:.6f}, E[GELU(Z)²] = {mean_square:.6f}, gain {gain:.4
 
 # %% moments_hold tags=["hidden"]
 assert math.isclose(mean, 1 / (2 * math.sqrt(math.pi)), rel_tol=1e-9)
-assert math.isclose(
-    mean_square, 1 / 3 + 1 / (2 * math.pi * math.sqrt(3)), rel_tol=1e-9
-)
+assert math.isclose(mean_square, 1 / 3 + 1 / (2 * math.pi * math.sqrt(3)))
 relu_gain = math.sqrt(2)
+for sigma in (0.5, 2.0):
+    scaled_mean = torch.trapezoid(gelu(sigma * z) * density, z).item()
+    assert math.isclose(
+        scaled_mean,
+        sigma**2 / math.sqrt(2 * math.pi * (1 + sigma**2)),
+        rel_tol=1e-9,
+    )
+
+
+# %% fixed_point
+def next_moment(q):
+    return (
+        gain**2 * torch.trapezoid(gelu(math.sqrt(q) * z) ** 2 * density, z).item()
+    )
+
+
+for start in (0.5, 1.0, 2.0):
+    moments = [start]
+    for _ in range(24):
+        moments.append(next_moment(moments[-1]))
+    print("layer 0, 8, 16, 24:", "  ".join(f"{q:9.2g}" for q in moments[::8]))
+
+# %% fixed_point_holds tags=["hidden"]
+drift = 1 + gain**2 / (3 * math.pi * math.sqrt(3))
+assert math.isclose((next_moment(1 + 1e-4) - 1) / 1e-4, drift, rel_tol=1e-4)
+assert abs(next_moment(1.0) - 1) < 1e-12
+assert next_moment(0.5) < 0.5
+assert next_moment(2.0) > 2.0
 
 # %% approximation_errors
 x = torch.linspace(-6, 6, 1_200_001, dtype=torch.float64)
@@ -97,9 +122,13 @@ tanh_error_at, sigmoid_error_at = (
 )
 error_ratio = sigmoid_error / tanh_error
 assert 30 < error_ratio < 50
+gelu_at_worst = gelu(torch.tensor(-tanh_error_at, dtype=torch.float64)).item()
 at_minus_five = torch.tensor(-5.0, dtype=torch.float64)
 tanh_tail = (gelu_tanh(at_minus_five) / gelu(at_minus_five)).item()
 sigmoid_tail = (gelu_sigmoid(at_minus_five) / gelu(at_minus_five)).item()
+bfloat16_spacing = 2.0 ** (math.floor(math.log2(abs(gelu_at_worst))) - 7)
+spacings_left = tanh_error / bfloat16_spacing
+assert tanh_error < 2.0**-6 / 10  # the spacing between 2 and 4
 assert tanh_tail < 0.2
 assert sigmoid_tail > 100
 
@@ -117,18 +146,41 @@ axes.legend()
 
 # %% best_constants
 x = torch.linspace(0, 6, 2001, dtype=torch.float64)
-distribution = 0.5 * torch.erfc(-x / math.sqrt(2))
-slopes = torch.arange(1.69, 1.72, 1e-4, dtype=torch.float64)[:, None]
-cubics = torch.arange(0.044, 0.046, 1e-6, dtype=torch.float64)[:, None]
-by_sigmoid = torch.sigmoid(slopes * x)
-by_tanh = 0.5 + 0.5 * torch.tanh(math.sqrt(2 / math.pi) * (x + cubics * x**3))
-best_slope = slopes[(by_sigmoid - distribution).abs().amax(dim=1).argmin()].item()
-best_cubic = cubics[(by_tanh - distribution).abs().amax(dim=1).argmin()].item()
-print(f"best slope {best_slope:.4f}, best cubic coefficient {best_cubic:.6f}")
+cdf = 0.5 * torch.erfc(-x / math.sqrt(2))
+slopes = torch.arange(1.69, 1.79, 1e-4, dtype=torch.float64)
+cubics = torch.arange(0.044, 0.046, 1e-6, dtype=torch.float64)
+
+
+def best(constants, approximation, weight):
+    error = weight * (approximation(constants[:, None]) - cdf).abs()
+    largest = error.amax(dim=1)
+    return constants[largest.argmin()].item(), largest.min().item()
+
+
+def logistic(k):
+    return torch.sigmoid(k * x)
+
+
+def hyperbolic(c):
+    return 0.5 + 0.5 * torch.tanh(math.sqrt(2 / math.pi) * (x + c * x**3))
+
+
+for target, weight in {"the cdf": torch.ones_like(x), "GELU": x}.items():
+    slope, slope_error = best(slopes, logistic, weight)
+    cubic, cubic_error = best(cubics, hyperbolic, weight)
+    print(
+        f"best for {target:8} slope {slope:.4f}, error {slope_error:.1e}", end="; "
+    )
+    print(f"cubic {cubic:.6f}, error {cubic_error:.1e}")
 
 # %% constants_are_the_papers tags=["hidden"]
-assert round(best_slope, 3) == 1.702
-assert round(best_cubic, 6) == 0.044715
+ones = torch.ones_like(x)
+assert round(best(slopes, logistic, ones)[0], 3) == 1.702
+assert round(best(cubics, hyperbolic, ones)[0], 6) == 0.044715
+gelu_slope, gelu_slope_error = best(slopes, logistic, x)
+gelu_cubic, gelu_cubic_error = best(cubics, hyperbolic, x)
+assert gelu_slope_error < 0.75 * sigmoid_error
+assert gelu_cubic_error < 0.85 * tanh_error
 taylor_cubic = (4 - math.pi) / (6 * math.pi)
 x = torch.linspace(-6, 6, 1_200_001, dtype=torch.float64)
 by_taylor = (
@@ -141,88 +193,103 @@ assert taylor_error > tanh_error
 x = torch.tensor([-2.0, -4.0, -5.0, -6.0, -8.0])
 exact = gelu(x.double())
 for name, value in {
-    "x·(1 + erf)/2": 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
-    "x·ndtr(x)": x * torch.special.ndtr(x),
+    "x * (1 + erf) / 2": 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
+    "x * ndtr(x)": x * torch.special.ndtr(x),
     "F.gelu": F.gelu(x),
-    "x·erfc/2 (ours)": gelu(x),
+    "x * erfc / 2, ours": gelu(x),
 }.items():
     relative = (value.double() / exact - 1).abs()
-    print(f"{name:16}", "  ".join(f"{error:.0e}" for error in relative))
+    print(f"{name:18}", "  ".join(f"{error:.0e}" for error in relative))
 
 # %% left_tail_holds tags=["hidden"]
+# Once torch mends F.gelu and ndtr, these fail, and the page has to say so.
 assert ((gelu(x).double() / exact - 1).abs() < 1e-5).all()
 assert F.gelu(x)[-1] == 0
 assert (x * torch.special.ndtr(x))[-1] == 0
-absolute = (F.gelu(fine.float()).double() - gelu(fine)).abs().max().item()
-assert absolute < 2e-6
+left = torch.linspace(-8, 0, 800_001)
+factor = 1 + torch.erf(left / math.sqrt(2))
+erf_cut_off = left[factor > 0].min().item()
+assert -5.6 < erf_cut_off < -5.5
+absolute = (F.gelu(left).double() - gelu(left.double())).abs().max().item()
+absolute_bound = math.ceil(absolute * 1e7) / 1e7
 
 # %% wrong_form
 torch.manual_seed(0)
-layers = [torch.randn(512, 512) * gain / math.sqrt(512) for _ in range(24)]
+layers = [torch.randn(512, 512) / math.sqrt(512) for _ in range(24)]
+inputs = torch.randn(256, 512)
 
 
 def output(form, dtype=torch.float32):
-    hidden = torch.randn(256, 512, generator=torch.Generator().manual_seed(1)).to(
-        dtype
-    )
+    hidden = inputs.to(dtype)
     for weight in layers:
-        hidden = form(hidden @ weight.to(dtype))
+        hidden = form(F.layer_norm(hidden @ weight.to(dtype), (512,)))
     return hidden.float()
 
 
-for name, form in {"tanh": gelu_tanh, "sigmoid": gelu_sigmoid}.items():
-    change = (output(form) - output(gelu)).norm() / output(gelu).norm()
-    print(f"{name:8} relative change of the output after 24 layers {change:.1e}")
+exact = output(gelu)
+for name, changed in {
+    "tanh form": output(gelu_tanh),
+    "exact form in bfloat16": output(gelu, torch.bfloat16),
+    "sigmoid form": output(gelu_sigmoid),
+}.items():
+    change = (changed - exact).norm() / exact.norm()
+    print(f"{name:22} changes the output by {change:.2%}")
 
 # %% wrong_form_values tags=["hidden"]
-tanh_change, sigmoid_change = (
-    ((output(form) - output(gelu)).norm() / output(gelu).norm()).item()
-    for form in (gelu_tanh, gelu_sigmoid)
+tanh_change, bfloat16_change, sigmoid_change = (
+    ((changed - exact).norm() / exact.norm()).item()
+    for changed in (
+        output(gelu_tanh),
+        output(gelu, torch.bfloat16),
+        output(gelu_sigmoid),
+    )
 )
-bfloat16_change = (
-    (output(gelu, torch.bfloat16) - output(gelu)).norm() / output(gelu).norm()
-).item()
-assert tanh_change < bfloat16_change < sigmoid_change / 3
+assert 5 * tanh_change < bfloat16_change < sigmoid_change / 1.5
+
 
 # %% half_precision
-x = torch.tensor(150.0, dtype=torch.float16, requires_grad=True)
-u = math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
-naive = 0.5 * x * (1 + torch.tanh(u))
-naive.backward()
-print(f"pow in float16: value {naive.item()}, gradient {x.grad.item()}")
+def by_hand(x):
+    u = math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
+    return 0.5 * x * (1 + torch.tanh(u))
 
-x.grad = None
-gelu_tanh(x).backward()
-print(f"gelu_tanh:      gradient {x.grad.item()}")
+
+for form in (by_hand, gelu_tanh):
+    x = torch.tensor([30.0, 100.0, 150.0], dtype=torch.float16, requires_grad=True)
+    y = form(x)
+    y.sum().backward()
+    print(f"{form.__name__:9}  values {y.tolist()}  gradients {x.grad.tolist()}")
 
 # %% half_precision_holds tags=["hidden"]
-assert x.grad.item() == 1
-assert naive.item() == 150
+assert x.grad.tolist() == [1, 1, 1]
+x = torch.tensor([100.0, 150.0], dtype=torch.float16, requires_grad=True)
+by_hand(x).sum().backward()
+assert torch.pow(x, 3).isinf().all()
+assert x.grad[0] == 1
+assert x.grad[1].isnan()
 
 
 # %% saved_for_backward
-def saved(form):
-    x = torch.randn(100_000, requires_grad=True)
-    storages = {}
+def saved(form, dtype):
+    x = torch.randn(100_000, dtype=dtype, requires_grad=True)
+    kept = {}
 
     def pack(tensor):
-        storages[tensor.untyped_storage().data_ptr()] = tensor
+        kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         y = form(x)
-    return sum(tensor.numel() for tensor in storages.values()) / y.numel()
+    return sum(tensor.nbytes for tensor in kept.values()) / y.nbytes
 
 
-for name, form in {
-    "F.gelu": F.gelu,
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "gelu_sigmoid": gelu_sigmoid,
-}.items():
-    print(f"{name:12} keeps {saved(form):.0f} × its input for the backward pass")
+for name, form in {"F.gelu": F.gelu, "gelu": gelu, "gelu_tanh": gelu_tanh}.items():
+    float32, bfloat16 = saved(form, torch.float32), saved(form, torch.bfloat16)
+    print(f"{name:9} × input: {float32:.0f} in float32, {bfloat16:.0f} in bfloat16")
 
 # %% saved_values tags=["hidden"]
-saved_by_torch, saved_by_ours = saved(F.gelu), saved(gelu)
-assert saved_by_torch == 1
-assert saved_by_ours > 1
+saved_by_ours, saved_in_bfloat16 = (
+    saved(gelu, torch.float32),
+    saved(gelu, torch.bfloat16),
+)
+assert saved(F.gelu, torch.float32) == saved(F.gelu, torch.bfloat16) == 1
+assert 1 < saved_by_ours < saved_in_bfloat16

@@ -16,7 +16,7 @@ from zhixing_site.watch import Limits
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 with the faults on standard error."""
+    """Returns the exit code: 0, 1 with the faults on standard error, or 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m zhixing_site", description="Build the site from running code.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {"run": "run snippets alone", "build": "build both sites"}.items():
@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (Fault, Faults) as fault:
         print(fault, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

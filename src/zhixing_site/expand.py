@@ -45,7 +45,7 @@ class Expander:
                 return self._fence(mark)
             if mark["block"] or mark["inline"]:
                 tex = re.sub(MARK, lambda inner: self._tex_value(inner), mark["block"] or mark["inline"])
-                return formula.to_html(tex, block=bool(mark["block"]))
+                return formula.to_html(tex, block=bool(mark["block"]), stop=mark["stop"] or "")
             if mark["figure"]:
                 return self._figure(mark, line)
             if mark["value"]:
@@ -147,4 +147,4 @@ def _plain(caption: str) -> str:
     """The caption as plain text, for `alt`: formulas as the characters that they show."""
     text = html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]*>", "", caption))
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return html.escape(re.sub(r"[*`\u2060\u2061]", "", text)).translate(formula.MARKDOWN)
+    return html.escape(re.sub(r"[*`\u2061]", "", text)).translate(formula.MARKDOWN)

@@ -50,7 +50,13 @@ def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -
         shutil.rmtree(folder, ignore_errors=True)  # a .pyc is told by time and size, which miss a quick second edit
     os.environ.update(ENVIRONMENT)  # the fork server keeps what it starts with
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(attempt, paths))
+        try:
+            results = list(pool.map(attempt, paths))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for watcher in multiprocessing.active_children():
+                watcher.terminate()
+            raise
     if faults := [result for result in results if isinstance(result, Fault)]:
         raise Faults(faults)
     return {run.snippet.name: run for run in results}

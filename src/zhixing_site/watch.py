@@ -64,14 +64,15 @@ def watch(snippet: Snippet, root: Path, folder: Path, limits: Limits, build: int
 
 
 def _wait(worker: psutil.Process, limits: Limits, build: psutil.Process) -> tuple[int, str, int]:
-    end, peak = time.perf_counter() + limits.seconds, 0
+    end, peak, stopped = time.perf_counter() + limits.seconds, 0, []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     while True:
         memory = [_try(process.memory_info) for process in psutil.Process().children(recursive=True)]
         peak = max(peak, sum(process.rss for process in memory if process))
         reasons = {
             f"runs longer than {limits.seconds:g} s": time.perf_counter() > end,
             f"uses more than {limits.bytes / 2**30:.3g} GB of memory": peak > limits.bytes,
-            "the build is gone": not build.is_running(),
+            "is stopped with the build": bool(stopped) or not build.is_running(),
         }
         for reason in (reason for reason, holds in reasons.items() if holds):
             _try(lambda: worker.send_signal(signal.SIGUSR1))

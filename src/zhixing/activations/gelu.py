@@ -13,13 +13,13 @@ from torch import Tensor
 def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """GELU, x Φ(x) with Φ the standard normal's distribution function, elementwise.
 
-    Keeps its relative accuracy in the left tail, where `torch.nn.functional.gelu` returns zero: the
-    error is at most x² times the type's epsilon, until the result itself underflows (below -13 in
-    float32, -37 in float64). Twice differentiable.
+    Keeps its relative accuracy in the left tail, where `torch.nn.functional.gelu` returns zero:
+    below -2 the error is at most x² times the type's epsilon, until the result itself underflows
+    (below -13 in float32, -37 in float64). Twice differentiable. NaN at -inf, as in torch.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
-            float32.
+        x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
+            computed in float32.
 
     Returns:
         A tensor of the same shape, type and device.
@@ -35,11 +35,12 @@ def gelu_derivative(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The derivative of GELU, Φ(x) + x φ(x) with φ the standard normal's density, elementwise.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
-            float32.
+        x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
+            computed in float32.
 
     Returns:
-        A tensor of the same shape, type and device; its values lie between -0.129 and 1.129.
+        A tensor of the same shape, type and device; its values lie between -0.129 and
+            1.129. NaN at ±inf.
 
     Raises:
         ValueError: `x` is not of a floating-point type.
@@ -57,8 +58,8 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     0.00048 from GELU.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
-            float32.
+        x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
+            computed in float32.
 
     Returns:
         A tensor of the same shape, type and device.
@@ -75,12 +76,11 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def gelu_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The sigmoid approximation, x σ(1.702 x), elementwise.
 
-    Called QuickGELU in CLIP. It lies up to 0.0204 from GELU: a network trained with the one does
-    not work as well with the other.
+    Called QuickGELU in CLIP. It lies at most 0.0204 from GELU.
 
     Args:
-        x: Values of any shape, in a floating-point type; float16 and bfloat16 are computed in
-            float32.
+        x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
+            computed in float32.
 
     Returns:
         A tensor of the same shape, type and device.
@@ -96,4 +96,4 @@ def _wide(x: Tensor) -> Tensor:
     """`x` in a type that holds the intermediate values."""
     if not x.is_floating_point():
         raise ValueError(f"GELU needs a floating-point tensor, but x is {x.dtype}")
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.float() if x.dtype.itemsize < 4 else x
