@@ -45,16 +45,12 @@ fine = torch.linspace(-8, 8, 1_600_001, dtype=torch.float64)
 assert abs(fine[gelu(fine).argmin()] - x_min) < 1e-5
 assert torch.isclose(gelu(fine).min(), torch.tensor(y_min, dtype=torch.float64))
 assert abs(fine[gelu_derivative(fine).argmax()] - math.sqrt(2)) < 1e-5
-assert math.isclose(
-    steepest, (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi)
-)
+assert math.isclose(steepest, (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi))
 assert math.isclose(gelu_derivative(fine).min().item(), 1 - steepest, rel_tol=1e-9)
 relu_gap = (F.relu(fine) - gelu(fine)).abs()
 relu_gap_max, x_min_distance = relu_gap.max().item(), -x_min
 assert math.isclose(relu_gap_max, -y_min, rel_tol=1e-9)
-assert math.isclose(
-    fine[relu_gap.argmax()].abs().item(), x_min_distance, rel_tol=1e-4
-)
+assert math.isclose(fine[relu_gap.argmax()].abs().item(), x_min_distance, rel_tol=1e-4)
 assert torch.allclose(gelu(fine) - gelu(-fine), fine)
 flattest = 1 - steepest
 tail_ratio = (
@@ -85,9 +81,7 @@ for sigma in (0.5, 2.0):
 
 # %% fixed_point
 def next_moment(q):
-    return (
-        gain**2 * torch.trapezoid(gelu(math.sqrt(q) * z) ** 2 * density, z).item()
-    )
+    return gain**2 * torch.trapezoid(gelu(math.sqrt(q) * z) ** 2 * density, z).item()
 
 
 for start in (0.5, 1.0, 2.0):
@@ -108,9 +102,7 @@ x = torch.linspace(-6, 6, 1_200_001, dtype=torch.float64)
 for name, form in {"tanh": gelu_tanh, "sigmoid": gelu_sigmoid}.items():
     error = form(x) - gelu(x)
     worst = error.abs().argmax()
-    print(
-        f"{name:8} largest error {error[worst]:+.6f} at |x| = {abs(x[worst]):.3f}"
-    )
+    print(f"{name:8} largest error {error[worst]:+.6f} at |x| = {abs(x[worst]):.3f}")
 
 # %% approximation_values tags=["hidden"]
 tanh_error, sigmoid_error = (
@@ -135,14 +127,11 @@ assert sigmoid_tail > 100
 # %% errors
 grid = torch.linspace(-5, 5, 2001, dtype=torch.float64)
 figure, axes = plt.subplots()
-for label, form in {
-    "ReLU": F.relu,
-    "sigmoid form": gelu_sigmoid,
-    "tanh form": gelu_tanh,
-}.items():
+forms = {"ReLU": F.relu, "sigmoid form": gelu_sigmoid, "tanh form": gelu_tanh}
+for label, form in forms.items():
     axes.semilogy(grid, (form(grid) - gelu(grid)).abs(), label=label)
 axes.set(xlabel="$x$", ylabel="distance to GELU", ylim=(1e-7, 1))
-axes.legend()
+axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
 # %% best_constants
 x = torch.linspace(0, 6, 2001, dtype=torch.float64)
@@ -168,9 +157,7 @@ def hyperbolic(c):
 for target, weight in {"the cdf": torch.ones_like(x), "GELU": x}.items():
     slope, slope_error = best(slopes, logistic, weight)
     cubic, cubic_error = best(cubics, hyperbolic, weight)
-    print(
-        f"best for {target:8} slope {slope:.4f}, error {slope_error:.1e}", end="; "
-    )
+    print(f"best for {target:8} slope {slope:.4f}, error {slope_error:.1e}", end="; ")
     print(f"cubic {cubic:.6f}, error {cubic_error:.1e}")
 
 # %% constants_are_the_papers tags=["hidden"]
