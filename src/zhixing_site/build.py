@@ -31,8 +31,8 @@ def build(root: Path, limits: Limits, report: Report) -> None:
         raise Faults([_with_pages(fault, pages) for fault in faults.faults]) from None
     if faults := compare_all(english, chinese, root) + check_shown(pages, runs):
         raise Faults(faults)
-    # Beside `site/`, so that it can be renamed into its place.
-    with tempfile.TemporaryDirectory(dir=root, prefix=".site-") as folder:
+    (root / ".cache").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-") as folder:  # a rename away from site/
         site = Path(folder, "site")
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda language: _mkdocs(root, language, site / language), LANGUAGES))

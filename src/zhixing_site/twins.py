@@ -3,7 +3,7 @@
 from itertools import zip_longest
 from pathlib import Path
 
-from zhixing_site.fault import Fault
+from zhixing_site.fault import Fault, Faults
 from zhixing_site.page import Page, Section
 
 REVIEWED = "docs/reviewed.txt"
@@ -53,21 +53,24 @@ def _differences(ours: Section, theirs: Section):
 
 def _unreviewed(english: Page, chinese: Page, reviewed: dict[str, list[str]]) -> list[Fault]:
     faults = []
-    for sections in zip(english.sections, chinese.sections, strict=True):
-        name = f"{english.name}#{sections[0].id}"
-        now = [section.digest for section in sections]
+    for (name, now), section in zip(_digests(english, chinese).items(), chinese.sections, strict=True):
         seen = reviewed.get(name, ["", ""])
-        if now != seen:
-            pages = zip((english, chinese), sections, now, seen, strict=True)
-            changed = [f"{page.path}:{section.line}" for page, section, new, old in pages if new != old]
-            cause = f"section #{sections[0].id} changed since it was reviewed against its twin: {', '.join(changed)}"
-            cause += f"\nwhen both say the same: python -m zhixing_site accept {english.name}"
-            faults.append(Fault(cause, chinese.path, sections[1].line))
+        changed = [page.path for page, new, old in zip((english, chinese), now, seen, strict=True) if new != old]
+        if changed:
+            cause = f"{name} changed in {' and '.join(changed)} since it was reviewed against its twin"
+            cause += f"; when both say the same: python -m zhixing_site accept {english.name}"
+            faults.append(Fault(cause, chinese.path, section.line))
     return faults
 
 
+def _digests(english: Page, chinese: Page) -> dict[str, list[str]]:
+    """{page#section: [English digest, Chinese digest]}"""
+    pairs = zip(english.sections, chinese.sections, strict=True)
+    return {f"{english.name}#{ours.id}": [ours.digest, theirs.digest] for ours, theirs in pairs}
+
+
 def read_reviewed(root: Path) -> dict[str, list[str]]:
-    """{page#section: [English digest, Chinese digest]}, a line each in the file."""
+    """The digests of all sections when they were last reviewed, a line each in the file."""
     path = root / REVIEWED
     lines = path.read_text().splitlines() if path.exists() else []
     return {name: digests for name, *digests in map(str.split, lines)}
@@ -81,7 +84,8 @@ def accept(english: dict[str, Page], chinese: dict[str, Page], names: list[str],
     accepted = set(names) or twins
     digests = {key: pair for key, pair in read_reviewed(root).items() if key.split("#")[0] in twins - accepted}
     for name in accepted:
-        pairs = zip(english[name].sections, chinese[name].sections, strict=True)
-        digests |= {f"{name}#{ours.id}": [ours.digest, theirs.digest] for ours, theirs in pairs}
+        if faults := compare(english[name], chinese[name]):
+            raise Faults(faults)
+        digests |= _digests(english[name], chinese[name])
     lines = [f"{key} {' '.join(pair)}\n" for key, pair in sorted(digests.items())]
     (root / REVIEWED).write_text("".join(lines))

@@ -49,11 +49,11 @@ def watch(snippet: Snippet, root: Path, folder: Path, limits: Limits, build: int
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SUBREAPER, 1)
-    started = time.perf_counter()
+    started, build_process = time.perf_counter(), psutil.Process(build)
     worker = os.fork()
     if worker == 0:
         _work(snippet, root, folder)
-    code, passed, peak = _wait(psutil.Process(worker), limits, psutil.Process(build))
+    code, passed, peak = _wait(psutil.Process(worker), limits, build_process)
     seconds = time.perf_counter() - started
     while left := psutil.Process().children(recursive=True):
         for process in left:
