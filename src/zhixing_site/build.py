@@ -35,7 +35,9 @@ def build(root: Path, limits: Limits, report: Report) -> None:
     with tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-") as folder:  # a rename away from site/
         site = Path(folder, "site")
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda language: _mkdocs(root, language, site / language), LANGUAGES))
+            errors = pool.map(lambda language: _mkdocs(root, language, site / language), LANGUAGES)
+        if faults := [Fault(error) for error in errors if error]:
+            raise Faults(faults)
         shutil.copy(root / "docs" / "index.html", site)
         if faults := check_links(site):
             raise Faults(faults)
@@ -69,13 +71,13 @@ def _with_pages(fault: Fault, pages: list[Page]) -> Fault:
     return replace(fault, pages=tuple(f"{page.path}:{use.line}" for page, use in uses))
 
 
-def _mkdocs(root: Path, language: str, site: Path) -> None:
+def _mkdocs(root: Path, language: str, site: Path) -> str:
+    """What MkDocs says where it fails, else nothing."""
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
     command += ["--config-file", CONFIGS[language], "--site-dir", str(site)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        raise Faults([Fault(result.stderr + result.stdout)])
+    return result.stderr + result.stdout if result.returncode else ""
 
 
 def _put_in_place(new: Path, root: Path) -> None:

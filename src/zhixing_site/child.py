@@ -45,18 +45,20 @@ class Shell(InteractiveShell):
 
 
 class Printed(io.StringIO):
-    """Keeps the beginning of what is printed and counts the lines of the rest."""
+    """Keeps the beginning of what is printed and counts the rest."""
 
-    missing = 0
+    length = lines = 0
 
     def write(self, text: str) -> int:
-        kept = text[: max(0, PRINTED - self.tell())]
-        self.missing += text.count("\n") - kept.count("\n")
-        super().write(kept)
+        super().write(text[: max(0, PRINTED - self.length)])
+        self.length += len(text)
+        self.lines += text.count("\n")
         return len(text)
 
     def shown(self) -> str:
-        return self.getvalue() + (f"\n… and {self.missing} more lines\n" if self.missing else "")
+        text = self.getvalue()
+        rest = f"\n… and {self.lines - text.count(chr(10))} more lines\n"
+        return text + (rest if self.length > len(text) else "")
 
 
 class Execution:
@@ -68,7 +70,7 @@ class Execution:
         config = Config()
         config.HistoryManager.enabled = False
         Shell.clear_instance()
-        self.shell = Shell.instance(config=config, ipython_dir=os.getcwd())
+        self.shell = Shell.instance(config=config, ipython_dir=os.path.dirname(os.getcwd()))
         # The cells are compiled under the snippet's own path and line numbers, which makes
         # tracebacks, warnings and inspect.getsource right without help.
         self.shell.compile.cache = lambda *args, **kwargs: self.path
@@ -109,12 +111,17 @@ class Execution:
             sys.stdout = sys.stderr = printed
             result = self.shell.run_cell("\n" * (cell.line - 1) + cell.source)
             sys.stdout, sys.stderr = standard
-        raised = result.error_before_exec or result.error_in_exec or next(iter(unseen), None)
-        self._judge_raised(raised, cell)
+        raised = result.error_before_exec or result.error_in_exec
+        self._judge_raised(raised, cell.raises, cell)
+        for error in unseen:
+            self._judge_raised(error, "", cell)
         self._judge_warnings(caught, cell)
         printed.writelines(f"{cell.warns}: {w.message}\n" for w in caught if w.category.__name__ == cell.warns)
         outputs = [nbf.new_output("stream", name="stdout", text=printed.shown())] if printed.getvalue() else []
-        outputs += [nbf.new_output("display_data", output["data"]) for output in self.shown]
+        for output in self.shown:
+            value = Printed()
+            value.write(output["data"].get("text/plain", ""))
+            outputs.append(nbf.new_output("display_data", {**output["data"], "text/plain": value.shown()}))
         if raised is not None:
             name, message = type(raised).__name__, str(raised)
             outputs.append(nbf.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"]))
@@ -123,15 +130,15 @@ class Execution:
     def _fault(self, cause: str, cell: Cell, line: int = 0) -> Fault:
         return Fault(cause, self.snippet.path, line or cell.line, cell.name)
 
-    def _judge_raised(self, raised: BaseException | None, cell: Cell) -> None:
-        if raised is None and cell.raises:
-            raise self._fault(f"should raise {cell.raises}, but does not", cell)
-        if raised is not None and type(raised).__name__ != cell.raises:
+    def _judge_raised(self, raised: BaseException | None, expected: str, cell: Cell) -> None:
+        if raised is None and expected:
+            raise self._fault(f"should raise {expected}, but does not", cell)
+        if raised is not None and type(raised).__name__ != expected:
             cause = "".join(traceback.format_exception_only(raised)).strip()
             if isinstance(raised, SystemExit):
                 cause = f"quits the process: {cause}"
-            if cell.raises:
-                cause = f"should raise {cell.raises}, but raises {cause}"
+            if expected:
+                cause = f"should raise {expected}, but raises {cause}"
             frames = traceback.extract_tb(raised.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == self.path]
             if isinstance(raised, SyntaxError) and raised.filename == self.path:
@@ -168,12 +175,19 @@ class Execution:
         """The variables that a page can quote: finite numbers, truth values and short strings."""
         values = {}
         for name, value in self.shell.user_ns.items():
-            if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-                value = value.item()
+            value = _number(value)
             finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
             if not name.startswith("_") and (finite or (isinstance(value, str) and len(value) < 200)):
                 values[name] = value
         return values
+
+
+def _number(value):
+    """The number in an array or tensor without dimensions; anything else as it is."""
+    try:
+        return value.item() if value.ndim == 0 else value
+    except Exception:
+        return value
 
 
 def _distributions() -> list[str]:

@@ -50,10 +50,12 @@ class Expander:
                 return self._figure(mark, line)
             if mark["value"]:
                 return self._value(mark).replace("-", "−")
-            if mark["heading"] and re.search(r"(?<!\\)\$|\{\{ ", mark["heading"]):
+            if mark["heading"] and re.search(r"(?<!\\)\$|\{\{", mark["heading"]):
                 raise ValueError("a formula or value in a heading, which contents and search would show raw")
             if mark["stray"]:
-                raise ValueError(f"a stray `{mark[0]}`: no formula or include; for a dollar sign write `\\$`")
+                raise ValueError(
+                    f"a stray `{mark[0]}`, which is no formula, include or value; for a dollar write `\\$`"
+                )
         except ValueError as error:
             raise Fault(str(error), self.page.path, line) from error
         return mark[0]
@@ -71,7 +73,7 @@ class Expander:
                     shown += filter(None, map(_text, cell["outputs"]))
             except ValueError as error:
                 raise Fault(str(error), self.page.path, use.line) from error
-        if not code and mark["info"].split()[:1] == ["python"]:
+        if not code and re.search(r"\b(py|i?python\d?|pycon)\b", mark["info"]):
             raise ValueError("Python typed into the page; put it into the snippet and include the cell")
         if not code:
             return mark[0]
@@ -87,7 +89,8 @@ class Expander:
         source = file.read_text()
         try:
             found = griffe.visit(file.stem, filepath=file, code=source)[name]
-        except KeyError:
+            assert not found.is_alias
+        except (KeyError, AssertionError):
             raise ValueError(f"there is no definition {name} in {path}") from None
         docstring = range(found.docstring.lineno, found.docstring.endlineno + 1) if found.docstring else ()
         numbered = enumerate(source.splitlines()[: found.endlineno], 1)

@@ -15,16 +15,17 @@ LANGUAGES = ("en", "zh")
 # The marks of a page, in the order in which they win. Everything between them is plain Markdown.
 MARK = re.compile(
     r"""
-      (?P<comment> <!--.*?--> )
+      (?P<matter> \A---\n.*?\n---[ ]*\n )
+    | (?P<comment> <!--.*?--> )
     | ^(?P<indent>[ ]*)(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)\n (?P<body>(?:[^\n]*\n)*?) (?P=indent)(?P=fence)[ ]*$
-    | ^\#{1,6}[ ]+(?P<heading>[^\n]+)$
-    | (?P<ticks>`+)(?!`)(?:(?!\n[ ]*\n).)+?(?<!`)(?P=ticks)(?!`)
+    | ^(?P<heading>\#{1,6}[^\n]+|[^\n]+\n(?:=+|-+)[ ]*)$
+    | (?P<ticks>`{1,2})(?!`)(?:(?!\n[ ]*\n).)+?(?<!`)(?P=ticks)(?!`)
     | (?P<escape>\\.)
     | \$\$(?P<block>(?:(?!\$\$)(?!\n[ ]*\n).)+)\$\$
     | (?<!\$)\$(?=[^\s$])(?P<inline>(?:\\.|(?!\n[ ]*\n)[^$\\])+?)(?<!\s)\$(?![\d$])(?P<stop>[,.;:!?)，。；：！？、）]*)
-    | (?P<stray>\$|--8<--)
     | !\[(?P<caption>(?:\[[^\[\]]*\]|[^\[\]])*)\]\((?P<figure>[\w/]+\.py:\w+)\)
     | \{\{[ ](?P<value>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?[ ]\}\}
+    | (?P<stray>\$|--8<--|\{\{)
     | \]\((?P<link>[^()\s]+)\)
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
@@ -81,8 +82,11 @@ class Page:
         for mark in MARK.finditer(self.text):
             if mark["heading"]:
                 heading = HEADING_ID.search(mark["heading"])
-                if not heading:
-                    raise Fault("a heading without an id: `## Title { #id }`", self.path, self.line(mark))
+                if not heading or heading[1] in [section.id for section in found]:
+                    cause = (
+                        f"a second heading #{heading[1]}" if heading else "a heading without an id: `## Title { #id }`"
+                    )
+                    raise Fault(cause, self.path, self.line(mark))
                 found.append(Section(heading[1], self.line(mark)))
                 starts.append(mark.start())
             _collect(mark, found[-1].marks)

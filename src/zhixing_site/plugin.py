@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+from mkdocs.utils.meta import get_data
 
 from zhixing_site.expand import SCHEMES, expand, figure_path
 from zhixing_site.fault import Fault, Faults
@@ -36,10 +37,10 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    root = Path(config.config_file_path).parent.resolve()
-    path = Path(page.file.abs_src_path).relative_to(root).as_posix()
+    root, path = Path(config.config_file_path).parent.resolve(), Path(page.file.abs_src_path)
     try:
-        return expand(Page(path, markdown), notebooks, root)
+        whole = Page(path.relative_to(root).as_posix(), path.read_text())  # with its front matter, so that lines count
+        return get_data(expand(whole, notebooks, root))[0]
     except Fault as fault:
         faults.append(fault)
 

@@ -48,7 +48,8 @@ def read_snippet(path: Path, root: Path) -> Snippet:
             raise Fault(f"{form}; this is `{lines[number - 1]}`", relative, number)
     if not headers or any(line.strip() for line in lines[: headers[0] - 1]):
         raise Fault("a snippet starts with a cell: `# %% name`", relative, 1)
-    parsed = jupytext.reads(content.decode(), fmt="py:percent").cells
+    form = {"extension": ".py", "format_name": "percent", "comment_magics": False}  # a comment stays one
+    parsed = jupytext.reads(content.decode(), form).cells
     if len(parsed) != len(headers):
         raise Fault(f"{len(headers)} lines look like a cell's header, {len(parsed)} are one", relative, 1)
     cells = tuple(_cell(*pair) for pair in zip(parsed, headers, strict=True))
