@@ -150,4 +150,4 @@ def _plain(caption: str) -> str:
     """The caption as plain text, for `alt`: formulas as the characters that they show."""
     text = html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]*>", "", caption))
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return html.escape(re.sub(r"[*`\u2061]", "", text)).translate(formula.MARKDOWN)
+    return html.escape(re.sub(r"[*`\u2061]", "", text), quote=False).translate(formula.MARKDOWN)
