@@ -1,5 +1,6 @@
 """Expand a page: from its Markdown and the results of the runs to Markdown that any site generator can read."""
 
+import ast
 import html
 import posixpath
 import re
@@ -8,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import griffe
-
 from zhixing_site import formula
 from zhixing_site.fault import Fault
-from zhixing_site.page import MARK, Page
+from zhixing_site.page import MARK, VALUE, Page
 
 SCHEMES = ("light", "dark")
+NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]\d+)?%?")
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def expand(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
@@ -44,12 +45,15 @@ class Expander:
             if mark["fence"]:
                 return self._fence(mark)
             if mark["block"] or mark["inline"]:
-                tex = re.sub(MARK, lambda inner: self._tex_value(inner), mark["block"] or mark["inline"])
+                tex = VALUE.sub(self._tex_value, mark["block"] or mark["inline"])
                 return formula.to_html(tex, block=bool(mark["block"]), stop=mark["stop"] or "")
             if mark["figure"]:
                 return self._figure(mark, line)
             if mark["value"]:
-                return self._value(mark).replace("-", "−")
+                value = self._value(mark)
+                return value.replace("-", "−") if NUMBER.fullmatch(value) else _escape(value)
+            if mark["escape"] == r"\$":
+                return "&#36;"
             if mark["heading"] and re.search(r"(?<!\\)\$|\{\{", mark["heading"]):
                 raise ValueError("a formula or value in a heading, which contents and search would show raw")
             if mark["stray"]:
@@ -83,19 +87,20 @@ class Expander:
 
     def _definition(self, path: str, name: str) -> str:
         """The definition's source; without its docstring, which stands in the page's API section."""
-        file = self.root / path
-        if not file.is_file():
+        if not (self.root / path).is_file():
             raise ValueError(f"there is no file {path}")
-        source = file.read_text()
-        try:
-            found = griffe.visit(file.stem, filepath=file, code=source)[name]
-            assert not found.is_alias
-        except (KeyError, AssertionError):
-            raise ValueError(f"there is no definition {name} in {path}") from None
-        docstring = range(found.docstring.lineno, found.docstring.endlineno + 1) if found.docstring else ()
-        numbered = enumerate(source.splitlines()[: found.endlineno], 1)
-        lines = [line for number, line in numbered if number >= found.lineno and number not in docstring]
-        return textwrap.dedent("\n".join(lines))
+        source = (self.root / path).read_text()
+        body = ast.parse(source).body
+        for part in name.split("."):
+            node = next((node for node in body if part in _names(node)), None)
+            if not node:
+                raise ValueError(f"there is no definition {name} in {path}")
+            body = getattr(node, "body", [])
+        first = min(part.lineno for part in (node, *getattr(node, "decorator_list", [])))
+        documented = isinstance(node, DEFINITIONS) and ast.get_docstring(node) is not None
+        docstring = range(body[0].lineno, body[0].end_lineno + 1) if documented else ()
+        lines = enumerate(source.splitlines()[: node.end_lineno], 1)
+        return textwrap.dedent("\n".join(line for n, line in lines if n >= first and n not in docstring))
 
     def _cell(self, snippet: str, name: str) -> dict:
         if snippet not in self.notebooks:
@@ -114,8 +119,11 @@ class Expander:
 
     def _tex_value(self, mark: re.Match) -> str:
         """A value inside a formula: 4.7e-04 becomes 4.7\\times10^{-4}."""
-        value = self._value(mark) if mark["value"] else mark[0]
-        return re.sub(r"(?<=\d)e([-+]\d+)$", lambda exponent: rf"\times10^{{{int(exponent[1])}}}", value)
+
+        def power(exponent: re.Match) -> str:
+            return rf"\times10^{{{int(exponent[1])}}}"
+
+        return re.sub(r"(?<=\d)e([-+]\d+)$", power, self._value(mark))
 
     def _figure(self, mark: re.Match, line: int) -> str:
         snippet, name = mark["figure"].split(":")
@@ -131,6 +139,14 @@ class Expander:
             attributes = f'{{ width="{width}" height="{height}" loading=lazy .only-{scheme} }}'
             lines.append(f"![{_plain(caption)}]({path}){attributes}")
         return "\n".join([*lines, f'<figcaption markdown="span">{caption}</figcaption>', "</figure>"])
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """What a statement defines: a function, a class, or variables."""
+    if isinstance(node, DEFINITIONS):
+        return [node.name]
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _text(output: dict) -> str:
@@ -150,4 +166,9 @@ def _plain(caption: str) -> str:
     """The caption as plain text, for `alt`: formulas as the characters that they show."""
     text = html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]*>", "", caption))
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return html.escape(re.sub(r"[*`\u2061]", "", text), quote=False).translate(formula.MARKDOWN)
+    return _escape(re.sub(r"[*`\u2061]", "", text))
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown and HTML show as it is."""
+    return html.escape(text, quote=False).translate(formula.MARKDOWN)

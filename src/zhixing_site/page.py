@@ -12,6 +12,8 @@ from zhixing_site.fault import Fault
 
 LANGUAGES = ("en", "zh")
 
+VALUE = re.compile(r"\{\{[ ](?P<value>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?[ ]\}\}")
+
 # The marks of a page, in the order in which they win. Everything between them is plain Markdown.
 MARK = re.compile(
     r"""
@@ -24,8 +26,10 @@ MARK = re.compile(
     | \$\$(?P<block>(?:(?!\$\$)(?!\n[ ]*\n).)+)\$\$
     | (?<!\$)\$(?=[^\s$])(?P<inline>(?:\\.|(?!\n[ ]*\n)[^$\\])+?)(?<!\s)\$(?![\d$])(?P<stop>[,.;:!?)，。；：！？、）]*)
     | !\[(?P<caption>(?:\[[^\[\]]*\]|[^\[\]])*)\]\((?P<figure>[\w/]+\.py:\w+)\)
-    | \{\{[ ](?P<value>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?[ ]\}\}
-    | (?P<stray>\$|--8<--|\{\{)
+    | """
+    + VALUE.pattern
+    + r"""
+    | (?P<stray>\$|--8<--|\{\{(?!\{))
     | \]\((?P<link>[^()\s]+)\)
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
@@ -131,5 +135,6 @@ def _collect(mark: re.Match, marks: dict[str, list[str]]) -> None:
     for kind in "figure", "value", "link":
         if mark[kind]:
             marks[kind].append(mark[kind])
-    for inner in MARK.finditer(mark["inline"] or mark["block"] or mark["caption"] or ""):
+    marks["value"] += [value[1] for value in VALUE.finditer(mark["inline"] or mark["block"] or "")]
+    for inner in MARK.finditer(mark["caption"] or ""):
         _collect(inner, marks)

@@ -72,7 +72,7 @@ def _wait(worker: psutil.Process, limits: Limits, build: psutil.Process) -> tupl
         reasons = {
             f"runs longer than {limits.seconds:g} s": time.perf_counter() > end,
             f"uses more than {limits.bytes / 2**30:.3g} GB of memory": peak > limits.bytes,
-            "is stopped with the build": bool(stopped) or not build.is_running(),
+            "is stopped with the build": bool(stopped) or not _alive(build),
         }
         for reason in (reason for reason, holds in reasons.items() if holds):
             _try(lambda: worker.send_signal(signal.SIGUSR1))
@@ -82,6 +82,10 @@ def _wait(worker: psutil.Process, limits: Limits, build: psutil.Process) -> tupl
             return worker.wait(TICK), "", peak
         except psutil.TimeoutExpired:
             pass
+
+
+def _alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def _try(call):
