@@ -46,8 +46,10 @@ def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -
         report(relative, result)
         return result
 
-    for folder in (root / "src").rglob("__pycache__"):
-        shutil.rmtree(folder, ignore_errors=True)  # a .pyc is told by time and size, which miss a quick second edit
+    # A compiled module is told from its source by time and size, which miss a quick second edit.
+    for folder, _, _ in os.walk(root / "src"):
+        if folder.endswith("__pycache__"):
+            shutil.rmtree(folder, ignore_errors=True)
     os.environ.update(ENVIRONMENT)  # the fork server keeps what it starts with
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
