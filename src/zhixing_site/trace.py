@@ -39,13 +39,17 @@ class Trace:
     def files(self) -> dict[str, str]:
         """What was read, with all of `src` where another process was started."""
         if self.started or STARTERS & set(sys.modules):
-            for path in self.source.rglob("*.py"):
+            for path in self.source.rglob("*"):
                 self._add(path)
         return dict(sorted(self.opened.items()))
 
     def _record(self, event: str, arguments: tuple) -> None:
         if event in STARTS:
             self.started = True
+        elif event == "import" and (self.source / arguments[0].partition(".")[0]).exists():
+            path = self.source / arguments[0].replace(".", "/")  # absent, perhaps: it may appear later
+            self._add(path.with_suffix(".py"))
+            self._add(path / "__init__.py")
         elif event == "open" and not isinstance(arguments[0], int) and not getattr(self.busy, "reading", False):
             _, _, flags = arguments
             if not (isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY):
