@@ -1,0 +1,229 @@
+"""A small project to build: two articles in both languages, two snippets, a package of four modules."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lxml.html
+import pytest
+
+from zhixing_site import cli
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+MKDOCS = f"""\
+site_name: Small
+site_url: http://localhost/en/
+docs_dir: docs/en
+exclude_docs: "*.toml"
+site_dir: site/en
+theme: {{name: null, custom_dir: theme}}
+plugins: []
+hooks: ["{REPOSITORY / "src/zhixing_site/plugin.py"}"]
+markdown_extensions:
+  admonition: {{}}
+  attr_list: {{}}
+  md_in_html: {{}}
+  pymdownx.details: {{}}
+  pymdownx.highlight: {{pygments_lang_class: true}}
+  pymdownx.superfences: {{}}
+  tables: {{}}
+"""
+
+MKDOCS_ZH = """\
+INHERIT: mkdocs.yml
+site_url: http://localhost/zh/
+docs_dir: docs/zh
+site_dir: site/zh
+"""
+
+TEMPLATE = """\
+<!doctype html>
+<html>
+<head><meta charset="utf-8"><title>{{ page.title }}</title></head>
+<body>{{ page.content }}</body>
+</html>
+"""
+
+SQUARES = """\
+# %% setup
+import matplotlib.pyplot as plt
+
+from things.power import square
+
+# %% table
+for x in (1, 2, 3):
+    print(x, square(x))
+
+# %% curve
+plt.plot([0, 1, 2], [square(x) for x in (0, 1, 2)], label="Square")
+plt.xlabel("$x$")
+plt.ylabel("value")
+plt.legend()
+
+# %% values tags=["hidden"]
+nine = square(3)
+gap = 4.7e-04
+below = -2.5
+assert nine == 9
+"""
+
+SQUARES_EN = """\
+# Squares { #squares }
+
+The square of 3 is {{ nine }}, and $3^2 = {{ nine:.1f }}$.
+
+![The squares up to $x = 2$.](area/squares.py:curve)
+
+## Table { #table }
+
+```python
+--8<-- "area/squares.py:setup"
+--8<-- "area/squares.py:table"
+```
+
+The function, which [the roots](roots.md#roots) undo:
+
+```python
+--8<-- "src/things/power.py:square"
+```
+
+$$
+x^2 = x \\cdot x
+$$
+"""
+
+SQUARES_ZH = """\
+# 平方 { #squares }
+
+$3^2 = {{ nine:.1f }}$，即 3 的平方是 {{ nine }}。
+
+![$x = 2$ 以内的平方。](area/squares.py:curve)
+
+## 表 { #table }
+
+```python
+--8<-- "area/squares.py:setup"
+--8<-- "area/squares.py:table"
+```
+
+这个函数由[根](roots.md#roots)还原：
+
+```python
+--8<-- "src/things/power.py:square"
+```
+
+$$
+x^2 = x \\cdot x
+$$
+"""
+
+FILES = {
+    "mkdocs.yml": MKDOCS,
+    "mkdocs.zh.yml": MKDOCS_ZH,
+    "theme/main.html": TEMPLATE,
+    "docs/index.html": '<!doctype html>\n<title>Small</title>\n<a href="en/">English</a> <a href="zh/">中文</a>\n',
+    "docs/en/index.md": "# Home { #home }\n\nSee [squares](area/squares.md#table).\n",
+    "docs/zh/index.md": "# 首页 { #home }\n\n见[平方](area/squares.md#table)。\n",
+    "docs/en/area/squares.md": SQUARES_EN,
+    "docs/zh/area/squares.md": SQUARES_ZH,
+    "docs/en/area/roots.md": '# Roots { #roots }\n\n```python\n--8<-- "area/roots.py:root"\n```\n',
+    "docs/zh/area/roots.md": '# 根 { #roots }\n\n```python\n--8<-- "area/roots.py:root"\n```\n',
+    "docs/zh/figure_text.toml": '[names]\nkeep = ["Square"]\n\n[text]\n"value" = "函数值"\n"{} steps" = "{} 步"\n',
+    "snippets/area/squares.py": SQUARES,
+    "snippets/area/roots.py": "# %% root\nfrom things.root import root\n\nprint(root(9))\n",
+    "src/things/__init__.py": "",
+    "src/things/power.py": 'def square(x):\n    """The square of x."""\n    return x * x\n',
+    "src/things/root.py": 'def root(x):\n    """The square root of x."""\n    return x**0.5\n',
+    "src/things/lonely.py": "ALONE = 1\n",
+}
+
+
+@dataclass
+class Project:
+    """A project in a folder of its own. After `build` or `run`, `ran` names the snippets that were not cached."""
+
+    root: Path
+    ran: set[str] = field(default_factory=set)
+
+    def copy(self, root: Path) -> "Project":
+        return Project(shutil.copytree(self.root, root))
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def read(self, path: str) -> str:
+        return (self.root / path).read_text()
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        text = self.read(path)
+        assert old in text
+        self.write(path, text.replace(old, new))
+
+    def line(self, path: str, part: str) -> int:
+        """The number of the only line of the file that holds this text."""
+        (number,) = (number for number, line in enumerate(self.read(path).splitlines(), 1) if part in line)
+        return number
+
+    def article(self, name: str, snippet: str, page: str = "") -> None:
+        """A snippet and a reviewed page, the same in both languages; unless given, it shows each cell not hidden."""
+        cells = re.findall(r'^# %% (\w+)(?!.*"hidden")', snippet, re.MULTILINE)
+        fences = [f'\n```python\n--8<-- "{name}.py:{cell}"\n```\n' for cell in cells]
+        self.write(f"snippets/{name}.py", snippet)
+        self.page(name, page or "# Trial { #trial }\n" + "".join(fences))
+
+    def page(self, name: str, english: str, chinese: str = "") -> None:
+        self.write(f"docs/en/{name}.md", english)
+        self.write(f"docs/zh/{name}.md", chinese or english)
+        self.command("accept")
+
+    def command(self, *arguments: str) -> tuple[int, str]:
+        """The exit code and what was said on standard error."""
+        said, told = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.root), contextlib.redirect_stderr(said), contextlib.redirect_stdout(told):
+            code = cli.main(list(arguments))
+        self.ran = set(re.findall(r"^ran .* snippets/(\S+)\s*$", told.getvalue(), re.MULTILINE))
+        return code, said.getvalue()
+
+    def build(self, *options: str) -> tuple[int, str]:
+        return self.command("build", *options)
+
+    def run(self, *options: str) -> tuple[int, str]:
+        return self.command("run", *options)
+
+    def notebook(self, name: str) -> dict:
+        return json.loads(self.read(f".cache/runs/{name}.ipynb"))
+
+    def printed(self, name: str, cell: str) -> str:
+        """What the cell printed, as the notebook keeps it."""
+        (cell,) = (each for each in self.notebook(name)["cells"] if each["id"] == cell)
+        return "".join(output.get("text", "") for output in cell["outputs"])
+
+    def html(self, page: str) -> lxml.html.HtmlElement:
+        return lxml.html.fromstring((self.root / "site" / page / "index.html").read_bytes())
+
+    def site(self) -> dict[str, bytes]:
+        site = self.root / "site"
+        return {path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory) -> Project:
+    """Built once; tests take a copy."""
+    project = Project(tmp_path_factory.mktemp("pristine"))
+    for path, text in FILES.items():
+        project.write(path, text)
+    assert project.command("accept") == (0, "")
+    assert project.build() == (0, "")
+    return project
+
+
+@pytest.fixture
+def project(pristine, tmp_path) -> Project:
+    """A project whose site is built and whose runs are cached."""
+    return pristine.copy(tmp_path / "project")

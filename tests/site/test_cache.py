@@ -1,0 +1,502 @@
+"""A snippet runs again exactly when something that its run depended on has changed."""
+
+import json
+import os
+import py_compile
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from zhixing_site import cache
+from zhixing_site.snippet import read_snippet
+
+TRIAL = "snippets/area/trial.py"
+ROOTS = ".cache/runs/area/roots.ipynb"
+
+
+def runs_of(project) -> set[str]:
+    """What runs, where nothing of it is wrong."""
+    assert project.run() == (0, "")
+    return project.ran
+
+
+def same_site(project, other) -> bool:
+    """But for the sitemaps, which hold the time."""
+    ours, theirs = (
+        {path: content for path, content in each.site().items() if "sitemap" not in path} for each in (project, other)
+    )
+    return ours == theirs
+
+
+def test_nothing_changed_nothing_runs_in_any_process(project, tmp_path):
+    count = tmp_path / "count"
+    count.write_text("")
+    project.article("area/trial", f"# %% one\nwith open({str(count)!r}, 'a') as file:\n    file.write('run ')\n")
+    for _ in range(2):
+        assert project.build() == (0, "")
+    assert count.read_text() == "run "
+    assert project.ran == set()
+
+
+def test_first_run_of_all(project):
+    (project.root / ".cache/runs/area/squares.ipynb").unlink()
+    assert runs_of(project) == {"area/squares.py"}
+
+
+def test_time_of_files_does_not_matter(project):
+    for path in project.root.rglob("*"):
+        os.utime(path, (1, 1))
+    assert runs_of(project) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "wanted"),
+    [
+        ("snippets/area/roots.py", "root(9)", "root(16)", {"area/roots.py"}),
+        ("snippets/area/roots.py", "print(", "# A comment.\nprint(", {"area/roots.py"}),
+        ("src/things/root.py", "x**0.5", "x**0.25", {"area/roots.py"}),
+        ("src/things/power.py", "x * x", "x**2", {"area/squares.py"}),
+        ("src/things/__init__.py", "", "# All.\n", {"area/roots.py", "area/squares.py"}),
+        ("src/things/lonely.py", "1", "2", set()),
+        ("docs/zh/figure_text.toml", "[names]", "# A comment.\n[names]", {"area/squares.py"}),
+        ("mkdocs.yml", "Small", "Smaller", set()),
+        ("docs/index.html", "Small", "Smaller", set()),
+    ],
+    ids=[
+        "snippet",
+        "comment in it",
+        "module",
+        "other module",
+        "package",
+        "module not imported",
+        "catalogue",
+        "config",
+        "home",
+    ],
+)
+def test_change_of_a_file(project, path, old, new, wanted):
+    project.replace(path, old, new)
+    assert runs_of(project) == wanted
+    assert runs_of(project) == set()
+
+
+def test_change_of_prose_runs_nothing_and_builds(project):
+    for language in ("en", "zh"):
+        project.replace(
+            f"docs/{language}/area/squares.md", "{ #table }\n", "{ #table }\n\n<!-- A comment. -->\n\n1, 2, 3.\n"
+        )
+    project.command("accept")
+    assert project.build() == (0, "")
+    assert project.ran == set()
+    assert "1, 2, 3." in project.html("en/area/squares").text_content()
+
+
+def test_changed_function_changes_the_page(project):
+    project.replace("src/things/root.py", "x**0.5", "-(x**0.5)")
+    assert project.build() == (0, "")
+    assert "-3.0" in project.html("zh/area/roots").text_content()
+
+
+def test_failed_run_is_not_kept(project):
+    project.write(TRIAL, "# %% one\nfrom things.root import root\n\nroot(None)\n")
+    assert project.run()[0] == 1
+    assert project.run()[0] == 1
+    project.write("src/things/root.py", "def root(x):\n    return x\n")
+    assert runs_of(project) == {"area/roots.py", "area/trial.py"}
+
+
+# How a cell reads the file beside its snippet.
+READERS = {
+    "open": "with open(path) as file:\n    text = file.read()",
+    "pathlib": "text = path.read_text()",
+    "relative to the working directory": "import os\n\nos.chdir(path.parent)\ntext = Path(path.name).read_text()",
+    "to and fro": "text = (path.parent / '..' / 'area' / path.name).read_text()",
+    "bytes path": "with open(bytes(path)) as file:\n    text = file.read()",
+    "descriptor": "import os\n\nnumber = os.open(path, os.O_RDONLY)\ntext = os.read(number, 99)\nos.close(number)",
+    "numpy": "import numpy as np\n\ntext = np.loadtxt(path)",
+    "torch": "import torch\n\ntry:\n    torch.load(path)\nexcept Exception:\n    pass",
+    "thread": "import threading\n\nthread = threading.Thread(target=path.read_text)\nthread.start()\nthread.join()",
+    "read and write": "with open(path, 'r+') as file:\n    text = file.read()",
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_change_of_a_file_that_was_read(project, reader):
+    project.write("snippets/area/data.txt", "1 2\n")
+    snippet = f"# %% one\nfrom pathlib import Path\n\npath = Path(__file__).parent / 'data.txt'\n{reader}\n"
+    project.write(TRIAL, snippet)
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
+    project.write("snippets/area/data.txt", "1 3\n")
+    assert runs_of(project) == {"area/trial.py"}
+    (project.root / "snippets/area/data.txt").rename(project.root / "snippets/area/gone.txt")
+    assert project.run()[0] == 1 or project.ran == {"area/trial.py"}
+
+
+def test_file_that_was_absent_and_appears(project):
+    snippet = """\
+# %% one
+from pathlib import Path
+
+try:
+    print((Path(__file__).parent / "data.txt").read_text())
+except FileNotFoundError:
+    print("absent")
+"""
+    project.write(TRIAL, snippet)
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
+    project.write("snippets/area/data.txt", "present")
+    assert runs_of(project) == {"area/trial.py"}
+    assert project.printed("area/trial", "one") == "present\n"
+
+
+def test_module_that_was_absent_and_appears(project):
+    snippet = """\
+# %% one
+try:
+    from things.extra import EXTRA
+except ImportError:
+    EXTRA = "absent"
+print(EXTRA)
+"""
+    project.write(TRIAL, snippet)
+    assert runs_of(project) == {"area/trial.py"}
+    project.write("src/things/extra.py", "EXTRA = 'present'\n")
+    assert runs_of(project) == {"area/trial.py"}
+    assert project.printed("area/trial", "one") == "present\n"
+
+
+def test_file_that_is_only_written_is_no_dependency(project):
+    snippet = (
+        "# %% one\nfrom pathlib import Path\n\n(Path(__file__).parents[2] / 'out.txt').write_text(str(id(Path)))\n"
+    )
+    project.write(TRIAL, snippet)
+    assert runs_of(project) == {"area/trial.py"}
+    project.write("out.txt", "changed")
+    assert runs_of(project) == set()
+
+
+STARTERS = {
+    "subprocess": "import subprocess\nimport sys\n\nsubprocess.run([sys.executable, '-c', 'pass'])",
+    "shell": "import os\n\nos.system('true')",
+    "fork": "import os\n\nif os.fork() == 0:\n    os._exit(0)\nos.wait()",
+    "posix_spawn": "import os\n\nos.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)",
+    "multiprocessing fork": "method = 'fork'",
+    "multiprocessing spawn": "method = 'spawn'",
+    "multiprocessing forkserver": "method = 'forkserver'",
+}
+STARTED = """
+import multiprocessing
+import os
+
+if __name__ == "__main__" and "method" in globals():
+    process = multiprocessing.get_context(method).Process(target=os.getpid)
+    process.start()
+    process.join()
+    process.close()
+"""
+
+
+@pytest.mark.parametrize("starter", STARTERS.values(), ids=STARTERS)
+def test_snippet_that_starts_a_process_depends_on_all_sources(project, starter):
+    project.write("src/things/table.csv", "1, 2\n")
+    project.write(TRIAL, f"# %% one\n{starter}\n\n# %% two\n{STARTED}\n")
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
+    project.replace("src/things/lonely.py", "1", "2")
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
+
+
+def test_snippet_that_starts_a_process_depends_on_data_among_the_sources(project):
+    project.write("src/things/table.csv", "1, 2\n")
+    read = "import things; from pathlib import Path; print((Path(things.__file__).parent / 'table.csv').read_text())"
+    snippet = f"""\
+# %% one
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+path = {{**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}}
+print(subprocess.run([sys.executable, "-c", {read!r}], env=path, capture_output=True, text=True).stdout)
+"""
+    project.write(TRIAL, snippet)
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
+    project.write("src/things/table.csv", "3, 4\n")
+    assert runs_of(project) == {"area/trial.py"}
+    assert "3, 4" in project.printed("area/trial", "one")
+
+
+def test_another_version_of_what_was_imported(project, monkeypatch):
+    version = cache._version
+    monkeypatch.setattr(cache, "_version", lambda name: "0" if name == "mkdocs" else version(name))
+    assert (project.run(), project.ran) == ((0, ""), set())
+    monkeypatch.setattr(cache, "_version", lambda name: "0" if name == "matplotlib" else version(name))
+    project.run()
+    assert "area/squares.py" in project.ran
+    assert (project.run(), project.ran) == ((0, ""), set())
+
+
+def test_distribution_that_only_one_snippet_imports(project, monkeypatch):
+    project.write(TRIAL, "# %% one\nimport scipy.special\n")
+    assert runs_of(project) == {"area/trial.py"}
+    version = cache._version
+    monkeypatch.setattr(cache, "_version", lambda name: "0" if name == "scipy" else version(name))
+    project.run()
+    assert project.ran == {"area/trial.py"}
+
+
+def test_change_of_the_builder_runs_all(project, monkeypatch):
+    monkeypatch.setattr(cache, "_builder", lambda: "another")
+    project.run()
+    assert project.ran == {"area/roots.py", "area/squares.py"}
+    assert (project.run(), project.ran) == ((0, ""), set())
+
+
+def test_builder_is_python_and_every_file_of_the_package(monkeypatch, tmp_path):
+    (tmp_path / "fonts").mkdir()
+    for path, text in {"cache.py": "1", "fonts/x.otf": "2"}.items():
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+    digests = set()
+    for change in (
+        lambda: None,
+        lambda: (tmp_path / "fonts/x.otf").write_text("3"),
+        lambda: (tmp_path / "y.py").write_text(""),
+    ):
+        change()
+        digests.add(cache._builder.__wrapped__())
+    monkeypatch.setattr("platform.python_version", lambda: "4.0.0")
+    digests.add(cache._builder.__wrapped__())
+    assert len(digests) == 4
+
+
+def test_damage_anywhere_in_a_file_of_the_cache_is_noticed(project):
+    path = project.root / ROOTS
+    snippet = read_snippet(project.root / "snippets/area/roots.py", project.root)
+    whole = path.read_bytes()
+    assert cache.load(snippet, project.root)["cells"][0]["id"] == "root"
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place])
+        assert cache.load(snippet, project.root) is None, f"cut at {place}"
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert cache.load(snippet, project.root) is None, f"flipped at {place}"
+    path.write_bytes(whole)
+    assert cache.load(snippet, project.root)["cells"][0]["id"] == "root"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[:1],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-1],
+        lambda whole: whole + b"}",
+        lambda whole: whole.replace(b"3.0", b"4.0"),
+        lambda whole: whole[:50] + b"\xff\x00" + whole[52:],
+        lambda whole: b"null",
+        lambda whole: b"[]",
+        lambda whole: b'{"metadata": []}',
+        lambda whole: b'{"metadata": {"zhixing": []}}',
+    ],
+    ids=[
+        "empty",
+        "1 byte",
+        "half",
+        "one less",
+        "one more",
+        "other result",
+        "no text",
+        "null",
+        "list",
+        "list in it",
+        "deeper",
+    ],
+)
+def test_run_after_damage_of_the_cache_is_right(project, pristine, damage):
+    (project.root / ROOTS).write_bytes(damage((project.root / ROOTS).read_bytes()))
+    assert runs_of(project) == {"area/roots.py"}
+    assert project.read(ROOTS) == pristine.read(ROOTS)
+    assert runs_of(project) == set()
+
+
+def test_build_after_damage_of_the_whole_cache_is_right(project, pristine):
+    for path in (project.root / ".cache").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:1000])
+    assert project.build() == (0, "")
+    assert project.ran == {"area/roots.py", "area/squares.py"}
+    assert same_site(project, pristine)
+
+
+def test_result_of_another_snippet_is_not_taken(project):
+    project.write(TRIAL, "# %% root\nprint('trial')\n")
+    assert runs_of(project) == {"area/trial.py"}
+    (project.root / ".cache/runs/area/trial.ipynb").replace(project.root / ROOTS)
+    assert runs_of(project) == {"area/roots.py", "area/trial.py"}
+
+
+def test_edit_of_the_same_size_in_the_same_second(project):
+    """A .pyc of the old source whose time and size fit the new one, which Python itself would take."""
+    path = project.root / "src/things/root.py"
+    py_compile.compile(str(path), doraise=True)
+    before = path.stat()
+    project.replace("src/things/root.py", "x**0.5", "x**1.5")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert runs_of(project) == {"area/roots.py"}
+    assert project.printed("area/roots", "root") == "27.0\n"
+
+
+SLOW = """\
+# %% one
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
+if not (Path(__file__).parents[2] / "quick").exists():
+    (Path(__file__).parents[2] / "begun").write_text("")
+    time.sleep(1000)
+print("done")
+"""
+
+
+def processes_with(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("ZHIXING_TEST") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            pass
+    return found
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def builds(project):
+    """Starts builds of the project that can be killed, and kills what is left of them."""
+    mark, started = uuid.uuid4().hex, []
+
+    def start() -> subprocess.Popen:
+        command = [sys.executable, "-m", "zhixing_site", "build"]
+        environment = {**os.environ, "ZHIXING_TEST": mark}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=project.root, env=environment, **quiet))
+        return started[-1]
+
+    start.mark = mark
+    yield start
+    for process in processes_with(mark):
+        process.kill()
+    for build in started:
+        build.wait()
+        build.stderr.close()
+
+
+# When a build is killed: what there is of it in the project's folder.
+MOMENTS = {
+    "while the first process starts": lambda root: True,
+    "while a snippet runs": lambda root: (root / "begun").exists(),
+    "while a result is kept": lambda root: (root / ROOTS).exists(),
+    "while the sites are built": lambda root: any(root.glob(".cache/*/site")),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_killed_build_leaves_nothing_and_spoils_nothing(project, pristine, builds, moment):
+    if moment is not MOMENTS["while the sites are built"]:
+        project.article("area/trial", SLOW)
+        (project.root / ROOTS).unlink()
+    before = project.site()
+    build = builds()
+    wait_until(lambda: moment(project.root) and processes_with(builds.mark))
+    build.kill()
+    wait_until(lambda: not processes_with(builds.mark), 30)
+    assert project.site() in (before, pristine.site())
+    project.write("quick", "")
+    assert project.build() == (0, "")
+    after = {
+        path: content for path, content in project.site().items() if "area/trial" not in path and "sitemap" not in path
+    }
+    assert after == {path: content for path, content in pristine.site().items() if "sitemap" not in path}
+
+
+def test_interrupted_build_leaves_nothing(project, builds):
+    project.article("area/trial", SLOW)
+    before = project.site()
+    build = builds()
+    wait_until(lambda: (project.root / "begun").exists())
+    build.send_signal(signal.SIGINT)
+    said = build.communicate()[1]
+    assert build.returncode == 130
+    assert b"Traceback" not in said
+    wait_until(lambda: not processes_with(builds.mark), 30)
+    assert project.site() == before
+    assert not list(project.root.glob(".cache/*/site"))
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 3])
+def test_build_killed_at_any_time(project, builds, seconds):
+    """Moments that no file tells of: the fork server loads, a watcher starts."""
+    project.article("area/trial", SLOW)
+    build = builds()
+    time.sleep(seconds)
+    build.kill()
+    wait_until(lambda: not processes_with(builds.mark), 30)
+
+
+def test_two_builds_at_once(project, pristine, builds):
+    """Both from nothing, with compiled modules around that both want to be rid of."""
+    for path in (project.root / ".cache/runs").rglob("*.ipynb"):
+        path.unlink()
+    for path in (project.root / "src").rglob("*.py"):
+        py_compile.compile(str(path), doraise=True)
+    both = [builds(), builds()]
+    for build in both:
+        assert (build.communicate()[1], build.returncode) == (b"", 0)
+    assert same_site(project, pristine)
+    assert not list(project.root.glob(".cache/*/site"))
+    assert not list((project.root / ".cache/runs").rglob(".*"))
+    assert runs_of(project) == set()
+
+
+def test_compiled_modules_that_come_and_go_meanwhile_are_no_fault(project, monkeypatch):
+    """As they do where another build imports the sources and is rid of them at the same time."""
+    scandir = os.scandir
+
+    def restless(path):
+        name = "" if isinstance(path, int) else Path(path).name
+        if name == "things":
+            (Path(path) / "__pycache__").mkdir(exist_ok=True)
+        if name == "__pycache__":
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", restless)
+    assert project.run() == (0, "")
+
+
+def test_entry_of_the_cache_is_a_notebook_that_tells_its_dependencies(project):
+    record = json.loads(project.read(ROOTS))["metadata"]["zhixing"]
+    read = {"snippets/area/roots.py", "src/things/__init__.py", "src/things/root.py"}
+    assert {path for path, digest in record["files"].items() if digest != "absent"} == read
+    assert "torch" in record["distributions"]

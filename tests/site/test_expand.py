@@ -1,0 +1,287 @@
+"""What a page becomes, from its Markdown and made-up results."""
+
+import re
+
+import lxml.html
+import markdown
+import pytest
+
+from zhixing_site.expand import expand
+from zhixing_site.fault import Fault
+from zhixing_site.page import Page
+
+VALUES = {
+    "gap": 4.7e-04,
+    "huge": 1.25e10,
+    "below": -2.5,
+    "tiny_below": -3e-07,
+    "count": 12_345,
+    "share": 0.256,
+    "true": True,
+    "word": "GPT-2",
+    "marked": "<b> & *x*_y_",
+}
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="360pt" height="216.5pt"></svg>'
+
+
+def cell(name: str, source: str, *outputs: dict, drawn: bool = False) -> dict:
+    scopes = ("en-light", "en-dark", "zh-light", "zh-dark")
+    drawings = dict.fromkeys(scopes, SVG) if drawn else {}
+    return {"id": name, "source": source, "outputs": list(outputs), "metadata": {"drawings": drawings}}
+
+
+def stream(text: str) -> dict:
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+NOTEBOOK = {
+    "cells": [
+        cell("quiet", "x = 1"),
+        cell("loud", "print('a')", stream("a\n")),
+        cell("fails", "1 / 0", {"output_type": "error", "ename": "E", "evalue": "m", "traceback": ["E: m"]}),
+        cell("curve", "plt.plot(x)", drawn=True),
+    ],
+    "metadata": {"zhixing": {"values": VALUES}},
+}
+
+SOURCE = '''\
+"""A module."""
+
+import functools
+
+LIMITS = {
+    "a": 1,
+    "b": 2,
+}
+
+
+@functools.cache
+def power(x):
+    """The power of x.
+
+    It has lines.
+    """
+    return x
+
+
+class Power:
+    scale: float = 1.0
+
+    def forward(self, x):
+        if x:
+            return x
+
+        return 0
+
+    @property
+    def size(self): return 1
+'''
+
+
+@pytest.fixture
+def expanded(tmp_path):
+    """Expands the text of a page that stands where its snippet does."""
+
+    def expanded(text: str, path: str = "docs/en/area/trial.md") -> str:
+        (tmp_path / "src").mkdir(exist_ok=True)
+        (tmp_path / "src/power.py").write_text(SOURCE)
+        return expand(Page(path, text), {"area/trial.py": NOTEBOOK}, tmp_path)
+
+    return expanded
+
+
+EXTENSIONS = ["admonition", "attr_list", "footnotes", "md_in_html", "pymdownx.superfences", "tables"]
+
+
+def rendered(text: str) -> lxml.html.HtmlElement:
+    return lxml.html.fromstring(f"<div>{markdown.markdown(text, extensions=EXTENSIONS)}</div>")
+
+
+PROSE = {
+    "integer": ("{{ count }}", "12345"),
+    "thousands": ("{{ count:, }}", "12,345"),
+    "fixed": ("{{ gap:.5f }}", "0.00047"),
+    "power of ten": ("{{ gap:.1e }}", "4.7e−04"),
+    "below zero": ("{{ below }}", "−2.5"),
+    "share": ("{{ share:.1% }}", "25.6%"),
+    "truth": ("{{ true }}", "True"),
+    "text": ("{{ word }}", "GPT-2"),
+    "amid text": ("x{{ below:.0f }}y", "x−2y"),
+    "twice": ("{{ count }}{{ count }}", "1234512345"),
+    "escaped": (r"\{{ count }}", r"\{{ count }}"),
+    "in code": ("`{{ count }}`", "`{{ count }}`"),
+    "in a comment": ("<!-- {{ nothing }} -->", "<!-- {{ nothing }} -->"),
+}
+
+
+@pytest.mark.parametrize(("text", "wanted"), PROSE.values(), ids=PROSE)
+def test_value_in_prose(expanded, text, wanted):
+    assert expanded(text) == wanted
+
+
+def test_text_value_is_shown_as_it_is(expanded):
+    assert rendered(expanded("It is {{ marked }}.")).text_content().strip() == f"It is {VALUES['marked']}."
+
+
+@pytest.mark.parametrize(
+    ("formula", "tex"),
+    [
+        ("{{ gap:.1e }}", r"4.7\times10^{-4}"),
+        ("x = {{ gap:.1e }} + 1", r"x = 4.7\times10^{-4} + 1"),
+        ("{{ huge:.2e }}", r"1.25\times10^{10}"),
+        ("{{ tiny_below:.0e }}", r"-3\times10^{-7}"),
+        ("{{ below }}", "-2.5"),
+        ("{{ count:.0f }}", "12345"),
+        ("x_{{{ count }}}", "x_{12345}"),
+        ("2e-3 {{ count }}", "2e-3 12345"),
+    ],
+    ids=["power", "amid", "great", "both below", "below", "integer", "in braces", "beside a typed number"],
+)
+@pytest.mark.parametrize("mark", ["$", "$$"], ids=["inline", "block"])
+def test_value_in_a_formula(expanded, formula, tex, mark):
+    tree = rendered(expanded(f"{mark}{formula}{mark}"))
+    assert tree.xpath("string(.//annotation)") == tex
+
+
+FORMULAS = {
+    "subscripts": "a_1 b_2 * c_3 * d",
+    "braces": r"\{x\} \in \left\{ 1 \right\}",
+    "bars": r"|x| \le \|y\|",
+    "order": r"a < b > c \& d",
+    "row": r"\begin{aligned} a &= b \\ &= c \end{aligned}",
+    "tilde": "a~b",
+    "brackets": "[0, 1) x^{[1]}(y)",
+    "factorial": "n![k]",
+    "primes": "f'(x) + f''",
+    "backtick": r"\text{`a`}",
+    "hash": r"\# x",
+    "colon": "f: x",
+    "spaces": r"a\,b\;c\ d",
+    "Chinese": r"\text{偶数}",
+    "operators": r"\operatorname{erf}(x) \mathbb{E}[x] \mathcal{N}(0, 1)",
+}
+
+
+@pytest.mark.parametrize(
+    "place", ["{}", "- {}", "> {}", "| a | b |\n| - | - |\n| {} | c |", "!!! note\n\n    {}", "**{}**"]
+)
+@pytest.mark.parametrize("tex", FORMULAS.values(), ids=FORMULAS)
+def test_formula_survives_markdown(expanded, tex, place):
+    """The same MathML wherever it stands, with the TeX as its annotation."""
+    alone = rendered(expanded(f"${tex}$")).xpath(".//math")
+    (math,) = rendered(expanded("Text.\n\n" + place.format(f"${tex}$") + "\n")).xpath(".//math")
+    assert math.xpath("string(.//annotation)") == tex
+    assert lxml.html.tostring(math, with_tail=False) == lxml.html.tostring(alone[0], with_tail=False)
+    assert not math.xpath(".//em | .//strong | .//code | .//a | .//img | .//br")
+
+
+def test_punctuation_after_a_formula_stays(expanded):
+    text = rendered(expanded("So ($x$), $y$: and $z$。")).xpath("string(.)")
+    for punctuation in ("),", ":", "。"):
+        assert punctuation in text
+
+
+def test_block_formula_is_marked_as_one(expanded):
+    assert "formula-block" in expanded("$$x$$")
+    assert "formula-block" not in expanded("$x$")
+
+
+def test_definitions_of_one_formula_do_not_reach_the_next(expanded):
+    with pytest.raises(Fault, match="does not parse"):
+        expanded("$\\newcommand{\\own}{x} \\own$ and $\\own$")
+
+
+def test_dollar_sign(expanded):
+    assert rendered(expanded(r"It costs \$5 or \$6.")).text_content().strip() == "It costs $5 or $6."
+
+
+DEFINITIONS = {
+    "constant": ("LIMITS", 'LIMITS = {\n    "a": 1,\n    "b": 2,\n}'),
+    "function with its decorator and without its docstring": ("power", "@functools.cache\ndef power(x):\n    return x"),
+    "class": ("Power", SOURCE[SOURCE.index("class Power") :].rstrip()),
+    "method": ("Power.forward", "def forward(self, x):\n    if x:\n        return x\n\n    return 0"),
+    "property": ("Power.size", "@property\ndef size(self): return 1"),
+    "attribute": ("Power.scale", "scale: float = 1.0"),
+}
+
+
+@pytest.mark.parametrize(("name", "source"), DEFINITIONS.values(), ids=DEFINITIONS)
+def test_definition_by_its_name(expanded, name, source):
+    text = expanded(f'```python\n--8<-- "src/power.py:{name}"\n```')
+    assert text == f'```python title="src/power.py"\n{source}\n```'
+
+
+def test_cell_without_output(expanded):
+    assert expanded('```python\n--8<-- "area/trial.py:quiet"\n```') == "```python\nx = 1\n```"
+
+
+@pytest.mark.parametrize(("name", "shown"), [("loud", "a"), ("fails", "E: m")])
+def test_cell_with_its_output(expanded, name, shown):
+    text = expanded(f'```python\n--8<-- "area/trial.py:{name}"\n```')
+    code, output = re.fullmatch(
+        r"```python\n(.*)\n```\n\n``` \{[^}]*\.output[^}]*\}\n(.*)\n```", text, re.DOTALL
+    ).groups()
+    assert (code, output) == ({"loud": "print('a')", "fails": "1 / 0"}[name], shown)
+
+
+def test_several_includes_are_one_block_and_their_outputs_follow(expanded):
+    includes = "\n".join(
+        f'--8<-- "{name}"' for name in ("src/power.py:power", "area/trial.py:loud", "area/trial.py:quiet")
+    )
+    tree = rendered(expanded(f"```python\n{includes}\n```"))
+    code, output = (each.text_content() for each in tree.xpath(".//code"))
+    assert code == "@functools.cache\ndef power(x):\n    return x\n\n\nprint('a')\n\n\nx = 1\n"
+    assert output == "a\n"
+
+
+def test_other_fences_stay_as_they_are(expanded):
+    for fence in (
+        "```text\n$x$ {{ y }} $\n```",
+        "```console\n$ pip install zhixing\n```",
+        "~~~\n--8<-\n~~~",
+        "```\nx\n```",
+    ):
+        assert expanded(fence) == fence
+
+
+def test_figure_has_an_image_for_each_scheme(expanded):
+    light, dark = rendered(expanded("![A curve.](area/trial.py:curve)")).xpath(".//figure//img")
+    assert [image.get("src") for image in (light, dark)] == ["trial/curve-light.svg", "trial/curve-dark.svg"]
+    assert [image.get("class") for image in (light, dark)] == ["only-light", "only-dark"]
+    for image in (light, dark):
+        assert (image.get("width"), image.get("height"), image.get("alt")) == ("480", "289", "A curve.")
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("docs/en/index.md", "area/trial/curve-light.svg"),
+        ("docs/en/area/other.md", "trial/curve-light.svg"),
+        ("docs/zh/deep/er/page.md", "../../area/trial/curve-light.svg"),
+    ],
+)
+def test_figure_is_found_from_any_page(expanded, path, source):
+    image = rendered(expanded("![A curve.](area/trial.py:curve)", path)).xpath(".//img")[0]
+    assert image.get("src") == source
+
+
+def test_caption_keeps_its_marks(expanded):
+    caption = rendered(expanded("![At **{{ below }}**, $x_1$, [see](other.md).](area/trial.py:curve)")).find(
+        ".//figcaption"
+    )
+    assert caption.text_content().startswith("At −2.5, ")
+    assert caption.find(".//strong").text == "−2.5"
+    assert caption.xpath("string(.//annotation)") == "x_1"
+    assert caption.find(".//a").get("href") == "other.md"
+
+
+def test_what_is_no_mark_stays_as_it_is(expanded):
+    text = (
+        "# T { #t }\n\n*a* [b](c.md) `d` \\* {: .e } { .f }\n\n| g | h |\n| - | - |\n\n![i](j.png)\n\n{ k } -- 8 < --\n"
+    )
+    assert expanded(text) == text
+
+
+def test_values_of_another_pages_snippet_are_not_taken(expanded):
+    with pytest.raises(Fault, match=r"docs/en/area/other\.md:3: .*`count`"):
+        expanded("Text.\n\n{{ count }}", "docs/en/area/other.md")

@@ -1,0 +1,37 @@
+"""Which module may import what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of all that the file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+BUILDER = sorted((SOURCE / "zhixing_site").rglob("*.py"))
+LIBRARY = sorted((SOURCE / "zhixing").rglob("*.py"))
+
+
+def test_only_the_plugin_knows_mkdocs():
+    assert [path.name for path in BUILDER if "mkdocs" in imported(path)] == ["plugin.py"]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_library_knows_nothing_of_its_documentation(path):
+    assert not imported(path) & {"mkdocs", "matplotlib", "zhixing_site", "IPython"}
+
+
+@pytest.mark.parametrize("path", BUILDER, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_builder_knows_no_deep_learning(path):
+    assert not imported(path) & {"zhixing", "torch"}

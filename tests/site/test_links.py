@@ -1,0 +1,110 @@
+"""Links of built pages."""
+
+import pytest
+
+from zhixing_site.links import check_links
+
+
+@pytest.fixture
+def dead(tmp_path):
+    """The messages for a site with this body in en/area/index.html."""
+
+    def dead(body: str) -> list[str]:
+        pages = {
+            "index.html": '<a href="en/">x</a>',
+            "en/index.html": '<h1 id="top">x</h1><a name="old"></a><a href="area/#own">y</a>',
+            "en/area/index.html": f'<h1 id="own">x</h1><p id="知行">y</p>{body}',
+            "zh/index.html": '<h1 id="首页">x</h1>',
+        }
+        for path, text in pages.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(f'<!doctype html><meta charset="utf-8"><title>x</title>{text}')
+        (tmp_path / "en/style.css").write_text("")
+        (tmp_path / "en/a b.svg").write_text("")
+        return [str(fault) for fault in check_links(tmp_path)]
+
+    return dead
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        "#",
+        "#own",
+        "./#own",
+        "../",
+        "../index.html",
+        "../#top",
+        "../#old",
+        "..",
+        "../../",
+        "../style.css",
+        "../style.css?v=1",
+        "../a%20b.svg",
+        "#知行",
+        "#%E7%9F%A5%E8%A1%8C",
+        "../../zh/#首页",
+        "../style.css#anything",
+        "https://example.org/nothing#x",
+        "//example.org/nothing",
+        "mailto:a@b.c",
+        "data:image/png;base64,AA==",
+        "javascript:void(0)",
+    ],
+)
+def test_link_that_leads_somewhere(dead, reference):
+    assert dead(f'<a href="{reference}">x</a>') == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "cause"),
+    [
+        ("#nowhere", "there is no #nowhere there"),
+        ("#Own", "there is no #Own there"),
+        ("../#own", "there is no #own there"),
+        ("../../zh/#home", "there is no #home there"),
+        ("nothing.md", "there is no such file"),
+        ("nothing/", "there is no such file"),
+        ("../../fr/", "there is no such file"),
+        ("../../../en/", "there is no such file"),
+        ("/en/", "server's root"),
+        ("/", "server's root"),
+    ],
+)
+def test_dead_link(dead, reference, cause):
+    (message,) = dead(f'<a href="{reference}">x</a>')
+    assert message.startswith(f"en/area/index.html: dead link {reference}: ")
+    assert cause in message
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        '<img src="no.svg">',
+        '<script src="no.js"></script>',
+        '<link rel="stylesheet" href="no.css">',
+        '<iframe src="no.html"></iframe>',
+        '<svg><a href="no.html"/></svg>',
+    ],
+    ids=["image", "script", "style sheet", "frame", "drawing"],
+)
+def test_every_kind_of_reference_is_followed(dead, element):
+    (message,) = dead(element)
+    assert "dead link no." in message
+
+
+def test_all_dead_links_are_told_once(dead):
+    body = '<a href="#a">x</a><a href="#a">y</a><a href="#b">z</a>'
+    assert [message.split(":")[1] for message in dead(body)] == [" dead link #a", " dead link #b"]
+
+
+def test_page_of_errors_may_start_at_the_root(tmp_path):
+    """It is served for addresses of any depth."""
+    (tmp_path / "en").mkdir()
+    for path in ("en/index.html", "en/404.html"):
+        (tmp_path / path).write_text('<title>x</title><a href="/en/">x</a>')
+    (message,) = map(str, check_links(tmp_path))
+    assert message.startswith("en/index.html")
+    (tmp_path / "en/404.html").write_text('<title>x</title><a href="/en/nothing/">x</a>')
+    assert any(str(fault).startswith("en/404.html: dead link /en/nothing/") for fault in check_links(tmp_path))

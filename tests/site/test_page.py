@@ -1,0 +1,145 @@
+"""What a page is read as: marks, and sections with their ids."""
+
+import pytest
+
+from zhixing_site.fault import Fault
+from zhixing_site.page import Page, Use, read_pages
+
+
+def page(text: str) -> Page:
+    return Page("docs/en/area/trial.md", text)
+
+
+def marks(text: str) -> dict[str, list[str]]:
+    """Those of all sections, {kind: in order}."""
+    found = {}
+    for section in page(text).sections:
+        for kind, values in section.marks.items():
+            found[kind] = found.get(kind, []) + values
+    return {kind: values for kind, values in found.items() if values}
+
+
+MARKS = {
+    "formula": ("So $x^2$ is.", {"inline": ["x^2"]}),
+    "formulas": ("$a$ and $b$, then ($c$).", {"inline": ["a", "b", "c"]}),
+    "formula over two lines": ("So $x +\ny$ is.", {"inline": ["x+y"]}),
+    "formula between Chinese": ("令$x$为", {"inline": ["x"]}),
+    "formula with a dollar": (r"So $x = \$5$ is.", {"inline": [r"x=\$5"]}),
+    "escaped dollar": (r"It costs \$5 or \$6.", {}),
+    "blocks": ("$$\nx\n$$\n\n$$y$$", {"block": ["x", "y"]}),
+    "block over many lines": (
+        "$$\n\\begin{aligned}\na &= b \\\\\n  &= c\n\\end{aligned}\n$$",
+        {"block": [r"\begin{aligned}a&=b\\&=c\end{aligned}"]},
+    ),
+    "words in a formula": (r"$x \text{ if even}$", {"inline": [r"x\text{}"]}),
+    "figure": ("![A curve.](area/a.py:b)", {"figure": ["area/a.py:b"]}),
+    "figure over two lines": ("![A\ncurve.](area/a.py:b)", {"figure": ["area/a.py:b"]}),
+    "figure with marks in its caption": (
+        "![At $x$ and {{ y }}, [see](z.md).](area/a.py:b)",
+        {"figure": ["area/a.py:b"], "inline": ["x"], "value": ["y"], "link": ["z.md"]},
+    ),
+    "value": ("{{ x }} and {{ y:.2f }}.", {"value": ["x", "y"]}),
+    "value in a formula": ("$a = {{ x:.1e }}$", {"inline": ["a={{x:.1e}}"], "value": ["x"]}),
+    "links": ("[a](b.md) and [c](d.md#e), [f](https://g.org).", {"link": ["b.md", "d.md#e", "https://g.org"]}),
+    "image": ("![alt](picture.png)", {"link": ["picture.png"]}),
+    "fence": ("```text\n$x$ [a](b.md)\n# Heading\n```", {"fence": ["text\n$x$ [a](b.md)\n# Heading\n"]}),
+    "fence between tildes": ("~~~\n```\n~~~", {"fence": ["\n```\n"]}),
+    "fence in a fence": ("````text\n```\nx\n```\n````", {"fence": ["text\n```\nx\n```\n"]}),
+    "empty fence": ("```text\n```", {"fence": ["text\n"]}),
+    "two fences": ("```a\n1\n```\n\n```b\n2\n```", {"fence": ["a\n1\n", "b\n2\n"]}),
+    "indented fence": ("!!! note\n\n    ```a\n    1\n    ```", {"fence": ["a\n    1\n"]}),
+    "code": ("`$x$` and ``[a](b.md) ` {{ c }}``", {}),
+    "code over two lines": ("`$x\ny$`", {}),
+    "comment": ("<!-- $x$\n\n# Heading\n\n{{ y }} -->", {}),
+    "escaped code": (r"\`$x$\`", {"inline": ["x"]}),
+    "nothing": ("", {}),
+}
+
+
+@pytest.mark.parametrize(("text", "wanted"), MARKS.values(), ids=MARKS)
+def test_marks(text, wanted):
+    assert marks(text) == wanted
+
+
+def test_sections_are_split_at_headings_of_every_depth():
+    text = "before\n\n# A { #a }\n\none\n\n###### B { #b-2 }\ntwo\n\n```text\n# no\n```\n\n## C `x` {#c}\n"
+    sections = page(text).sections
+    assert [(section.id, section.line) for section in sections] == [("", 1), ("a", 3), ("b-2", 7), ("c", 14)]
+    assert "".join(section.text for section in sections) == text
+
+
+def test_sections_of_marks():
+    sections = page("$a$\n\n## B { #b }\n\n$b$ $c$\n").sections
+    assert [section.marks["inline"] for section in sections] == [["a"], ["b", "c"]]
+
+
+def test_heading_without_id():
+    with pytest.raises(Fault, match=r"docs/en/area/trial\.md:5: a heading without an id"):
+        page("# A { #a }\n\ntext\n\n## B\n").sections  # noqa: B018
+
+
+def test_digest_is_of_the_sections_own_text():
+    first, second = (page(f"# A {{ #a }}\n\n{a}\n\n## B {{ #b }}\n\nb\n").sections for a in "xy")
+    assert first[1].digest != second[1].digest
+    assert first[2].digest == second[2].digest
+
+
+def test_digest_does_not_see_blank_lines_around():
+    first, second = (page(f"# A {{ #a }}\n{blank}\na\n{blank}").sections[1] for blank in ("", "\n"))
+    assert first.digest == page("# A { #a }\n\na\n\n\n\n").sections[1].digest
+    assert first.digest != second.digest
+
+
+def test_uses_are_the_included_names_and_figures_with_their_lines():
+    text = """\
+# A { #a }
+
+```python
+--8<-- "area/a.py:one"
+
+--8<-- "src/things/power.py:Power.forward"
+```
+
+![A
+curve.](area/a.py:two)
+
+!!! note
+
+    ```python
+    --8<-- "area/b.py:three"
+    ```
+"""
+    assert page(text).uses == [
+        Use("area/a.py", "one", 4),
+        Use("src/things/power.py", "Power.forward", 6),
+        Use("area/a.py", "two", 9, figure=True),
+        Use("area/b.py", "three", 15),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = 1",
+        '--8<-- "area/a.py"',
+        "--8<-- area/a.py:one",
+        '--8<-- "area/a.py:one" # why',
+        '--8<-- "../a.py:one"',
+        ";--8<--",
+    ],
+)
+def test_fence_that_holds_more_than_includes(line):
+    with pytest.raises(Fault, match=r"docs/en/area/trial\.md:3: a fence that includes holds nothing but"):
+        page(f'```python\n--8<-- "area/a.py:one"\n{line}\n```\n').uses  # noqa: B018
+
+
+def test_name_and_language_of_a_page():
+    assert (page("").name, page("").language) == ("area/trial", "en")
+    assert (Page("docs/zh/index.md", "").name, Page("docs/zh/index.md", "").language) == ("index", "zh")
+
+
+def test_pages_of_a_language_are_read_by_name(pristine):
+    pages = read_pages(pristine.root, "zh")
+    assert list(pages) == ["area/roots", "area/squares", "index"]
+    assert pages["index"].path == "docs/zh/index.md"
+    assert pages["index"].text.startswith("# 首页")

@@ -1,0 +1,372 @@
+"""What a snippet's run shows, keeps, and keeps to itself."""
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+TRIAL = "snippets/area/trial.py"
+
+
+def ran(project, snippet: str) -> dict:
+    """The executed notebook of a snippet that runs without a fault."""
+    project.write(TRIAL, snippet)
+    assert project.run(TRIAL) == (0, "")
+    return project.notebook("area/trial")
+
+
+def values(notebook: dict) -> dict:
+    return notebook["metadata"]["zhixing"]["values"]
+
+
+# Text that must stand in the page as it was printed.
+TEXTS = {
+    "HTML": '<b>&amp;</code></pre><script>alert("x")</script>',
+    "fences": "```\n````\n``` python\n~~~",
+    "an include": '--8<-- "area/roots.py:root"',
+    "marks": "$x$ {{ nothing }} $",
+    "blocks": "</div>\n\n# Heading { #heading }\n\n* * *",
+    "white space": "    indented\n\n\n- list\n  - deeper",
+    "Markdown": "a  b\\_c *d* [e](f) ![g](h.py:i) | j | { .k } :l: ^m^ ~~n~~",
+    "Unicode": "知行 ½ 🌱",
+    "a comment": "<!-- comment -->",
+    "a hundred lines": "\n".join(map(str, range(100))),
+}
+# A snippet, and the blocks of output that its page shows.
+SHOWN = {f"printed: {name}": (f"# %% one\nprint({text!r})\n", [f"{text}\n"]) for name, text in TEXTS.items()} | {
+    "printed text of each cell": (
+        "# %% one\nprint('a')\nprint('b')\n\n# %% two\nprint('c')\n",
+        ["a\nb\n", "c\n"],
+    ),
+    "last value": ("# %% one\nprint('a')\n'b' * 3\n\n# %% two\nx = 1\nNone\n", ["a\n", "'bbb'\n"]),
+    "standard error": ("# %% one\nimport sys\n\nprint('a', file=sys.stderr)\n", ["a\n"]),
+    "nothing of a hidden cell": ('# %% one\nprint("a")\n\n# %% two tags=["hidden"]\nprint("b")\n', ["a\n"]),
+    "expected error after what was printed": (
+        '# %% one raises="ZeroDivisionError"\nprint("before")\n1 / 0\nprint("after")\n\n# %% two\nprint("next")\n',
+        ["before\n", "ZeroDivisionError: division by zero\n", "next\n"],
+    ),
+    "expected warning": (
+        '# %% one warns="UserWarning"\nimport warnings\n\nprint("before")\nwarnings.warn("too hot")\n',
+        ["before\nUserWarning: too hot\n"],
+    ),
+    "expected error and warning": (
+        '# %% one raises="KeyError" warns="UserWarning"\nimport warnings\n\nwarnings.warn("too hot")\n{}["a"]\n',
+        ["UserWarning: too hot\n", "KeyError: 'a'\n"],
+    ),
+    "no figure of the cell before": (
+        '# %% one tags=["hidden"]\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\n\n'
+        "# %% two\nprint(plt.get_fignums())\n",
+        ["[]\n"],
+    ),
+    "no figure of a cell that raises": (
+        '# %% one tags=["hidden"] raises="KeyError"\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\n{}["a"]\n\n'
+        "# %% two\nprint(plt.get_fignums())\n",
+        ["[]\n"],
+    ),
+}
+# The body of a cell that prints or ends in too much.
+LONG = {
+    "a million lines one by one": "for number in range(1_000_000):\n    print(number)",
+    "a million lines at once": "print('\\n'.join(map(str, range(1_000_000))))",
+    "a line without end": "print('x' * 10**6, end='')",
+    "a line": "print('x' * 10**6)",
+    "a value": "'x' * 10**6",
+}
+CODE = "text = '''\n```\n</code> & $x$ {{ y }}\n'''"
+
+
+@pytest.fixture(scope="module")
+def built(pristine, tmp_path_factory):
+    """One build with an article for each of the above; {language: [blocks of output]} by the article's name."""
+    project = pristine.copy(tmp_path_factory.mktemp("shown") / "project")
+    snippets = {name: snippet for name, (snippet, _) in SHOWN.items()}
+    snippets |= {name: f"# %% one\n{body}\n" for name, body in LONG.items()} | {"code": f"# %% one\n{CODE}\n"}
+    for number, snippet in enumerate(snippets.values()):
+        project.article(f"area/trial{number}", snippet)
+    assert project.build() == (0, "")
+    return lambda name, language: project.html(f"{language}/area/trial{list(snippets).index(name)}")
+
+
+def outputs(html) -> list[str]:
+    return [block.text_content() for block in html.xpath("//*[contains(@class, 'output')]")]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_page_shows(built, name):
+    assert outputs(built(name, "en")) == SHOWN[name][1]
+    assert outputs(built(name, "zh")) == SHOWN[name][1]
+
+
+def test_code_is_shown_as_it_is(built):
+    (block,) = built("code", "en").xpath("//code")
+    assert block.text_content() == f"{CODE}\n"
+
+
+@pytest.mark.parametrize("name", [name for name in LONG if "million" in name])
+def test_a_million_lines_are_cut_with_a_note(built, name):
+    (block,) = outputs(built(name, "en"))
+    assert block.startswith("0\n1\n2\n")
+    kept, _, note = block.rstrip("\n").rpartition("\n")
+    assert len(kept) < 20_000
+    missing = int(note.removeprefix("… and ").removesuffix(" more lines"))
+    assert 1_000_000 - missing == pytest.approx(kept.count("\n"), abs=2)
+
+
+@pytest.mark.parametrize("name", [name for name in LONG if "million" not in name])
+def test_a_long_line_is_cut_with_a_note(built, name):
+    (block,) = outputs(built(name, "en"))
+    assert len(block) < 20_000
+    assert "…" in block
+
+
+def test_printed_text_in_a_box_is_shown_as_it_is(project):
+    page = '# Trial { #trial }\n\n!!! note\n\n    ```python\n    --8<-- "area/trial.py:one"\n    ```\n\nEnd.\n'
+    project.article("area/trial", "# %% one\nif True:\n    print('a\\n\\n    b```')\n", page)
+    assert project.build() == (0, "")
+    (box,) = project.html("en/area/trial").find_class("admonition")
+    code, output = (block.text_content() for block in box.xpath(".//code"))
+    assert code == "if True:\n    print('a\\n\\n    b```')\n"
+    assert output == "a\n\n    b```\n"
+
+
+MESSY = """\
+# %% messy
+import os
+import random
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import things
+
+os.environ["MESSY"] = "yes"
+os.mkdir("folder")
+os.chdir("folder")
+random.seed(7)
+np.random.seed(7)
+torch.manual_seed(7)
+torch.set_default_dtype(torch.float64)
+torch.set_grad_enabled(False)
+plt.rcParams["lines.linewidth"] = 9
+plt.plot([1, 2])
+warnings.simplefilter("ignore")
+sys.path.insert(0, "/nowhere")
+sys.argv = ["messy"]
+things.messy = True
+messy = True
+"""
+
+CLEAN = """\
+# %% clean
+import os
+import random
+import sys
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import things
+
+print(os.environ.get("MESSY"), os.listdir("."), torch.get_default_dtype(), torch.is_grad_enabled())
+print(plt.rcParams["lines.linewidth"], plt.get_fignums())
+print("/nowhere" in sys.path, "messy" in sys.argv, hasattr(things, "messy"), "messy" in globals())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.warn("seen")
+print(len(caught))
+seeds = [torch.initial_seed() == 7, random.Random(7).random() == random.random()]
+seeds.append(np.random.RandomState(7).rand() == np.random.rand())
+print(seeds)
+"""
+
+
+def test_nothing_of_one_snippet_reaches_the_next(project):
+    project.write("snippets/area/messy.py", MESSY)
+    project.write("snippets/area/clean.py", CLEAN)
+    assert project.run("snippets/area/messy.py") == (0, "")
+    assert project.run("snippets/area/clean.py") == (0, "")
+    lines = project.printed("area/clean", "clean").splitlines()
+    assert lines == [
+        "None [] torch.float32 True",
+        "1.8 []",
+        "False False False False",
+        "1",
+        "[False, False, False]",
+    ]
+
+
+def test_warning_filters_of_one_cell_do_not_reach_the_next(project):
+    ignore = "import warnings\n\nwarnings.simplefilter('ignore')\nwarnings.warn('unheard')"
+    project.article("area/trial", f"# %% one\n{ignore}\n\n# %% two\nwarnings.warn('heard')\n")
+    assert "cell two: warns UserWarning: heard" in project.build()[1]
+
+
+def test_written_files_land_in_a_scratch_folder_that_goes(project):
+    before = {path for path in project.root.rglob("*") if ".cache" not in path.parts}
+    snippet = """\
+# %% writes
+import os
+from pathlib import Path
+
+Path("out.txt").write_text("x")
+os.makedirs("deep/er")
+os.chmod("deep", 0o500)
+print(os.listdir("deep"))
+here = os.getcwd()
+"""
+    notebook = ran(project, snippet)
+    after = {path for path in project.root.rglob("*") if ".cache" not in path.parts}
+    assert after - before == {project.root / TRIAL}
+    assert project.printed("area/trial", "writes") == "['er']\n"
+    assert not os.path.exists(values(notebook)["here"])
+
+
+def test_scratch_folder_is_empty_at_the_start(project):
+    ran(project, "# %% lists\nimport os\n\nprint(os.listdir('.'))\n")
+    assert project.printed("area/trial", "lists") == "[]\n"
+
+
+def test_file_is_the_snippets_own_path(project):
+    notebook = ran(project, "# %% one\nfile, name = __file__, __name__\n")
+    assert values(notebook)["file"] == str(project.root / TRIAL)
+    assert values(notebook)["name"] == "__main__"
+
+
+def test_source_of_a_function_in_a_cell_can_be_read(project):
+    ran(
+        project,
+        "# %% one\n1\n\n# %% two\nimport inspect\n\n\ndef f():\n    return 1\n\n\nprint(inspect.getsource(f))\n",
+    )
+    assert project.printed("area/trial", "two") == "def f():\n    return 1\n\n"
+
+
+def test_comment_that_looks_like_a_magic_stays_a_comment(project):
+    ran(project, "# %% one\n# %timeit and !ls are for notebooks\n# !pip install torch\nprint('a')  # %time\n")
+    assert project.printed("area/trial", "one") == "a\n"
+
+
+def test_values_are_the_finite_numbers_and_short_texts_at_the_end(project):
+    snippet = """\
+# %% one
+import numpy as np
+import torch
+
+whole, real, true, text = 3, 0.1, True, "small"
+scalar, half, size, empty = torch.tensor(2.5), np.float16(0.5), np.int64(7), ""
+whole = 4
+_private, infinite, nan, missing, long = 1, float("inf"), torch.tensor(float("nan")), None, "x" * 1000
+vector, number, function = torch.ones(3), 1 + 2j, len
+"""
+    assert values(ran(project, snippet)) == {
+        "whole": 4,
+        "real": 0.1,
+        "true": True,
+        "text": "small",
+        "scalar": 2.5,
+        "half": 0.5,
+        "size": 7,
+        "empty": "",
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import torch\n\nodd = torch.tensor(1.0, device='meta')",
+        "from unittest.mock import MagicMock\n\nodd = MagicMock(ndim=0)",
+        "class Odd:\n    def __getattr__(self, name):\n        raise RuntimeError(name)\n\n\nodd = Odd()",
+    ],
+    ids=["meta tensor", "mock", "refusing object"],
+)
+def test_variable_that_cannot_be_read_is_no_value(project, body):
+    assert "odd" not in values(ran(project, f"# %% one\n{body}\n"))
+
+
+def test_runs_are_deterministic(project):
+    snippet = """\
+# %% one
+import os
+
+import torch
+
+print({"a", "b", "c", "d", "e", "f", "g"}, hash("x"), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])
+"""
+    first = ran(project, snippet)
+    (project.root / ".cache/runs/area/trial.ipynb").unlink()
+    assert ran(project, snippet) == first
+    assert project.printed("area/trial", "one").endswith(" 1 1\n")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_snippet_can_start_processes_as_a_script_does(project, method):
+    snippet = f"""\
+# %% one
+import multiprocessing
+import os
+
+from things.power import square
+
+
+def own(x):
+    return -x
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("{method}")
+    with context.Pool(2) as pool:
+        print(pool.map(square, [1, 2, 3]), pool.map(own, [1, 2, 3]))
+        pool.close()
+        pool.join()
+    print(context.Process(target=os.getpid).exitcode)
+"""
+    ran(project, snippet)
+    assert project.printed("area/trial", "one") == "[1, 4, 9] [-1, -2, -3]\nNone\n"
+
+
+def test_snippet_cannot_wait_for_input(project):
+    notebook = ran(project, '# %% one raises="EOFError"\nimport sys\n\nprint(repr(sys.stdin.read()))\ninput()\n')
+    assert [output["output_type"] for output in notebook["cells"][0]["outputs"]] == ["stream", "error"]
+
+
+def test_killed_watcher_is_a_fault_and_no_hang(project):
+    snippet = """\
+# %% wrong
+import os
+import time
+
+os.kill(os.getppid(), 9)
+time.sleep(1)
+"""
+    project.write(TRIAL, snippet)
+    code, said = project.run(TRIAL)
+    assert code == 1
+    assert said == f"{TRIAL}: the run was ended from outside\n"
+
+
+def test_runs_leave_no_process_and_no_folder(project, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    for body in ("x = 1", "1 / 0", "import os\n\nos._exit(3)", "import os\n\nos.kill(os.getpid(), 11)"):
+        project.write(TRIAL, f"# %% one\n{body}\n")
+        project.run(TRIAL)
+    after = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert len(after - before) <= 2  # the fork server and its tracker, where this is the first test to run
+    assert not list(Path(tmp_path / "scratch").iterdir())
+
+
+def test_chosen_snippets_run_alone(project):
+    for name in ("one", "two", "deep/three"):
+        project.write(f"snippets/other/{name}.py", "# %% one\n1\n")
+    project.run("snippets/other/one.py")
+    assert project.ran == {"other/one.py"}
+    project.run("snippets/other")
+    assert project.ran == {"other/two.py", "other/deep/three.py"}
+    project.run()
+    assert project.ran == set()

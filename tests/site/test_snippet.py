@@ -1,0 +1,97 @@
+"""How a snippet is read."""
+
+import pytest
+
+from zhixing_site.fault import Fault
+from zhixing_site.snippet import read_snippet, snippet_paths
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text: str):
+        path = tmp_path / "snippets/area/trial.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return read_snippet(path, tmp_path)
+
+    return read
+
+
+def test_cells_with_their_lines(read):
+    snippet = read("# %% one\nx = 1\n\n\ny = 2\n\n# %% two\n\n\nprint(x)\n\n\n")
+    assert snippet.name == "area/trial.py"
+    assert [(cell.name, cell.source, cell.line) for cell in snippet.cells] == [
+        ("one", "x = 1\n\n\ny = 2", 2),
+        ("two", "print(x)", 10),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "hidden", "raises", "warns"),
+    [
+        ("", False, "", ""),
+        (' tags=["hidden"]', True, "", ""),
+        (' raises="KeyError"', False, "KeyError", ""),
+        (' warns="UserWarning"', False, "", "UserWarning"),
+        (' tags=["hidden"] raises="KeyError" warns="UserWarning"', True, "KeyError", "UserWarning"),
+        (' warns="UserWarning" raises="KeyError"', False, "KeyError", "UserWarning"),
+    ],
+    ids=["none", "hidden", "raises", "warns", "all", "another order"],
+)
+def test_header(read, header, hidden, raises, warns):
+    (cell,) = read(f"# %% one{header}\nx = 1\n").cells
+    assert (cell.hidden, cell.raises, cell.warns) == (hidden, raises, warns)
+
+
+@pytest.mark.parametrize("name", ["x", "_x", "tanh_gap", "x2", "A", "class"])
+def test_name(read, name):
+    assert [cell.name for cell in read(f"# %% {name}\n1\n").cells] == [name]
+
+
+SOURCES = {
+    "comment": "# comment\nx = 1",
+    "comment like a magic": "# %timeit x\n# !ls",
+    "comment like Markdown": "# # Title\n# text",
+    "comment with a plus": "# +\nx = 1\n# -",
+    "magic": "%timeit x",
+    "nothing": "",
+    "text over lines": 'x = """\n\n  one\n\n"""',
+    "decorator": "@f\ndef g():\n    pass",
+    "white space at the ends of lines": "x = 1  \n\ny = 2",
+    "Chinese": "x = '知行'",
+    "tab": "if x:\n\ty = 1",
+    "continued line": "x = 1 + \\\n    2",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_source_is_kept_as_it_is(read, source):
+    (cell, _) = read(f"# %% one\n{source}\n\n# %% two\n1\n").cells
+    assert cell.source == source
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_source_of_the_last_cell_is_kept_as_it_is(read, source):
+    assert read(f"# %% one\n{source}\n").cells[0].source == source
+
+
+def test_header_in_a_text_is_a_fault(read):
+    with pytest.raises(Fault, match="2 lines look like a cell's header"):
+        read('# %% one\nx = """\n# %% two\n"""\n')
+
+
+@pytest.mark.parametrize(
+    "line", ["# %% one two", "# %%one", "#%% one", "# %%% one", "# %% one # why", "# %% one raises=''"]
+)
+def test_line_that_looks_like_a_header(read, line):
+    with pytest.raises(Fault, match=r"^snippets/area/trial\.py:4: a cell starts with") as caught:
+        read(f"# %% first\n1\n\n{line}\n2\n")
+    assert f"`{line}`" in str(caught.value)
+
+
+def test_snippets_are_all_python_files_below_the_folder(tmp_path):
+    for path in ("b.py", "a/c.py", "a/data.txt", "a/b/d.py"):
+        (tmp_path / "snippets" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "snippets" / path).write_text("")
+    names = [path.relative_to(tmp_path).as_posix() for path in snippet_paths(tmp_path)]
+    assert sorted(names) == ["snippets/a/b/d.py", "snippets/a/c.py", "snippets/b.py"]

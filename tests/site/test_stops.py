@@ -1,0 +1,657 @@
+"""What stops the build: exit code 1, a message that says where and why, and the good site as it was."""
+
+import re
+import textwrap
+
+import psutil
+import pytest
+
+from zhixing_site import cli
+
+# A snippet with the cell `wrong`; `# here` stands on the line that the message must name. And the cause.
+CELLS = {
+    "raises": (
+        "# %% fine\nx = 1\n\n# %% wrong\ny = 0\nx / y  # here\n",
+        "ZeroDivisionError: division by zero",
+    ),
+    "raises in src": (
+        "# %% wrong\nfrom things.power import square\n\nsquare(None)  # here\n",
+        "TypeError: unsupported operand",
+    ),
+    "raises in its own function": (
+        "# %% wrong\ndef fails():\n    raise KeyError('depth')  # here\n\n\nfails()\n",
+        "KeyError: 'depth'",
+    ),
+    "raises in the function of an earlier cell": (
+        "# %% fine\ndef call(f):\n    return f()\n\n# %% wrong\ncall(lambda: 1 / 0)  # here\n",
+        "ZeroDivisionError",
+    ),
+    "fails an assertion while hidden": (
+        "# %% fine\nx = 1\n\n# %% wrong tags=[\"hidden\"]\nassert x == 2, 'x is one'  # here\n",
+        "AssertionError: x is one",
+    ),
+    "raises another thing": (
+        '# %% wrong raises="KeyError"\nx = 1\nint("one")  # here\n',
+        "should raise KeyError, but raises ValueError: invalid literal",
+    ),
+    "raises a subclass": (
+        '# %% wrong raises="LookupError"\n{}["a"]  # here\n',
+        "should raise LookupError, but raises KeyError",
+    ),
+    "does not raise": (
+        '# %% wrong raises="KeyError"\nx = 1  # here\n',
+        "should raise KeyError, but does not",
+    ),
+    "raises in a thread": (
+        "# %% wrong\nimport threading\n\nthread = threading.Thread(target=lambda: 1 / 0)  # here\nthread.start()\n"
+        "thread.join()\n",
+        "ZeroDivisionError",
+    ),
+    "raises in a destructor": (
+        "# %% wrong\nclass Fragile:\n    def __del__(self):\n        raise OSError('gone')  # here\n\n\n"
+        "fragile = Fragile()\ndel fragile\n",
+        "OSError: gone",
+    ),
+    "raises what it should, and in a thread what it should not": (
+        '# %% wrong raises="KeyError"\nimport threading\n\nthread = threading.Thread(target=lambda: 1 / 0)  # here\n'
+        'thread.start()\nthread.join()\n{}["a"]\n',
+        "ZeroDivisionError",
+    ),
+    "warns": (
+        "# %% wrong\nimport warnings\n\nwarnings.warn('too hot')  # here\n",
+        "warns UserWarning: too hot",
+    ),
+    "warns another thing": (
+        '# %% wrong warns="FutureWarning"\nimport warnings\n\nwarnings.warn("too hot")\nwarnings.warn("later", '
+        "FutureWarning)\n",
+        "warns UserWarning: too hot",
+    ),
+    "does not warn": (
+        '# %% wrong warns="UserWarning"\nx = 1  # here\n',
+        "should warn UserWarning, but does not",
+    ),
+    "warns of its own deprecation": (
+        "# %% wrong\nimport warnings\n\nwarnings.warn('old', DeprecationWarning)  # here\n",
+        "warns DeprecationWarning: old",
+    ),
+    "calls what is deprecated": (
+        "# %% wrong\nfrom elsewhere import old\n\nold.call(stacklevel=2)  # here\n",
+        "warns DeprecationWarning: old.call",
+    ),
+    "leaves a file open": (
+        "# %% wrong\ntext = open(__file__).read()  # here\n",
+        "warns ResourceWarning: unclosed file",
+    ),
+    "holds a bad escape": (
+        "# %% wrong\nx = '\\d'  # here\n",
+        "warns DeprecationWarning: invalid escape sequence",
+    ),
+    "is a syntax error": (
+        "# %% fine\nx = 1\n\n# %% wrong\n\ny = 2\nz = = 3  # here\n",
+        "SyntaxError: invalid syntax",
+    ),
+    "is indented wrongly": (
+        "# %% wrong\nif True:\nx = 1  # here\n",
+        "IndentationError",
+    ),
+    "uses a magic": (
+        "# %% wrong\nx = 1\n%timeit x  # here\n",
+        "SyntaxError",
+    ),
+    "quits": (
+        "# %% wrong\nimport sys\n\nsys.exit()  # here\n",
+        "quits the process: SystemExit",
+    ),
+    "quits with a code": (
+        "# %% wrong\nimport sys\n\nsys.exit(3)  # here\n",
+        "quits the process: SystemExit: 3",
+    ),
+    "quits at once, content": (
+        "# %% wrong\nimport os  # here\n\nos._exit(0)\n",
+        "quits the process with exit code 0",
+    ),
+    "quits at once": (
+        "# %% wrong\nimport os  # here\n\nos._exit(3)\n",
+        "quits the process with exit code 3",
+    ),
+    "crashes": (
+        "# %% wrong\nimport ctypes\n\nctypes.string_at(0)  # here\n",
+        "ended by SIGSEGV",
+    ),
+    "crashes in a function": (
+        "# %% fine\nimport ctypes\n\n\ndef read(address):\n    return ctypes.string_at(address)  # here\n\n\n"
+        "# %% wrong\nread(0)\n",
+        "ended by SIGSEGV",
+    ),
+    "is killed": (
+        "# %% wrong\nimport os  # here\n\nos.kill(os.getpid(), 9)\n",
+        "ended by SIGKILL",
+    ),
+    "draws two figures": (
+        "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.figure()\nplt.plot([1, 2])\n",
+        "draws 2 figures",
+    ),
+    "draws a label without Chinese": (
+        "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('two steps')\n",
+        "the figure's label 'two steps' has no Chinese in docs/zh/figure_text.toml",
+    ),
+    "draws a tick without Chinese": (
+        "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.bar(['left', 'right'], [1, 2])\n",
+        "has no Chinese in docs/zh/figure_text.toml",
+    ),
+    "draws a glyph that no font has": (
+        "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('𓀀')\n",
+        "Glyph",
+    ),
+    "draws a formula that does not parse": (
+        "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title(r'$\\frac{1}$')\n",
+        "the figure cannot be drawn",
+    ),
+}
+
+# Snippets that cannot be read, the line named and the cause.
+HEADERS = {
+    "unquoted value": ("# %% first\n1\n\n# %% wrong raises=KeyError\n2\n", 4, "raises=KeyError"),
+    "unquoted tag": ("# %% wrong tags=[hidden]\n1\n", 1, "tags=[hidden]"),
+    "bare tag": ("# %% wrong hidden\n1\n", 1, "wrong hidden"),
+    "single quotes": ("# %% wrong raises='KeyError'\n1\n", 1, "raises='KeyError'"),
+    "another tag": ('# %% wrong tags=["skip"]\n1\n', 1, 'tags=["skip"]'),
+    "another key": ('# %% wrong timeout="3"\n1\n', 1, 'timeout="3"'),
+    "a name with a hyphen": ("# %% first\n1\n\n# %% not-a-name\n2\n", 4, "not-a-name"),
+    "a name with a space": ("# %% two words\n1\n", 1, "two words"),
+    "a name that starts with a digit": ("# %% 2nd\n1\n", 1, "2nd"),
+    "a name in Chinese": ("# %% 平方\n1\n", 1, "平方"),
+    "no name": ("# %% first\n1\n\n# %%\n2\n", 4, "# %% name"),
+    "a Markdown cell": ("# %% [markdown]\n# Text\n", 1, "[markdown]"),
+    "no space": ("#%% first\n1\n", 1, "#%% first"),
+    "white space after it": ("# %% first \n1\n", 1, "# %% name"),
+    "code before the first cell": ("import os\n\n# %% first\n1\n", 1, "a snippet starts with a cell"),
+    "no cell": ("x = 1\n", 1, "a snippet starts with a cell"),
+    "nothing": ("", 1, "a snippet starts with a cell"),
+    "the same name twice": ("# %% first\n1\n\n# %% other\n2\n\n# %% first\n3\n", 7, "a second cell of this name"),
+}
+
+# The body of a page from its third line on, the line named and the cause.
+TRIAL = """\
+# %% one
+print(1)
+
+# %% values tags=["hidden"]
+word, number, unbounded = "small", 1.5, float("inf")
+"""
+MARKS = {
+    "missing snippet": (
+        '```python\n--8<-- "area/nothing.py:one"\n```',
+        4,
+        "there is no snippet snippets/area/nothing.py",
+    ),
+    "missing cell": (
+        '```python\n--8<-- "area/roots.py:root"\n--8<-- "area/roots.py:cube"\n```',
+        5,
+        "there is no cell cube in snippets/area/roots.py",
+    ),
+    "missing source file": (
+        '```python\n--8<-- "src/things/nothing.py:f"\n```',
+        4,
+        "there is no file src/things/nothing.py",
+    ),
+    "missing definition": (
+        '```python\n--8<-- "src/things/power.py:cube"\n```',
+        4,
+        "there is no definition cube in src/things/power.py",
+    ),
+    "missing method": (
+        '```python\n--8<-- "src/things/power.py:square.forward"\n```',
+        4,
+        "there is no definition square.forward in src/things/power.py",
+    ),
+    "missing figure": ("![A curve.](area/roots.py:nothing)", 3, "there is no cell nothing in snippets/area/roots.py"),
+    "missing figure's snippet": ("![A curve.](area/no.py:curve)", 3, "there is no snippet snippets/area/no.py"),
+    "figure of a cell that draws none": ("![A curve.](area/roots.py:root)", 3, "draws no"),
+    "missing value": ("Text.\n\nIt is {{ nothing }}.", 5, "`nothing`"),
+    "missing value in a formula": ("It is $x = {{ nothing }}$.", 3, "`nothing`"),
+    "missing value in a caption": ("![At {{ nothing }}.](area/squares.py:curve)", 3, "`nothing`"),
+    "infinite value": ("It is {{ unbounded }}.", 3, "`unbounded`"),
+    "bad format": ("It is {{ number:.2q }}.", 3, "format"),
+    "number's format for a text": ("It is {{ word:.2f }}.", 3, "format"),
+    "value without spaces": ("It is {{number}}.", 3, "{{"),
+    "value that is an expression": ("It is {{ number * 2 }}.", 3, "{{"),
+    "formula that does not parse": ("So\n$\\frac{1}{$.", 4, "the formula does not parse"),
+    "block formula that does not parse": ("So\n\n$$\n\\nosuchcommand{x}\n$$", 5, "the formula does not parse"),
+    "formula in a caption that does not parse": ("![At $x^$.](area/squares.py:curve)", 3, "the formula does not parse"),
+    "stray dollar": ("It costs 5 $ today.", 3, "stray `$`"),
+    "fence that is not closed": ("~~~text\n--8<--\n", 4, "stray"),
+    "two prices": ("Between $5 and $6.", 3, "stray `$`"),
+    "formula over a blank line": ("So $x\n\ny$.", 3, "stray `$`"),
+    "include outside a fence": ('--8<-- "area/roots.py:root"', 3, "stray `--8<--`"),
+    "include in a quotation": ('> ```python\n> --8<-- "src/things/power.py:square"\n> ```', 4, "stray"),
+    "include in a list's first line": ('- ```python\n  --8<-- "src/things/power.py:square"\n  ```', 4, "stray"),
+    "typed Python": ("```python\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python by its short name": ("```py\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python by its full name": ("```python3\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python by a class": ("``` { .python }\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python with options": ('```python title="x"\nx = 1\n```', 3, "Python typed into the page"),
+    "typed transcript": ("```pycon\n>>> 1\n1\n```", 3, "Python typed into the page"),
+    "typed Python between tildes": ("~~~python\nx = 1\n~~~", 3, "Python typed into the page"),
+    "typed Python in a box": ("!!! note\n\n    ```python\n    x = 1\n    ```", 5, "Python typed into the page"),
+    "formula in a heading": ("## The $x$ axis { #axis }", 3, "a formula or value in a heading"),
+    "value in a heading": ("## At {{ number }} { #at }", 3, "a formula or value in a heading"),
+}
+
+# The same for what is found before the sites are built.
+STRUCTURE = {
+    "include without a name": ('```python\n--8<-- "area/roots.py"\n```', 4, "a fence that includes holds nothing but"),
+    "include beside typed code": (
+        '```python\nx = 1\n--8<-- "area/roots.py:root"\n```',
+        4,
+        "a fence that includes holds nothing but",
+    ),
+    "heading without id": ("Text.\n\n## Next\n", 5, "a heading without an id"),
+    "heading without id or space": ("Text.\n\n##Next\n", 5, "a heading without an id"),
+    "underlined heading without id": ("Text.\n\nNext\n----\n", 5, "a heading without an id"),
+    "the same id twice": ("## Next { #next }\n\n## Again { #next }", 5, "next"),
+}
+
+# What stands on the English page in place of the Chinese one's, and words of the message.
+TWINS = {
+    "another id": ("## B { #c }", "## B { #b }", ["#b", "no twin"]),
+    "a heading more": ("## B { #b }\n\n## C { #c }", "## B { #b }", ["docs/en/area/trial.md:5", "#c", "no twin"]),
+    "a heading less": ("", "## B { #b }", ["docs/zh/area/trial.md:3", "#b", "no twin"]),
+    "headings in another order": ("## B { #b }\n\n## C { #c }", "## C { #c }\n\n## B { #b }", ["no twin"]),
+    "another cell": (
+        '```python\n--8<-- "area/roots.py:root"\n```',
+        '```python\n--8<-- "area/squares.py:table"\n```',
+        ["a fence of section #trial differs", "area/roots.py:root", "area/squares.py:table"],
+    ),
+    "a fence more": ("```text\nx\n```", "", ["a fence of section #trial differs", "nothing"]),
+    "fences in another order": (
+        "```text\nx\n```\n\n```text\ny\n```",
+        "```text\ny\n```\n\n```text\nx\n```",
+        ["a fence of section #trial differs"],
+    ),
+    "another language of a fence": ("```text\nx\n```", "```toml\nx\n```", ["a fence of section #trial differs"]),
+    "another formula": ("It is $x^2$.", "它是 $x^3$。", ["section #trial differs", "x^2", "x^3"]),
+    "a formula less": ("It is $x^2$.", "它是平方。", ["section #trial differs", "x^2"]),
+    "another block formula": ("$$\nx^2\n$$", "$$\nx^3\n$$", ["section #trial differs", "x^2", "x^3"]),
+    "block formulas in another order": ("$$a$$\n\n$$b$$", "$$b$$\n\n$$a$$", ["a block of section #trial differs"]),
+    "another link": (
+        "[r](roots.md)",
+        "[r](squares.md)",
+        ["a link of section #trial differs", "roots.md", "squares.md"],
+    ),
+    "a link less": ("[r](roots.md)", "r", ["a link of section #trial differs", "roots.md"]),
+    "another value": ("{{ one }}", "{{ two }}", ["a value of section #trial differs", "one", "two"]),
+    "another figure": ("![A.](a/b.py:c)", "![B.](a/b.py:d)", ["a figure of section #trial differs", "a/b.py:d"]),
+    "a formula in another section": (
+        "$x$\n\n## B { #b }",
+        "## B { #b }\n\n$x$",
+        ["section #trial differs", "section #b differs"],
+    ),
+}
+
+
+def stopped(project, *options: str) -> str:
+    """Build in vain; what was said."""
+    before = project.site()
+    code, said = project.build(*options)
+    assert code == 1
+    assert project.site() == before
+    assert not list(project.root.glob(".cache/*/site"))
+    assert "Traceback" not in said
+    return said
+
+
+def assert_fault(said: str, *, where: str, cause: str, pages: list[str]):
+    """One fault of the message has all of this."""
+    faults = re.split(r"\n(?=\S)", said)
+    (fault,) = [fault for fault in faults if fault.startswith(f"{where}: ")]
+    assert cause in fault
+    for page in pages:
+        assert f"shown on {page}" in fault
+
+
+@pytest.fixture
+def elsewhere(project) -> None:
+    """A module that is neither the cell's nor the project's, and one of the project that passes its warning on."""
+    project.write("../elsewhere/elsewhere/__init__.py", "")
+    project.write(
+        "../elsewhere/elsewhere/old.py",
+        """\
+import warnings
+
+
+def call(stacklevel=1, category=DeprecationWarning):
+    warnings.warn("old.call", category, stacklevel=stacklevel)
+""",
+    )
+
+
+PATH = 'import sys\nfrom pathlib import Path\n\nsys.path.append(str(Path(__file__).parents[3] / "elsewhere"))\n'
+
+
+@pytest.mark.parametrize(("snippet", "cause"), CELLS.values(), ids=CELLS)
+def test_cell_stops_the_build(project, elsewhere, snippet, cause):
+    snippet = f'# %% path tags=["hidden"]\n{PATH}\n{snippet}'
+    project.article("area/trial", snippet)
+    said = stopped(project)
+    line = project.line("snippets/area/trial.py", "# here" if "# here" in snippet else cause.split(": ")[1])
+    shown = [] if 'wrong tags=["hidden"]' in snippet else [project.line("docs/en/area/trial.md", ":wrong")]
+    pages = [f"docs/{language}/area/trial.md:{number}" for language in ("en", "zh") for number in shown]
+    assert_fault(said, where=f"snippets/area/trial.py:{line}, cell wrong", cause=cause, pages=pages)
+
+
+def test_hidden_cell_names_the_pages_of_its_snippet(project):
+    project.article("area/trial", '# %% one\n1\n\n# %% wrong tags=["hidden"]\nassert False\n')
+    said = stopped(project)
+    pages = ["docs/en/area/trial.md:4", "docs/zh/area/trial.md:4"]
+    assert_fault(said, where="snippets/area/trial.py:5, cell wrong", cause="AssertionError", pages=pages)
+
+
+def test_cell_after_the_wrong_one_does_not_run(project):
+    project.article(
+        "area/trial", "# %% wrong\n1 / 0\n\n# %% later\nopen('../../reached', 'w').close()\nassert 1 == 2\n"
+    )
+    assert "AssertionError" not in stopped(project)
+
+
+@pytest.mark.parametrize(
+    "call", ["call()", "call(category=ResourceWarning)", "call(category=PendingDeprecationWarning)"]
+)
+def test_deprecation_in_another_distribution_does_not_stop_the_build(project, elsewhere, call):
+    project.article("area/trial", f"# %% path\n{PATH}\n# %% right\nfrom elsewhere import old\n\nold.{call}\n")
+    assert project.build() == (0, "")
+
+
+@pytest.mark.parametrize("category", ["UserWarning", "FutureWarning", "RuntimeWarning"])
+def test_other_warnings_stop_the_build_wherever_they_come_from(project, elsewhere, category):
+    project.article(
+        "area/trial", f"# %% path\n{PATH}\n# %% wrong\nfrom elsewhere import old\n\nold.call(category={category})\n"
+    )
+    said = stopped(project)
+    assert f"warns {category}: old.call" in said
+    assert "elsewhere/old.py:5" in said
+
+
+SOURCES = {
+    "deprecation": (
+        "import warnings\n\n\ndef call():\n    warnings.warn('old', DeprecationWarning)  # here\n",
+        "Deprecation",
+    ),
+    "open file": ("def call():\n    open(__file__).read()  # here\n", "Resource"),
+    "deprecated call": (
+        "from elsewhere import old\n\n\ndef call():\n    old.call(stacklevel=2)  # here\n",
+        "Deprecation",
+    ),
+}
+
+
+@pytest.mark.parametrize(("module", "category"), SOURCES.values(), ids=SOURCES)
+def test_deprecation_in_src_stops_the_build(project, elsewhere, module, category):
+    project.write("src/things/passing.py", module)
+    project.article("area/trial", f"# %% path\n{PATH}\n# %% wrong\nfrom things.passing import call\n\ncall()\n")
+    said = stopped(project)
+    assert "cell wrong" in said
+    assert f"warns {category}Warning" in said
+    assert f"src/things/passing.py:{project.line('src/things/passing.py', '# here')}" in said
+
+
+def test_time_limit_ends_every_process_of_the_run(project):
+    snippet = """\
+# %% wrong
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
+detached = subprocess.Popen(sleep, start_new_session=True)
+nested = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+subprocess.run([sys.executable, "-c", nested, *sleep])
+Path(__file__).parents[3].joinpath("started").write_text(str(detached.pid))
+time.sleep(1000)  # here
+"""
+    project.article("area/trial", snippet)
+    before = {process.pid for process in psutil.process_iter()}
+    said = stopped(project, "--seconds", "2")
+    pages = [f"docs/{language}/area/trial.md:4" for language in ("en", "zh")]
+    line = project.line("snippets/area/trial.py", "# here")
+    assert_fault(said, where=f"snippets/area/trial.py:{line}, cell wrong", cause="runs longer than 2 s", pages=pages)
+    assert project.read("../started")
+    new = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
+    assert not [process for process in new if "time.sleep(1000)" in " ".join(process.info["cmdline"] or [])]
+    with pytest.raises(psutil.NoSuchProcess):
+        psutil.Process(int(project.read("../started")))
+
+
+def test_processes_that_a_good_run_leaves_are_ended(project):
+    snippet = """\
+# %% leaves
+import subprocess
+import sys
+
+process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
+pid = process.pid
+process.returncode = 0  # so that it does not warn
+"""
+    project.article("area/trial", snippet)
+    assert project.build() == (0, "")
+    assert not psutil.pid_exists(project.notebook("area/trial")["metadata"]["zhixing"]["values"]["pid"])
+
+
+EATERS = {
+    "itself": "held = []\nwhile True:\n    held.append(b'x' * (32 << 20))\n    time.sleep(0.02)\n",
+    "in a process of its own": """\
+eat = "import time; held = b'x' * (900 << 20); time.sleep(1000)"
+subprocess.run([sys.executable, "-c", eat], start_new_session=True)
+""",
+}
+
+
+@pytest.mark.parametrize("eater", EATERS.values(), ids=EATERS)
+def test_memory_limit_ends_the_run(project, eater):
+    project.article("area/trial", f"# %% wrong\nimport subprocess\nimport sys\nimport time\n\n{eater}")
+    said = stopped(project, "--gigabytes", "0.8")
+    assert re.search(r"snippets/area/trial\.py:\d+, cell wrong: uses more than 0\.8 GB of memory", said)
+    assert "shown on docs/en/area/trial.md:4" in said
+
+
+@pytest.mark.parametrize(("snippet", "line", "cause"), HEADERS.values(), ids=HEADERS)
+def test_malformed_snippet_stops_the_build(project, snippet, line, cause):
+    project.article("area/trial", snippet)
+    said = stopped(project)
+    assert re.search(rf"^snippets/area/trial\.py:{line}\b", said)
+    assert cause in said
+
+
+@pytest.fixture(scope="module")
+def said_of_marks(pristine, tmp_path_factory) -> str:
+    """One build of a page for each of the wrong marks; what was said."""
+    project = pristine.copy(tmp_path_factory.mktemp("marks") / "project")
+    for number, (body, *_) in enumerate(MARKS.values()):
+        shows = f'\n\n```python\n--8<-- "area/trial{number}.py:one"\n```\n'
+        project.article(f"area/trial{number}", TRIAL, "# Trial { #trial }\n\n" + body + shows)
+    return stopped(project)
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_mark_stops_the_build(said_of_marks, mark):
+    _, line, cause = MARKS[mark]
+    where = rf"docs/en/area/trial{list(MARKS).index(mark)}\.md:{line}\b"
+    (fault,) = [fault for fault in said_of_marks.splitlines() if re.search(where, fault)]
+    assert cause in fault
+
+
+@pytest.mark.parametrize(("body", "line", "cause"), STRUCTURE.values(), ids=STRUCTURE)
+def test_structure_of_a_page_stops_the_build(project, body, line, cause):
+    project.page("area/trial", "# Trial { #trial }\n\n" + body + "\n")
+    said = stopped(project)
+    assert re.search(rf"docs/(en|zh)/area/trial\.md:{line}\b", said)
+    assert cause in said
+
+
+def test_name_that_a_module_only_imports(project):
+    project.write("src/things/borrowed.py", "from math import sqrt\n")
+    project.page("area/trial", '# Trial { #trial }\n\n```python\n--8<-- "src/things/borrowed.py:sqrt"\n```\n')
+    said = stopped(project)
+    assert "docs/en/area/trial.md:4: there is no definition sqrt in src/things/borrowed.py" in said
+
+
+def test_fault_of_both_pages_names_both(project):
+    project.page("area/trial", '# Trial { #trial }\n\n```python\n--8<-- "area/nothing.py:one"\n```\n')
+    said = stopped(project)
+    assert "docs/en/area/trial.md:4" in said
+    assert "docs/zh/area/trial.md:4" in said
+
+
+def test_lines_count_from_the_top_of_a_page_with_front_matter(project):
+    project.page("area/trial", "---\ntitle: Trial\n---\n\n# Trial { #trial }\n\nIt is {{ nothing }}.\n")
+    assert "docs/en/area/trial.md:7" in stopped(project)
+
+
+def test_all_faults_of_a_step_are_told_at_once(project):
+    for name in ("one", "two"):
+        project.article(f"area/{name}", f"# %% {name}_cell\nint('{name}')\n")
+    said = stopped(project)
+    assert "snippets/area/one.py:2, cell one_cell" in said
+    assert "snippets/area/two.py:2, cell two_cell" in said
+    for name in ("one", "two"):
+        project.article(f"area/{name}", "# %% cell\n1\n", "# Trial { #trial }\n\nA $ here.\n\n## Next\n")
+        project.article(
+            f"area/{name}",
+            "# %% cell\n1\n",
+            f'# T {{ #t }}\n\nA $ here.\n\n```python\n--8<-- "area/{name}.py:cell"\n```\n',
+        )
+    said = stopped(project)
+    assert "docs/en/area/one.md:3" in said
+    assert "docs/en/area/two.md:3" in said
+
+
+def test_cell_that_no_page_shows(project):
+    page = '# Trial { #trial }\n\n```python\n--8<-- "area/trial.py:one"\n```\n'
+    project.article("area/trial", "# %% one\n1\n\n# %% forgotten\n2\n", page)
+    said = stopped(project)
+    assert "snippets/area/trial.py:5, cell forgotten: no page shows this cell" in said
+    project.replace("snippets/area/trial.py", "forgotten", 'forgotten tags=["hidden"]')
+    assert project.build() == (0, "")
+
+
+def test_figure_shown_as_code_alone(project):
+    project.article("area/trial", "# %% curve\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\n")
+    said = stopped(project)
+    for language in ("en", "zh"):
+        assert f"docs/{language}/area/trial.md:4, cell curve: a figure without a caption" in said
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("caption", ["", " ", "\n"], ids=["nothing", "a space", "a line's end"])
+def test_empty_caption(project, language, caption):
+    path = f"docs/{language}/area/squares.md"
+    text = re.sub(r"!\[[^]]*\]", f"![{caption}]", project.read(path))
+    project.write(path, text)
+    project.replace("docs/en/area/squares.md", "$x = 2$", "x") if language == "zh" else None
+    project.replace("docs/zh/area/squares.md", "$x = 2$", "x") if language == "en" else None
+    project.command("accept")
+    said = stopped(project)
+    assert f"{path}:5: a figure without a caption" in said
+
+
+@pytest.mark.parametrize(("language", "other"), [("en", "zh"), ("zh", "en")])
+def test_page_without_its_twin(project, language, other):
+    (project.root / f"docs/{other}/area/roots.md").unlink()
+    said = stopped(project)
+    assert f"docs/{language}/area/roots.md: the page has no twin" in said
+
+
+@pytest.mark.parametrize(("english", "chinese", "parts"), TWINS.values(), ids=TWINS)
+def test_difference_between_twins(project, english, chinese, parts):
+    for language, body in (("en", english), ("zh", chinese)):
+        project.write(f"docs/{language}/area/trial.md", f"# Trial {{ #trial }}\n\n{body}\n")
+    said = stopped(project)
+    assert re.search(r"docs/(en|zh)/area/trial\.md:\d+", said)
+    for part in parts:
+        assert part in said
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_section_changed_since_its_review(project, language):
+    path = f"docs/{language}/area/squares.md"
+    project.replace(path, "{ #table }\n", "{ #table }\n\n1, 2, 3.\n")
+    said = stopped(project)
+    assert re.search(rf"docs/(en|zh)/area/squares\.md:{project.line(path, '{ #table }')}: ", said)
+    assert f"area/squares#table changed in {path} since it was reviewed" in said
+    assert "#squares" not in said
+    (command,) = re.findall(r"python -m zhixing_site (accept .*)", said)
+    assert project.command(*command.split()) == (0, "")
+    assert project.build() == (0, "")
+
+
+def test_section_changed_on_both_sides_names_both(project):
+    for language in ("en", "zh"):
+        project.replace(f"docs/{language}/area/roots.md", "{ #roots }", "{ #roots }\n\n1, 2, 3.")
+    assert "area/roots#roots changed in docs/en/area/roots.md and docs/zh/area/roots.md" in stopped(project)
+
+
+def test_page_never_reviewed(project):
+    for language in ("en", "zh"):
+        project.write(f"docs/{language}/area/trial.md", "# Trial { #trial }\n")
+    assert "area/trial#trial changed in docs/en/area/trial.md and docs/zh/area/trial.md" in stopped(project)
+
+
+# MkDocs calls a dead anchor no fault, and does not look into HTML.
+LINKS = {
+    "anchor": ("[x](#nowhere)", "area/trial/index.html: dead link #nowhere"),
+    "another page's anchor": ("[x](roots.md#nowhere)", "area/trial/index.html: dead link ../roots/#nowhere"),
+    "image": ('<img src="nothing.png">', "area/trial/index.html: dead link nothing.png"),
+    "HTML link": ('<a href="../nothing/">x</a>', "area/trial/index.html: dead link ../nothing/"),
+    "server's root": ('<a href="/area/roots/">x</a>', "area/trial/index.html: dead link /area/roots/"),
+    "Markdown link": ("[x](nothing.md)", "nothing.md"),
+}
+
+
+@pytest.mark.parametrize(("link", "cause"), LINKS.values(), ids=LINKS)
+def test_dead_link(project, link, cause):
+    project.page("area/trial", f"# Trial {{ #trial }}\n\n{link}\n")
+    assert cause in stopped(project)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_dead_anchor_of_one_site(project, language):
+    project.page("area/trial", "# Trial { #trial }\n")
+    project.write(f"docs/{language}/area/trial.md", '# Trial { #trial }\n\n<a href="#nowhere">x</a>\n')
+    project.command("accept")
+    assert f"{language}/area/trial/index.html: dead link #nowhere" in stopped(project)
+
+
+def test_dead_link_from_the_root(project):
+    project.replace("docs/index.html", 'href="zh/"', 'href="fr/"')
+    assert "index.html: dead link fr/" in stopped(project)
+
+
+def test_links_between_the_sites_are_followed(project):
+    link = (
+        '# Trial { #trial }\n\n<a href="../../../zh/area/squares/#table">x</a> <a href="https://example.org/#y">y</a>\n'
+    )
+    project.page("area/trial", link)
+    assert project.build() == (0, "")
+    project.page("area/trial", link.replace("#table", "#tabel"))
+    assert "dead link ../../../zh/area/squares/#tabel" in stopped(project)
+
+
+def test_command_line_refuses_what_is_no_snippet(project):
+    assert project.run("docs/en/index.md")[0] == 1
+    assert "no file or folder below snippets/" in project.run("snippets/nothing.py")[1]
+
+
+def test_command_line_needs_a_command():
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([])
+
+
+def test_message_reads_well(project):
+    """One message in full, as an author sees it."""
+    project.article("area/trial", "# %% fine\nx = 1\n\n# %% wrong\nx / 0\n")
+    assert stopped(project) == textwrap.dedent("""\
+        snippets/area/trial.py:5, cell wrong: ZeroDivisionError: division by zero
+          shown on docs/en/area/trial.md:8
+          shown on docs/zh/area/trial.md:8
+        """)
