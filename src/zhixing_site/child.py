@@ -14,6 +14,7 @@ import traceback
 import warnings
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat.v4 as nbf
@@ -38,10 +39,15 @@ class Shell(InteractiveShell):
     def transform_cell(self, raw_cell):
         return raw_cell
 
-    def showtraceback(self, *args, **kwargs):
+    def showtraceback(self, exc_tuple=None, *args, **kwargs):
+        """Called with an argument only by a formatter, where a value's own `__repr__` raises."""
+        if exc_tuple:
+            sys.unraisablehook(SimpleNamespace(exc_value=exc_tuple[1]))
+
+    def showsyntaxerror(self, *args, **kwargs):
         pass
 
-    showsyntaxerror = showindentationerror = showtraceback
+    showindentationerror = showsyntaxerror
 
 
 class Printed(io.StringIO):
@@ -75,6 +81,7 @@ class Execution:
         # tracebacks, warnings and inspect.getsource right without help.
         self.shell.compile.cache = lambda *args, **kwargs: self.path
         self.shell.user_ns["__file__"] = self.path
+        self.shell.display_formatter.active_types = ["text/plain"]  # all that a page shows
         self.shell.display_pub = CapturingDisplayPublisher()
         self.shown = self.shell.display_pub.outputs
         self.shell.display_trap.hook = CapturingDisplayHook(shell=self.shell, outputs=self.shown)
@@ -111,6 +118,7 @@ class Execution:
             sys.stdout = sys.stderr = printed
             result = self.shell.run_cell("\n" * (cell.line - 1) + cell.source)
             sys.stdout, sys.stderr = standard
+        caught = [warning for warning in caught if warning.filename != "<>"]  # IPython compiles a first time
         raised = result.error_before_exec or result.error_in_exec
         self._judge_raised(raised, cell.raises, cell)
         for error in unseen:

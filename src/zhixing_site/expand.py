@@ -90,7 +90,10 @@ class Expander:
         if not (self.root / path).is_file():
             raise ValueError(f"there is no file {path}")
         source = (self.root / path).read_text()
-        body = ast.parse(source).body
+        try:
+            body = ast.parse(source).body
+        except SyntaxError as error:
+            raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
         for part in name.split("."):
             node = next((node for node in body if part in _names(node)), None)
             if not node:
@@ -131,14 +134,15 @@ class Expander:
         caption = re.sub(MARK, lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
         if not drawings or not caption:
             raise ValueError("a figure without a caption" if drawings else f"cell {name} draws no figure")
-        lines = ['<figure markdown="span">']
+        images = ""
         for scheme in SCHEMES:
             size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
             width, height = (round(float(points) * 96 / 72) for points in size.groups())
             path = posixpath.relpath(figure_path(snippet, name, scheme), posixpath.dirname(self.page.name) or ".")
             attributes = f'{{ width="{width}" height="{height}" loading=lazy .only-{scheme} }}'
-            lines.append(f"![{_plain(caption)}]({path}){attributes}")
-        return "\n".join([*lines, f'<figcaption markdown="span">{caption}</figcaption>', "</figure>"])
+            images += f"![{_plain(caption)}]({path}){attributes}"
+        # Spans, since Markdown takes them in lists and boxes, too, where it tears a <figure> apart.
+        return f'<span class="figure" role="figure">{images}<span class="caption">{caption}</span></span>'
 
 
 def _names(node: ast.stmt) -> list[str]:

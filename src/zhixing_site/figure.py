@@ -18,6 +18,8 @@ NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+−]?\d+)?%?")
 
 # Every colour of the style file, and what it becomes on a dark ground.
 DARK = {
+    "#000000": "#d8dee4",
+    "#ffffff": "#1e2129",
     "#24292f": "#d8dee4",  # text, axes
     "#d0d7de": "#444c56",  # grid
     "#0b62b8": "#58a6ff",
@@ -86,7 +88,8 @@ def _svg(figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return buffer.getvalue()
+    # matplotlib leaves black out where it fills; written out, it can be exchanged like any other colour.
+    return buffer.getvalue().replace("<svg ", '<svg fill="#000000" ', 1)
 
 
 def _darken(svg: str) -> str:

@@ -35,7 +35,7 @@ def _dead(reference: str, path: Path, site: Path, anchors: dict[Path, set[str]])
         target = Path(posixpath.normpath(base / unquote(parts.path).lstrip("/")))
         if target.is_dir():
             target /= "index.html"
-    if not target.is_file():
+    if not target.is_relative_to(site) or not target.is_file():
         yield "there is no such file"
     elif parts.fragment and target in anchors and unquote(parts.fragment) not in anchors[target]:
         yield f"there is no #{unquote(parts.fragment)} there"

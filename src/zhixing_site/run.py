@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from zhixing_site import cache
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.snippet import Snippet, read_snippet
-from zhixing_site.watch import Ending, Limits, read_outcome, watch
+from zhixing_site.watch import TICK, Ending, Limits, read_outcome, watch
 
 # What could make two runs of one snippet differ is fixed: the order of sets, the number of threads.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MPLBACKEND": "svg"}
@@ -52,12 +53,15 @@ def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -
             shutil.rmtree(folder, ignore_errors=True)
     os.environ.update(ENVIRONMENT)  # the fork server keeps what it starts with
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(attempt, path) for path in paths]
         try:
-            results = list(pool.map(attempt, paths))
-        except KeyboardInterrupt:
+            results = [future.result() for future in futures]
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for watcher in multiprocessing.active_children():
-                watcher.terminate()
+            while not all(future.done() for future in futures):  # one may be starting its process only now
+                for watcher in multiprocessing.active_children():
+                    watcher.terminate()
+                time.sleep(TICK)
             raise
     if faults := [result for result in results if isinstance(result, Fault)]:
         raise Faults(faults)

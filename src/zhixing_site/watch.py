@@ -7,6 +7,7 @@ do), and ends them all.
 
 import ctypes
 import faulthandler
+import multiprocessing
 import os
 import pickle
 import re
@@ -15,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from zhixing_site.snippet import Snippet
 
 TICK = 0.05  # seconds between two looks at the processes
 GRACE = 0.2  # seconds for the worker to say where it is, before it is ended
-SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
+PDEATHSIG, SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ def watch(snippet: Snippet, root: Path, folder: Path, limits: Limits, build: int
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SUBREAPER, 1)
-    started, build_process = time.perf_counter(), psutil.Process(build)
+    started, build_process, stopped = time.perf_counter(), psutil.Process(build), []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     worker = os.fork()
     if worker == 0:
         _work(snippet, root, folder)
-    code, passed, peak = _wait(psutil.Process(worker), limits, build_process)
+    code, passed, peak = _wait(psutil.Process(worker), limits, lambda: stopped or not _alive(build_process))
     seconds = time.perf_counter() - started
     while left := psutil.Process().children(recursive=True):
         for process in left:
@@ -63,16 +66,15 @@ def watch(snippet: Snippet, root: Path, folder: Path, limits: Limits, build: int
     (folder / "ending").write_bytes(pickle.dumps(Ending(code, passed, seconds, max(peak, largest))))
 
 
-def _wait(worker: psutil.Process, limits: Limits, build: psutil.Process) -> tuple[int, str, int]:
-    end, peak, stopped = time.perf_counter() + limits.seconds, 0, []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+def _wait(worker: psutil.Process, limits: Limits, stopped: Callable) -> tuple[int, str, int]:
+    end, peak = time.perf_counter() + limits.seconds, 0
     while True:
         memory = [_try(process.memory_info) for process in psutil.Process().children(recursive=True)]
         peak = max(peak, sum(process.rss for process in memory if process))
         reasons = {
             f"runs longer than {limits.seconds:g} s": time.perf_counter() > end,
             f"uses more than {limits.bytes / 2**30:.3g} GB of memory": peak > limits.bytes,
-            "is stopped with the build": bool(stopped) or not _alive(build),
+            "is stopped with the build": stopped(),
         }
         for reason in (reason for reason, holds in reasons.items() if holds):
             _try(lambda: worker.send_signal(signal.SIGUSR1))
@@ -99,6 +101,11 @@ def _try(call):
 def _work(snippet: Snippet, root: Path, folder: Path) -> None:
     """The worker's whole life; it never returns."""
     os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    multiprocessing.set_start_method(None, force=True)  # Python's own, not the fork server's
+    sys.argv = [snippet.path]
     os.mkdir(folder / "scratch")
     os.chdir(folder / "scratch")
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

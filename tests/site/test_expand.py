@@ -143,6 +143,13 @@ def test_value_in_a_formula(expanded, formula, tex, mark):
     assert tree.xpath("string(.//annotation)") == tex
 
 
+def test_values_reach_the_built_pages(pristine):
+    for language, sentence in (("en", "The square of 3 is 9,"), ("zh", "即 3 的平方是 9。")):
+        paragraph = pristine.html(f"{language}/area/squares").xpath("//p")[0]
+        assert sentence in paragraph.text_content()
+        assert paragraph.xpath("string(.//annotation)") == "3^2 = 9.0"
+
+
 FORMULAS = {
     "subscripts": "a_1 b_2 * c_3 * d",
     "braces": r"\{x\} \in \left\{ 1 \right\}",
@@ -245,7 +252,7 @@ def test_other_fences_stay_as_they_are(expanded):
 
 
 def test_figure_has_an_image_for_each_scheme(expanded):
-    light, dark = rendered(expanded("![A curve.](area/trial.py:curve)")).xpath(".//figure//img")
+    light, dark = rendered(expanded("![A curve.](area/trial.py:curve)")).xpath(".//span[@class='figure']//img")
     assert [image.get("src") for image in (light, dark)] == ["trial/curve-light.svg", "trial/curve-dark.svg"]
     assert [image.get("class") for image in (light, dark)] == ["only-light", "only-dark"]
     for image in (light, dark):
@@ -267,7 +274,7 @@ def test_figure_is_found_from_any_page(expanded, path, source):
 
 def test_caption_keeps_its_marks(expanded):
     caption = rendered(expanded("![At **{{ below }}**, $x_1$, [see](other.md).](area/trial.py:curve)")).find(
-        ".//figcaption"
+        ".//span[@class='caption']"
     )
     assert caption.text_content().startswith("At −2.5, ")
     assert caption.find(".//strong").text == "−2.5"

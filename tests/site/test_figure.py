@@ -66,14 +66,14 @@ def test_same_input_same_bytes(project, drawings):
 
 def test_page_shows_the_drawings_of_its_language(project):
     for language in ("en", "zh"):
-        light, dark = project.html(f"{language}/area/squares").xpath("//figure//img")
+        light, dark = project.html(f"{language}/area/squares").xpath("//span[@class='figure']//img")
         assert [light.get("src"), dark.get("src")] == ["curve-light.svg", "curve-dark.svg"]
         assert "only-light" in light.get("class")
         assert "only-dark" in dark.get("class")
 
 
 def test_size_of_the_image_is_that_of_the_drawing(project, drawings):
-    image, _ = project.html("en/area/squares").xpath("//figure//img")
+    image, _ = project.html("en/area/squares").xpath("//span[@class='figure']//img")
     width, height = (
         float(each) for each in re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings["en-light"]).groups()
     )
@@ -111,7 +111,7 @@ def captioned(pristine, tmp_path_factory):
     figures = [f"![{caption}](area/squares.py:curve)\n" for caption, _ in CAPTIONS.values()]
     project.page("area/squares", "\n".join(["# Squares { #squares }\n", *figures, FENCES]))
     assert project.build() == (0, "")
-    return project.html("en/area/squares").xpath("//figure")
+    return project.html("en/area/squares").xpath("//span[@class='figure']")
 
 
 @pytest.mark.parametrize("caption", CAPTIONS)
@@ -122,7 +122,7 @@ def test_caption_is_the_alternative_text(captioned, caption):
 
 def test_alternative_text_is_in_the_pages_language(project):
     alternatives = [
-        {image.get("alt") for image in project.html(f"{language}/area/squares").xpath("//figure//img")}
+        {image.get("alt") for image in project.html(f"{language}/area/squares").xpath("//span[@class='figure']//img")}
         for language in ("en", "zh")
     ]
     assert alternatives == [{"The squares up to x=2."}, {"x=2 以内的平方。"}]

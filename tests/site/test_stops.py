@@ -543,13 +543,13 @@ def test_figure_shown_as_code_alone(project):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("caption", ["", " ", "\n"], ids=["nothing", "a space", "a line's end"])
+@pytest.mark.parametrize("caption", ["", " "], ids=["nothing", "a space"])
 def test_empty_caption(project, language, caption):
     path = f"docs/{language}/area/squares.md"
     text = re.sub(r"!\[[^]]*\]", f"![{caption}]", project.read(path))
     project.write(path, text)
-    project.replace("docs/en/area/squares.md", "$x = 2$", "x") if language == "zh" else None
-    project.replace("docs/zh/area/squares.md", "$x = 2$", "x") if language == "en" else None
+    other = f"docs/{'en' if language == 'zh' else 'zh'}/area/squares.md"
+    project.replace(other, "$x = 2$", "2")  # or the formulas would differ
     project.command("accept")
     said = stopped(project)
     assert f"{path}:5: a figure without a caption" in said
