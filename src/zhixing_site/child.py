@@ -55,6 +55,10 @@ class Printed(io.StringIO):
 
     length = lines = 0
 
+    def clear(self) -> None:
+        self.seek(self.truncate(0))
+        self.length = self.lines = 0
+
     def write(self, text: str) -> int:
         super().write(text[: max(0, PRINTED - self.length)])
         self.length += len(text)
@@ -73,6 +77,7 @@ class Execution:
     def __init__(self, snippet: Snippet, root: Path):
         self.snippet, self.root = snippet, root
         self.path = str(root / snippet.path)
+        self.printed = Printed()  # one for all cells: a logging handler keeps the stream that it first saw
         config = Config()
         config.HistoryManager.enabled = False
         Shell.clear_instance()
@@ -108,7 +113,8 @@ class Execution:
         return json.loads(json.dumps(notebook))
 
     def _run(self, cell: Cell) -> list[dict]:
-        printed = Printed()
+        printed = self.printed
+        printed.clear()
         unseen: list[BaseException] = []  # raised where nobody can catch it: in a thread, in a destructor
         threading.excepthook = sys.unraisablehook = lambda raised: unseen.append(raised.exc_value)
         self.shown.clear()

@@ -308,6 +308,7 @@ def test_damage_anywhere_in_a_file_of_the_cache_is_noticed(project):
         lambda whole: b"[]",
         lambda whole: b'{"metadata": []}',
         lambda whole: b'{"metadata": {"zhixing": []}}',
+        lambda whole: b'{"metadata": {"zhixing": 1}}',
     ],
     ids=[
         "empty",
@@ -321,6 +322,7 @@ def test_damage_anywhere_in_a_file_of_the_cache_is_noticed(project):
         "list",
         "list in it",
         "deeper",
+        "number",
     ],
 )
 def test_run_after_damage_of_the_cache_is_right(project, pristine, damage):

@@ -213,3 +213,29 @@ def test_change_of_the_catalogue_draws_again(project):
     assert project.build() == (0, "")
     assert project.ran == {"area/squares.py"}
     assert "值" in drawn_texts(project.read("site/zh/area/squares/curve-light.svg"))
+
+
+def test_black_and_white_are_exchanged_on_dark(project):
+    project.write(
+        "snippets/area/trial.py",
+        "# %% one\nimport matplotlib.pyplot as plt\n\nfigure, axes = plt.subplots()\n"
+        "axes.fill([0, 1, 1], [0, 0, 1], color='black')\naxes.plot([0, 1], color='k')\naxes.legend(frameon=True)\n",
+    )
+    project.replace("snippets/area/trial.py", "color='k'", "color='k', label='$x$'")
+    assert project.run("snippets/area/trial.py") == (0, "")
+    drawings = project.notebook("area/trial")["cells"][0]["metadata"]["drawings"]
+    assert drawings["en-dark"].startswith(drawings["en-light"].split("<svg")[0] + '<svg fill="#d8dee4"')
+    assert not re.findall(r'#(?:000000|ffffff)(?=[;"])', drawings["en-dark"])
+
+
+@pytest.mark.parametrize("text", ["- item\n\n    {}\n\n- next", '??? note "Box"\n\n    {}\n\n    after'])
+def test_figure_stays_whole_in_a_list_and_a_box(project, text):
+    for language in ("en", "zh"):
+        picture = re.search(r"!\[[^]]*\]\([^)]*\)", project.read(f"docs/{language}/area/squares.md"))[0]
+        project.replace(f"docs/{language}/area/squares.md", picture, text.format(picture))
+    project.command("accept")
+    assert project.build() == (0, "")
+    (figure,) = project.html("en/area/squares").xpath("//span[@class='figure']")
+    assert len(figure.xpath(".//img")) == 2
+    assert figure.xpath("string(span[@class='caption'])")
+    assert not project.html("en/area/squares").xpath("//*[@markdown]")

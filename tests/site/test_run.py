@@ -1,6 +1,8 @@
 """What a snippet's run shows, keeps, and keeps to itself."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -212,6 +214,8 @@ def test_written_files_land_in_a_scratch_folder_that_goes(project):
     snippet = """\
 # %% writes
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 Path("out.txt").write_text("x")
@@ -289,18 +293,12 @@ def test_variable_that_cannot_be_read_is_no_value(project, body):
 
 
 def test_runs_are_deterministic(project):
-    snippet = """\
-# %% one
-import os
-
-import torch
-
-print({"a", "b", "c", "d", "e", "f", "g"}, hash("x"), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])
-"""
-    first = ran(project, snippet)
-    (project.root / ".cache/runs/area/trial.ipynb").unlink()
-    assert ran(project, snippet) == first
-    assert project.printed("area/trial", "one").endswith(" 1 1\n")
+    show = 'import os; print(hash("x"), {"a", "b", "c", "d", "e", "f"}, os.environ["OMP_NUM_THREADS"])'
+    fixed = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    printed = subprocess.run([sys.executable, "-c", show], env=fixed, capture_output=True, text=True).stdout
+    ran(project, f"# %% one\n{show}\n\n# %% two\nimport torch\n\nprint(torch.get_num_threads())\n")
+    assert project.printed("area/trial", "one") == printed
+    assert project.printed("area/trial", "two") == "1\n"
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -370,3 +368,31 @@ def test_chosen_snippets_run_alone(project):
     assert project.ran == {"other/two.py", "other/deep/three.py"}
     project.run()
     assert project.ran == set()
+
+
+def test_logging_set_up_in_one_cell_is_shown_in_the_next(project):
+    ran(project, "# %% one\nimport logging\n\nlogging.basicConfig()\n\n# %% two\nlogging.warning('hot')\n")
+    assert project.printed("area/trial", "two") == "WARNING:root:hot\n"
+
+
+def test_value_that_cannot_be_shown_is_a_fault(project):
+    project.write(TRIAL, "# %% one\nclass Mute:\n    def __repr__(self):\n        return 1 / 0\n\n\nMute()\n")
+    code, said = project.run(TRIAL)
+    assert code == 1
+    assert f"{TRIAL}:4, cell one: ZeroDivisionError" in said
+
+
+def test_picture_is_shown_as_text(project):
+    notebook = ran(project, "# %% one\nfrom PIL import Image\n\nImage.new('L', (2, 2))\n")
+    assert "PIL.Image" in notebook["cells"][0]["outputs"][0]["data"]["text/plain"]
+
+
+def test_workers_of_a_data_loader_need_no_main_guard(project):
+    notebook = ran(
+        project,
+        "# %% one\nimport torch\nfrom torch.utils.data import DataLoader, Dataset\n\n\n"
+        "class Squares(Dataset):\n    def __len__(self):\n        return 6\n\n"
+        "    def __getitem__(self, n):\n        return torch.tensor(n * n)\n\n\n"
+        "total = sum(batch.sum().item() for batch in DataLoader(Squares(), batch_size=2, num_workers=2))\n",
+    )
+    assert values(notebook)["total"] == 55

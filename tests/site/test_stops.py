@@ -224,6 +224,7 @@ MARKS = {
     "two prices": ("Between $5 and $6.", 3, "stray `$`"),
     "formula over a blank line": ("So $x\n\ny$.", 3, "stray `$`"),
     "include outside a fence": ('--8<-- "area/roots.py:root"', 3, "stray `--8<--`"),
+    "formula in a quotation": ("> $$\n> x\n> $$", 3, "stray"),
     "include in a quotation": ('> ```python\n> --8<-- "src/things/power.py:square"\n> ```', 4, "stray"),
     "include in a list's first line": ('- ```python\n  --8<-- "src/things/power.py:square"\n  ```', 4, "stray"),
     "typed Python": ("```python\nx = 1\n```", 3, "Python typed into the page"),
@@ -603,6 +604,7 @@ LINKS = {
     "another page's anchor": ("[x](roots.md#nowhere)", "area/trial/index.html: dead link ../roots/#nowhere"),
     "image": ('<img src="nothing.png">', "area/trial/index.html: dead link nothing.png"),
     "HTML link": ('<a href="../nothing/">x</a>', "area/trial/index.html: dead link ../nothing/"),
+    "file outside the site": ('<a href="../../../../../snippets/area/roots.py">x</a>', "there is no such file"),
     "server's root": ('<a href="/area/roots/">x</a>', "area/trial/index.html: dead link /area/roots/"),
     "Markdown link": ("[x](nothing.md)", "nothing.md"),
 }
