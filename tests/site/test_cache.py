@@ -1,5 +1,6 @@
 """A snippet runs again exactly when something that its run depended on has changed."""
 
+import fcntl
 import json
 import os
 import py_compile
@@ -139,22 +140,23 @@ def test_change_of_a_file_that_was_read(project, reader):
     assert project.run()[0] == 1 or project.ran == {"area/trial.py"}
 
 
-def test_file_that_was_absent_and_appears(project):
+@pytest.mark.parametrize("content", ["present", ""], ids=["full", "empty"])
+def test_file_that_was_absent_and_appears(project, content):
     snippet = """\
 # %% one
 from pathlib import Path
 
 try:
-    print((Path(__file__).parent / "data.txt").read_text())
+    print("read", (Path(__file__).parent / "data.txt").read_text())
 except FileNotFoundError:
     print("absent")
 """
     project.write(TRIAL, snippet)
     assert runs_of(project) == {"area/trial.py"}
     assert runs_of(project) == set()
-    project.write("snippets/area/data.txt", "present")
+    project.write("snippets/area/data.txt", content)
     assert runs_of(project) == {"area/trial.py"}
-    assert project.printed("area/trial", "one") == "present\n"
+    assert project.printed("area/trial", "one") == f"read {content}\n"
 
 
 def test_module_that_was_absent_and_appears(project):
@@ -479,6 +481,20 @@ def test_two_builds_at_once(project, pristine, builds):
     assert not list(project.root.glob(".cache/*/site"))
     assert not list((project.root / ".cache/runs").rglob(".*"))
     assert runs_of(project) == set()
+
+
+def test_build_waits_while_another_puts_its_site_into_place(project, builds):
+    before = project.site()
+    project.replace("docs/index.html", "Small", "Smaller")
+    with open(project.root / ".cache/lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build = builds()
+        wait_until(lambda: any(project.root.glob(".cache/*/site/index.html")))
+        time.sleep(1)
+        assert build.poll() is None
+        assert project.site() == before
+    assert (build.communicate()[1], build.returncode) == (b"", 0)
+    assert "Smaller" in project.read("site/index.html")
 
 
 def test_compiled_modules_that_come_and_go_meanwhile_are_no_fault(project, monkeypatch):
