@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 import warnings
+from contextlib import nullcontext
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,10 @@ class Shell(InteractiveShell):
 
     def transform_cell(self, raw_cell):
         return raw_cell
+
+    def _tee(self, channel):
+        """No second copy of all that is printed, for a history that nobody reads."""
+        return nullcontext()
 
     def showtraceback(self, exc_tuple=None, *args, **kwargs):
         """Called with an argument only by a formatter, where a value's own `__repr__` raises."""
@@ -104,7 +109,7 @@ class Execution:
             metadata = {"title": cell.name, "tags": ["hidden"] * cell.hidden, "drawings": drawn}
             if drawn:
                 # The value of a drawing cell's last line is noise: [<matplotlib.lines.Line2D at 0x…>].
-                outputs = [output for output in outputs if output.output_type == "stream"]
+                outputs = [output for output in outputs if output.output_type != "display_data"]
                 outputs.append(nbf.new_output("display_data", {"image/svg+xml": drawn["en-light"]}))
             cells.append(nbf.new_code_cell(cell.source, id=cell.name, metadata=metadata, outputs=outputs))
             cells[-1].execution_count = number

@@ -87,7 +87,7 @@ def _wait(worker: psutil.Process, limits: Limits, stopped: Callable) -> tuple[in
 
 
 def _alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return process.is_running() and _try(process.status) not in (None, psutil.STATUS_ZOMBIE)
 
 
 def _try(call):

@@ -189,7 +189,7 @@ STARTERS = {
     "subprocess": "import subprocess\nimport sys\n\nsubprocess.run([sys.executable, '-c', 'pass'])",
     "shell": "import os\n\nos.system('true')",
     "fork": "import os\n\nif os.fork() == 0:\n    os._exit(0)\nos.wait()",
-    "posix_spawn": "import os\n\nos.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)",
+    "posix_spawn": "import os\n\nos.waitpid(os.posix_spawn('/usr/bin/env', ['env'], {}), 0)",
     "multiprocessing fork": "method = 'fork'",
     "multiprocessing spawn": "method = 'spawn'",
     "multiprocessing forkserver": "method = 'forkserver'",
@@ -459,12 +459,13 @@ def test_interrupted_build_leaves_nothing(project, builds):
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 3])
-def test_build_killed_at_any_time(project, builds, seconds):
-    """Moments that no file tells of: the fork server loads, a watcher starts."""
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda kind: kind.name)
+def test_build_ended_at_any_time_leaves_nothing(project, builds, kind, seconds):
+    """Also at moments that no file tells of: the fork server loads, a watcher starts."""
     project.article("area/trial", SLOW)
     build = builds()
     time.sleep(seconds)
-    build.kill()
+    build.send_signal(kind)
     wait_until(lambda: not processes_with(builds.mark), 30)
 
 

@@ -16,12 +16,14 @@ def dead(tmp_path):
             "en/area/index.html": f'<h1 id="own">x</h1><p id="知行">y</p>{body}',
             "zh/index.html": '<h1 id="首页">x</h1>',
         }
+        site = tmp_path / "site"
         for path, text in pages.items():
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_text(f'<!doctype html><meta charset="utf-8"><title>x</title>{text}')
-        (tmp_path / "en/style.css").write_text("")
-        (tmp_path / "en/a b.svg").write_text("")
-        return [str(fault) for fault in check_links(tmp_path)]
+            (site / path).parent.mkdir(parents=True, exist_ok=True)
+            (site / path).write_text(f'<!doctype html><meta charset="utf-8"><title>x</title>{text}')
+        (site / "en/style.css").write_text("")
+        (site / "en/a b.svg").write_text("")
+        (tmp_path / "outside.html").write_text("")
+        return [str(fault) for fault in check_links(site)]
 
     return dead
 
@@ -67,7 +69,7 @@ def test_link_that_leads_somewhere(dead, reference):
         ("nothing.md", "there is no such file"),
         ("nothing/", "there is no such file"),
         ("../../fr/", "there is no such file"),
-        ("../../../en/", "there is no such file"),
+        ("../../../outside.html", "there is no such file"),
         ("/en/", "server's root"),
         ("/", "server's root"),
     ],
