@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zhixing.activations.widen import widen
+
 
 def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """GELU, x Φ(x) with Φ the standard normal's distribution function, elementwise.
@@ -27,7 +29,7 @@ def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     Raises:
         ValueError: `x` is not of a floating-point type.
     """
-    wide = _wide(x)
+    wide = widen(x)
     return (0.5 * wide * torch.erfc(-wide / math.sqrt(2))).to(x.dtype)
 
 
@@ -45,7 +47,7 @@ def gelu_derivative(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     Raises:
         ValueError: `x` is not of a floating-point type.
     """
-    wide = _wide(x)
+    wide = widen(x)
     distribution = 0.5 * torch.erfc(-wide / math.sqrt(2))
     density = torch.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
     return (distribution + wide * density).to(x.dtype)
@@ -67,7 +69,7 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     Raises:
         ValueError: `x` is not of a floating-point type.
     """
-    wide = _wide(x)
+    wide = widen(x)
     u = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)
     # (1 + tanh u) / 2 = sigmoid(2u), which does not cancel for negative u.
     return (wide * torch.sigmoid(2 * u)).to(x.dtype)
@@ -88,12 +90,5 @@ def gelu_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     Raises:
         ValueError: `x` is not of a floating-point type.
     """
-    wide = _wide(x)
+    wide = widen(x)
     return (wide * torch.sigmoid(1.702 * wide)).to(x.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """`x` in a type that holds the intermediate values."""
-    if not x.is_floating_point():
-        raise ValueError(f"GELU needs a floating-point tensor, but x is {x.dtype}")
-    return x.float() if x.dtype.itemsize < 4 else x

@@ -1,0 +1,14 @@
+"""Compute in a type that holds the intermediate values."""
+
+from torch import Tensor
+
+
+def widen(x: Tensor) -> Tensor:
+    """`x` itself, or in float32 where its floating-point type has fewer than 32 bits.
+
+    Raises:
+        ValueError: `x` is not of a floating-point type.
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"an activation needs a floating-point tensor, but x is {x.dtype}")
+    return x.float() if x.dtype.itemsize < 4 else x
