@@ -19,6 +19,12 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def serve(session: nox.Session) -> None:
+    """Show both sites while writing; what is saved appears by itself."""
+    run(session, "python", "-m", "zhixing_site", "serve", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, and the builder."""
     hook = "--jaxtyping-packages=zhixing,beartype.beartype"

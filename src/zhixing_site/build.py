@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from zhixing_site.expand import drawings, expand
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
 from zhixing_site.run import Report, Run, run_all
 from zhixing_site.snippet import snippet_paths
-from zhixing_site.twins import compare_all
+from zhixing_site.twins import compare_all, unreviewed
 from zhixing_site.watch import Limits
 
 CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
@@ -25,23 +26,21 @@ def build(root: Path, limits: Limits, report: Report) -> None:
     """Run what has changed, build, check, and replace `site/`; raises Faults and leaves `site/` as it was."""
     english, chinese = (read_pages(root, language) for language in LANGUAGES)
     pages = [*english.values(), *chinese.values()]
-    try:
-        runs = run_all(snippet_paths(root), root, limits, report)
-    except Faults as faults:
-        raise Faults([_with_pages(fault, pages) for fault in faults.faults]) from None
-    if faults := compare_all(english, chinese, root) + check_shown(pages, runs):
-        raise Faults(faults)
+    runs, faults = run_all(snippet_paths(root), root, limits, report)
+    _stop(with_pages(faults, pages))
+    _stop(compare_all(english, chinese) + unreviewed(english, chinese, root) + check_shown(pages, runs))
     (root / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-") as folder:  # a rename away from site/
-        site = Path(folder, "site")
-        with ThreadPoolExecutor() as pool:
-            errors = pool.map(lambda language: _mkdocs(root, language, site / language), LANGUAGES)
-        if faults := [Fault(error) for error in errors if error]:
-            raise Faults(faults)
-        shutil.copy(root / "docs" / "index.html", site)
-        if faults := check_links(site):
-            raise Faults(faults)
+        expanded, site = Path(folder, "pages"), Path(folder, "site")
+        _stop(write_pages(pages, runs, root, expanded))
+        _stop(render(root, expanded, site, "--strict"))
+        _stop(check_links(site))
         _put_in_place(site, root)
+
+
+def _stop(faults: list[Fault]) -> None:
+    if faults:
+        raise Faults(faults)
 
 
 def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[Fault]:
@@ -64,20 +63,59 @@ def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[Fault]:
     return faults
 
 
-def _with_pages(fault: Fault, pages: list[Page]) -> Fault:
-    """The fault of a snippet with the places that show its cell, or, where none does, those that use the snippet."""
-    uses = [(page, use) for page in pages for use in page.uses if f"snippets/{use.path}" == fault.path]
-    uses = [pair for pair in uses if pair[1].name == fault.cell] or uses
-    return replace(fault, pages=tuple(f"{page.path}:{use.line}" for page, use in uses))
+def with_pages(faults: list[Fault], pages: list[Page]) -> list[Fault]:
+    """The faults of snippets with the places that show the cell, or, where none does, those that use the snippet."""
+    placed = []
+    for fault in faults:
+        uses = [(page, use) for page in pages for use in page.uses if f"snippets/{use.path}" == fault.path]
+        uses = [pair for pair in uses if pair[1].name == fault.cell] or uses
+        placed.append(replace(fault, pages=tuple(f"{page.path}:{use.line}" for page, use in uses)))
+    return placed
 
 
-def _mkdocs(root: Path, language: str, site: Path) -> str:
-    """What MkDocs says where it fails, else nothing."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
-    command += ["--config-file", CONFIGS[language], "--site-dir", str(site)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    return result.stderr + result.stdout if result.returncode else ""
+def write_pages(pages: list[Page], runs: dict[str, Run], root: Path, folder: Path) -> list[Fault]:
+    """Write all that MkDocs reads: below folder/<language>, expanded pages, drawings, other files of docs/<language>.
+
+    Files that are the same already are not touched, nor are pages at fault, whose faults are returned.
+    """
+    notebooks, faults = {name: run.notebook for name, run in runs.items()}, []
+    for language in LANGUAGES:
+        for path in (root / "docs" / language).rglob("*"):
+            if path.is_file() and path.suffix != ".md":
+                _write(folder / path.relative_to(root / "docs"), path.read_bytes())
+        for path, drawing in drawings(notebooks, language).items():
+            _write(folder / language / path, drawing.encode())
+    for page in pages:
+        try:
+            _write(folder / page.language / f"{page.name}.md", expand(page, notebooks, root).encode())
+        except Fault as fault:
+            faults.append(fault)
+    return faults
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def render(root: Path, pages: Path, site: Path, *options: str) -> list[Fault]:
+    """Let MkDocs build both languages side by side, and copy the page at the root; a fault is what MkDocs says."""
+
+    def mkdocs(language: str) -> Fault | None:
+        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", CONFIGS[language]]
+        command += ["--site-dir", str(site / language), *options]
+        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "ZHIXING_PAGES": str(pages / language)}
+        if "--dirty" in options:  # the index would hold nothing but the pages that changed
+            environment["ZHIXING_SEARCH"] = "false"
+        result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        return Fault(result.stderr + result.stdout, CONFIGS[language]) if result.returncode else None
+
+    with ThreadPoolExecutor() as pool:
+        faults = list(filter(None, pool.map(mkdocs, LANGUAGES)))
+    site.mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "docs" / "index.html", site)
+    return faults
 
 
 def _put_in_place(new: Path, root: Path) -> None:

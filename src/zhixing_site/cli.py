@@ -4,12 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from zhixing_site.build import build
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.page import read_pages
 from zhixing_site.run import Run, run_all
+from zhixing_site.serve import serve
 from zhixing_site.snippet import snippet_paths
 from zhixing_site.twins import accept
 from zhixing_site.watch import Limits
@@ -19,11 +18,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 with the faults on standard error, or 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m zhixing_site", description="Build the site from running code.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in {"run": "run snippets alone", "build": "build both sites"}.items():
+    for name, text in {
+        "run": "run snippets alone",
+        "build": "build both sites",
+        "serve": "show both while writing",
+    }.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("--seconds", type=float, default=Limits.seconds, help="a snippet's time (%(default)s)")
         command.add_argument("--gigabytes", type=float, default=Limits.bytes >> 30, help="its memory (%(default)s)")
     commands.choices["run"].add_argument("paths", nargs="*", type=Path, help="snippets or folders of them (all)")
+    commands.choices["serve"].add_argument("--port", type=int, default=8000, help="on this machine (%(default)s)")
     review = commands.add_parser("accept", help="record that pages say the same as their twins")
     review.add_argument("pages", nargs="*", help="as activations/gelu (all)")
     options = parser.parse_args(arguments)
@@ -31,33 +35,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "accept":
             accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
-        else:
-            _run_or_build(root, options)
+            return 0
+        limits = Limits(options.seconds, int(options.gigabytes * 2**30))
+        if options.command == "build":
+            build(root, limits, _report)
+        elif options.command == "serve":
+            serve(root, limits, _report, options.port)
+        elif faults := run_all(_chosen(options.paths, root), root, limits, _report)[1]:
+            raise Faults(faults)
     except (Fault, Faults) as fault:
         print(fault, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _run_or_build(root: Path, options: argparse.Namespace) -> None:
-    limits = Limits(options.seconds, int(options.gigabytes * 2**30))
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, transient=True) as progress:
-        tasks = {}
-
-        def report(path: str, result: Run | Fault | None) -> None:
-            if result is None:
-                tasks[path] = progress.add_task(path)
-            else:
-                progress.remove_task(tasks[path])
-                progress.console.print(_summary(result), path, highlight=False)
-
-        if options.command == "build":
-            build(root, limits, report)
-        else:
-            run_all(_chosen(options.paths, root), root, limits, report)
 
 
 def _chosen(paths: list[Path], root: Path) -> list[Path]:
@@ -71,9 +62,12 @@ def _chosen(paths: list[Path], root: Path) -> list[Path]:
     return chosen
 
 
-def _summary(result: Run | Fault) -> str:
+def _report(path: str, result: Run | Fault) -> None:
+    """A line for a snippet that is done."""
     if isinstance(result, Fault):
-        return "[red]failed[/]               "
-    if result.ending is None:
-        return "[dim]cached[/]               "
-    return f"[green]ran[/]  {result.ending.seconds:6.2f} s {result.ending.peak >> 20:5} MB"
+        summary = "failed"
+    elif result.ending:
+        summary = f"ran  {result.ending.seconds:6.2f} s {result.ending.peak >> 20:5} MB"
+    else:
+        summary = "cached"
+    print(f"{summary:21} {path}", flush=True)

@@ -27,6 +27,17 @@ def expand(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
     return MARK.sub(lambda mark: expander.replace(mark, page.line(mark)), page.text)
 
 
+def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
+    """{path below the root of the language's site: SVG} of all figures."""
+    return {
+        figure_path(snippet, cell["id"], scheme): cell["metadata"]["drawings"][f"{language}-{scheme}"]
+        for snippet, notebook in notebooks.items()
+        for cell in notebook["cells"]
+        for scheme in SCHEMES
+        if cell["metadata"]["drawings"]
+    }
+
+
 def figure_path(snippet: str, cell: str, scheme: str) -> str:
     """Where a drawing lies below the root of a language's site: activations/gelu/tails-dark.svg."""
     return f"{snippet.removesuffix('.py')}/{cell}-{scheme}.svg"

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 HERE = Path(__file__).parent
 STYLE = HERE / "figure.mplstyle"
-CATALOGUE = "docs/zh/figure_text.toml"
+CATALOGUE = "docs/figure_text.toml"
 NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+−]?\d+)?%?")
 
 # Every colour of the style file, and what it becomes on a dark ground.

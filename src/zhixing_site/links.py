@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,17 +13,24 @@ from zhixing_site.fault import Fault
 
 def check_links(site: Path) -> list[Fault]:
     """A fault for each reference in the folder's HTML that names no file or no anchor; other hosts are not asked."""
-    trees = {path: lxml.html.parse(str(path)) for path in sorted(site.rglob("*.html"))}
-    anchors = {path: set(tree.xpath("//@id | //a/@name")) for path, tree in trees.items()}
+    read = {path: _read(path, path.stat().st_mtime_ns) for path in sorted(site.rglob("*.html"))}
+    anchors = {path: anchors for path, (anchors, _) in read.items()}
     return [
         Fault(f"dead link {reference}: {cause}", path.relative_to(site).as_posix())
-        for path, tree in trees.items()
-        for reference in sorted(set(tree.xpath("//@href | //@src")))
+        for path, (_, references) in read.items()
+        for reference in references
         for cause in _dead(reference, path, site, anchors)
     ]
 
 
-def _dead(reference: str, path: Path, site: Path, anchors: dict[Path, set[str]]) -> Iterator[str]:
+@cache
+def _read(path: Path, changed: int) -> tuple[frozenset[str], list[str]]:
+    """The anchors and the references of a page; `changed` tells its versions apart."""
+    tree = lxml.html.parse(str(path))
+    return frozenset(tree.xpath("//@id | //a/@name")), sorted(set(tree.xpath("//@href | //@src")))
+
+
+def _dead(reference: str, path: Path, site: Path, anchors: dict[Path, frozenset[str]]) -> Iterator[str]:
     parts = urlsplit(reference)
     if parts.scheme or parts.netloc:
         return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhixing_site import cache
-from zhixing_site.fault import Fault, Faults
+from zhixing_site.fault import Fault
 from zhixing_site.snippet import Snippet, read_snippet
 from zhixing_site.watch import TICK, Ending, Limits, read_outcome, watch
 
@@ -31,20 +31,18 @@ class Run:
     ending: Ending | None = None
 
 
-Report = Callable[[str, Run | Fault | None], None]  # path and result; None when the snippet is begun
+Report = Callable[[str, Run | Fault], None]  # called with a snippet's path and result when it is done
 
 
-def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -> dict[str, Run]:
-    """{snippet name: Run}; raises Faults with the fault of every snippet that went wrong."""
+def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -> tuple[dict[str, Run], list[Fault]]:
+    """{snippet name: Run}, and the fault of every snippet that went wrong."""
 
     def attempt(path: Path) -> Run | Fault:
-        relative = path.relative_to(root).as_posix()
-        report(relative, None)
         try:
             result = run_one(path, root, limits)
         except Fault as fault:
             result = fault
-        report(relative, result)
+        report(path.relative_to(root).as_posix(), result)
         return result
 
     # A compiled module is told from its source by time and size, which miss a quick second edit.
@@ -63,9 +61,8 @@ def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -
                     watcher.terminate()
                 time.sleep(TICK)
             raise
-    if faults := [result for result in results if isinstance(result, Fault)]:
-        raise Faults(faults)
-    return {run.snippet.name: run for run in results}
+    runs = {result.snippet.name: result for result in results if isinstance(result, Run)}
+    return runs, [result for result in results if isinstance(result, Fault)]
 
 
 def run_one(path: Path, root: Path, limits: Limits) -> Run:

@@ -13,27 +13,26 @@ IN_ORDER = ("fence", "block", "figure")
 AS_SETS = ("inline", "value", "link")
 
 
-def compare_all(english: dict[str, Page], chinese: dict[str, Page], root: Path) -> list[Fault]:
-    """The faults of all pairs of pages: a missing twin, a difference, a section not reviewed since it changed."""
+def compare_all(english: dict[str, Page], chinese: dict[str, Page]) -> list[Fault]:
+    """The faults of all pairs of pages: a missing twin, or a difference."""
     alone = [page for name, page in {**english, **chinese}.items() if name in english.keys() ^ chinese.keys()]
     faults = [Fault("the page has no twin in the other language", page.path) for page in alone]
-    reviewed = read_reviewed(root)
-    for name in sorted(english.keys() & chinese.keys()):
-        try:
-            faults += compare(english[name], chinese[name]) or _unreviewed(english[name], chinese[name], reviewed)
-        except Fault as fault:
-            faults.append(fault)
-    return faults
+    pairs = [(english[name], chinese[name]) for name in sorted(english.keys() & chinese.keys())]
+    return faults + [fault for pair in pairs for fault in compare(*pair)]
 
 
 def compare(english: Page, chinese: Page) -> list[Fault]:
     """A fault for each kind of mark in which two sections differ, or for the first heading that does."""
-    for ours, theirs in zip_longest(english.sections, chinese.sections):
+    try:
+        pairs = list(zip_longest(english.sections, chinese.sections))
+    except Fault as fault:
+        return [fault]
+    for ours, theirs in pairs:
         if (ours and ours.id) != (theirs and theirs.id):
             section, page = (theirs, chinese) if theirs else (ours, english)
             return [Fault(f"heading #{section.id} has no twin at this place", page.path, section.line)]
     faults = []
-    for ours, theirs in zip(english.sections, chinese.sections, strict=True):
+    for ours, theirs in pairs:
         for kind, a, b in _differences(ours, theirs):
             cause = f"a {kind} of section #{ours.id} differs from its twin's\n{english.path}:{ours.line} has {a}"
             cause += f"\n{chinese.path}:{theirs.line} has {b}"
@@ -51,7 +50,16 @@ def _differences(ours: Section, theirs: Section):
             yield kind, ", ".join(sorted(a - b)) or "nothing more", ", ".join(sorted(b - a)) or "nothing more"
 
 
-def _unreviewed(english: Page, chinese: Page, reviewed: dict[str, list[str]]) -> list[Fault]:
+def unreviewed(english: dict[str, Page], chinese: dict[str, Page], root: Path) -> list[Fault]:
+    """A fault for each section that changed, in either language, since it was last read beside its twin."""
+    reviewed, faults = read_reviewed(root), []
+    for name in sorted(english.keys() & chinese.keys()):
+        if not compare(english[name], chinese[name]):
+            faults += _changed(english[name], chinese[name], reviewed)
+    return faults
+
+
+def _changed(english: Page, chinese: Page, reviewed: dict[str, list[str]]) -> list[Fault]:
     faults = []
     for (name, now), section in zip(_digests(english, chinese).items(), chinese.sections, strict=True):
         seen = reviewed.get(name, ["", ""])

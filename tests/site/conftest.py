@@ -15,29 +15,27 @@ from zhixing_site import cli
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-MKDOCS = f"""\
+MKDOCS = """\
 site_name: Small
 site_url: http://localhost/en/
-docs_dir: docs/en
-exclude_docs: "*.toml"
+docs_dir: !ENV [ZHIXING_PAGES, docs/en]
 site_dir: site/en
-theme: {{name: null, custom_dir: theme}}
+theme: {name: null, custom_dir: theme}
 plugins: []
-hooks: ["{REPOSITORY / "src/zhixing_site/plugin.py"}"]
 markdown_extensions:
-  admonition: {{}}
-  attr_list: {{}}
-  md_in_html: {{}}
-  pymdownx.details: {{}}
-  pymdownx.highlight: {{pygments_lang_class: true}}
-  pymdownx.superfences: {{}}
-  tables: {{}}
+  admonition: {}
+  attr_list: {}
+  md_in_html: {}
+  pymdownx.details: {}
+  pymdownx.highlight: {pygments_lang_class: true}
+  pymdownx.superfences: {}
+  tables: {}
 """
 
 MKDOCS_ZH = """\
 INHERIT: mkdocs.yml
 site_url: http://localhost/zh/
-docs_dir: docs/zh
+docs_dir: !ENV [ZHIXING_PAGES, docs/zh]
 site_dir: site/zh
 """
 
@@ -133,7 +131,7 @@ FILES = {
     "docs/zh/area/squares.md": SQUARES_ZH,
     "docs/en/area/roots.md": '# Roots { #roots }\n\n```python\n--8<-- "area/roots.py:root"\n```\n',
     "docs/zh/area/roots.md": '# 根 { #roots }\n\n```python\n--8<-- "area/roots.py:root"\n```\n',
-    "docs/zh/figure_text.toml": '[names]\nkeep = ["Square"]\n\n[text]\n"value" = "函数值"\n"{} steps" = "{} 步"\n',
+    "docs/figure_text.toml": '[names]\nkeep = ["Square"]\n\n[text]\n"value" = "函数值"\n"{} steps" = "{} 步"\n',
     "snippets/area/squares.py": SQUARES,
     "snippets/area/roots.py": "# %% root\nfrom things.root import root\n\nprint(root(9))\n",
     "src/things/__init__.py": "",

@@ -183,7 +183,7 @@ def test_label_without_catalogue():
 
 
 def test_project_without_catalogue_draws_figures_without_words(project):
-    (project.root / "docs/zh/figure_text.toml").unlink()
+    (project.root / "docs/figure_text.toml").unlink()
     project.write(
         "snippets/area/trial.py", "# %% one\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.title('$x$')\n"
     )
@@ -209,7 +209,7 @@ axes.legend()
 
 
 def test_change_of_the_catalogue_draws_again(project):
-    project.replace("docs/zh/figure_text.toml", "函数值", "值")
+    project.replace("docs/figure_text.toml", "函数值", "值")
     assert project.build() == (0, "")
     assert project.ran == {"area/squares.py"}
     assert "值" in drawn_texts(project.read("site/zh/area/squares/curve-light.svg"))

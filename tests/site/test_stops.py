@@ -133,11 +133,11 @@ CELLS = {
     ),
     "draws a label without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('two steps')\n",
-        "the figure's label 'two steps' has no Chinese in docs/zh/figure_text.toml",
+        "the figure's label 'two steps' has no Chinese in docs/figure_text.toml",
     ),
     "draws a tick without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.bar(['left', 'right'], [1, 2])\n",
-        "has no Chinese in docs/zh/figure_text.toml",
+        "has no Chinese in docs/figure_text.toml",
     ),
     "draws a glyph that no font has": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('𓀀')\n",

@@ -1,0 +1,156 @@
+"""Show both sites while they are written: what is saved appears by itself, what is wrong stands on the page.
+
+The data goes the way of a build, but nothing stops: only snippets that depend on a change run again, only pages that
+differ are rendered, and a page at fault stays as it was.
+"""
+
+import html
+import queue
+import shutil
+import threading
+import time
+import traceback
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from watchfiles import watch
+
+from zhixing_site.build import check_shown, render, with_pages, write_pages
+from zhixing_site.fault import Fault, Faults
+from zhixing_site.links import check_links
+from zhixing_site.page import LANGUAGES, Page, read_pages
+from zhixing_site.run import Report, Run, run_all
+from zhixing_site.snippet import snippet_paths
+from zhixing_site.twins import compare_all
+from zhixing_site.watch import Limits
+
+PATIENCE = 20  # seconds that a browser is kept waiting for news
+
+
+class Preview:
+    """Both sites below .cache/preview, and what is wrong with them. `version` changes with every update."""
+
+    def __init__(self, root: Path, limits: Limits, report: Report):
+        self.root, self.limits, self.report = root, limits, report
+        self.pages, self.site = root / ".cache/preview/pages", root / ".cache/preview/site"
+        self.names: set[str] = set()
+        self.version, self.faults = "0", ""
+        self.news = threading.Condition()
+        shutil.rmtree(self.pages.parent, ignore_errors=True)
+
+    def update(self, changed: set[Path]) -> None:
+        """Take up these changed files, and tell the browsers. Never raises for what stands in a file."""
+        try:
+            faults = self._update(changed)
+        except Exception as error:
+            faults = [error if isinstance(error, Fault) else Fault(traceback.format_exc())]
+        with self.news:
+            self.version, self.faults = str(time.time_ns()), str(Faults(faults))
+            self.news.notify_all()
+
+    def _update(self, changed: set[Path]) -> list[Fault]:
+        english, chinese = (read_pages(self.root, language) for language in LANGUAGES)
+        pages = [*english.values(), *chinese.values()]
+        runs, faults = run_all(snippet_paths(self.root), self.root, self.limits, self._report)
+        failed = {fault.path.removeprefix("snippets/") for fault in faults}
+        faults = with_pages(faults, pages) + compare_all(english, chinese) + check_shown(pages, runs)
+        sound = [page for page in pages if not failed & {f"{page.name}.py", *(use.path for use in page.uses)}]
+        faults += write_pages(sound, runs, self.root, self.pages)
+        self._write_stubs(pages)
+        self._touch_documented(changed)
+        names, whole = {page.path for page in pages}, {"theme", "mkdocs.yml", "mkdocs.zh.yml"}
+        anew = names != self.names or any(path.relative_to(self.root).parts[0] in whole for path in changed)
+        faults += render(self.root, self.pages, self.site, *([] if anew else ["--dirty"]))
+        self.names = names
+        return faults or check_links(self.site)
+
+    def _report(self, path: str, result: Run | Fault) -> None:
+        if isinstance(result, Fault) or result.ending:  # what is cached is no news
+            self.report(path, result)
+
+    def _write_stubs(self, pages: list[Page]) -> None:
+        """A page at fault that never was sound is shown as its name, and a page that is gone is not."""
+        wanted = {self.pages / page.language / f"{page.name}.md": page.name for page in pages}
+        for path in set(self.pages.rglob("*.md")) - wanted.keys():
+            path.unlink()
+        for path, name in wanted.items():
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"# {name}\n")
+
+    def _touch_documented(self, changed: set[Path]) -> None:
+        """Have pages rendered again whose API section shows what stands in a changed module."""
+        source = self.root / "src"
+        modules = [path.relative_to(source).with_suffix("") for path in changed if path.is_relative_to(source)]
+        for path in self.pages.rglob("*.md"):
+            if any(f"::: {'.'.join(module.parts)}" in path.read_text() for module in modules):
+                path.touch()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """The preview's files, with a script in each page that waits for news."""
+
+    def __init__(self, preview: Preview, *arguments):
+        self.preview = preview
+        super().__init__(*arguments, directory=str(preview.site))
+
+    def do_GET(self):
+        address = urlsplit(self.path)
+        path = Path(self.translate_path(self.path))
+        if address.path == "/preview":
+            self._wait(parse_qs(address.query)["seen"][0])
+        elif address.path == "/preview.js":
+            self._send((Path(__file__).parent / "preview.js").read_bytes(), "text/javascript")
+        elif path.is_dir() and not address.path.endswith("/"):
+            super().do_GET()  # to the same place with a slash
+        else:
+            self._send_page(path / "index.html" if path.is_dir() else path)
+
+    def _send_page(self, path: Path) -> None:
+        if path.is_file() and path.suffix != ".html":
+            return super().do_GET()
+        preview = self.preview
+        faults = html.escape(preview.faults)
+        script = f'<script src="/preview.js" data-version="{preview.version}" data-faults="{faults}"></script>'
+        page = path.read_bytes() if path.is_file() else b"<!doctype html><body>There is no such page yet."
+        return self._send(page + script.encode(), "text/html; charset=utf-8", 200 if path.is_file() else 404)
+
+    def _wait(self, seen: str) -> None:
+        with self.preview.news:
+            self.preview.news.wait_for(lambda: self.preview.version != seen, timeout=PATIENCE)
+        self._send(self.preview.version.encode(), "text/plain")
+
+    def _send(self, body: bytes, kind: str, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
+    """Build a preview, show it on this machine alone, and keep it up to date until interrupted."""
+    preview, changes = Preview(root, limits, report), queue.Queue()
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, preview))
+    except OSError as error:
+        raise Fault(f"port {port} cannot be had ({error.strerror}); choose another with --port") from error
+    watched = [path for path in root.iterdir() if not path.name.startswith(".") and path.name != "site"]
+    for work in server.serve_forever, lambda: any(map(changes.put, watch(*watched))):
+        threading.Thread(target=work, daemon=True).start()
+    changes.put(set())
+    print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+    while True:
+        changed = {Path(path) for _, path in changes.get()}
+        started = time.perf_counter()
+        preview.update(changed)
+        print(preview.faults or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)
