@@ -55,16 +55,16 @@ class Preview:
         pages = [*english.values(), *chinese.values()]
         runs, faults = run_all(snippet_paths(self.root), self.root, self.limits, self._report)
         failed = {fault.path.removeprefix("snippets/") for fault in faults}
-        faults = with_pages(faults, pages) + compare_all(english, chinese) + check_shown(pages, runs)
         sound = [page for page in pages if not failed & {f"{page.name}.py", *(use.path for use in page.uses)}]
-        faults += write_pages(sound, runs, self.root, self.pages)
+        faults = with_pages(faults, pages) + write_pages(sound, runs, self.root, self.pages)
+        faults += check_shown(pages, runs) + compare_all(english, chinese)
         self._write_stubs(pages)
         self._touch_documented(changed)
         names, whole = {page.path for page in pages}, {"theme", "mkdocs.yml", "mkdocs.zh.yml"}
         anew = names != self.names or any(path.relative_to(self.root).parts[0] in whole for path in changed)
         faults += render(self.root, self.pages, self.site, *([] if anew else ["--dirty"]))
         self.names = names
-        return faults or check_links(self.site)
+        return faults + check_links(self.site)
 
     def _report(self, path: str, result: Run | Fault) -> None:
         if isinstance(result, Fault) or result.ending:  # what is cached is no news
