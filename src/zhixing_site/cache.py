@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import platform
+import re
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,16 +14,20 @@ from zhixing_site.trace import digest, file_digest
 
 FOLDER = Path(".cache/runs")
 
+# A notebook's last metadata is the digest of all that stands before.
+SIGNED = re.compile(rb'(?P<whole>.*), "digest": "(?P<digest>\w+)"\}\}\}\n', re.DOTALL)
+
 
 def load(snippet: Snippet, root: Path) -> dict | None:
     """The executed notebook, if it is whole and everything that the run depended on is as it was."""
     try:
-        notebook = json.loads(_path(snippet, root).read_bytes())
-        record = notebook["metadata"]["zhixing"]
-        whole = record.pop("digest") == _digest(notebook)
-        return notebook if whole and _holds(record, snippet, root) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # absent, cut short or damaged: the snippet runs again
+        signed = SIGNED.fullmatch(_path(snippet, root).read_bytes())
+        if not signed or digest(signed["whole"]) != signed["digest"].decode():
+            return None  # cut short or damaged: the snippet runs again
+        notebook = json.loads(signed["whole"] + b"}}}")
+        return notebook if _holds(notebook["metadata"]["zhixing"], snippet, root) else None
+    except (OSError, KeyError):
+        return None  # absent, or of another version of the builder
 
 
 def store(notebook: dict, snippet: Snippet, root: Path) -> None:
@@ -30,12 +35,13 @@ def store(notebook: dict, snippet: Snippet, root: Path) -> None:
     record = notebook["metadata"]["zhixing"]
     record["distributions"] = {name: _version(name) for name in record["distributions"]}
     record["builder"] = _builder()
-    signed = {**notebook, "metadata": {**notebook["metadata"], "zhixing": {**record, "digest": _digest(notebook)}}}
+    ordered = {key: notebook[key] for key in ("cells", "nbformat", "nbformat_minor", "metadata")}
+    whole = json.dumps(ordered).encode().removesuffix(b"}}}")
     path = _path(snippet, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(signed, file)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(whole + b', "digest": "%b"}}}\n' % digest(whole).encode())
     os.replace(aside, path)
 
 
@@ -50,10 +56,6 @@ def _holds(record: dict, snippet: Snippet, root: Path) -> bool:
 
 def _path(snippet: Snippet, root: Path) -> Path:
     return root / FOLDER / Path(snippet.name).with_suffix(".ipynb")
-
-
-def _digest(notebook: dict) -> str:
-    return digest(json.dumps(notebook, sort_keys=True).encode())
 
 
 @functools.cache

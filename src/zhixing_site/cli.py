@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zhixing_site.build import build
 from zhixing_site.fault import Fault, Faults
+from zhixing_site.new import new
 from zhixing_site.page import read_pages
 from zhixing_site.run import Run, run_all
 from zhixing_site.serve import serve
@@ -30,11 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands.choices["serve"].add_argument("--port", type=int, default=8000, help="on this machine (%(default)s)")
     review = commands.add_parser("accept", help="record that pages say the same as their twins")
     review.add_argument("pages", nargs="*", help="as activations/gelu (all)")
+    layout = commands.add_parser("new", help="lay out the files of a new article")
+    layout.add_argument("article", help="as optimization/adamw")
     options = parser.parse_args(arguments)
     root = Path.cwd().resolve()
     try:
         if options.command == "accept":
             accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
+            return 0
+        if options.command == "new":
+            print(*new(options.article, root), sep="\n")
             return 0
         limits = Limits(options.seconds, int(options.gigabytes * 2**30))
         if options.command == "build":

@@ -1,7 +1,7 @@
 """Check the built sites: every link, image, script and anchor leads somewhere inside."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,13 +13,13 @@ from zhixing_site.fault import Fault
 
 def check_links(site: Path) -> list[Fault]:
     """A fault for each reference in the folder's HTML that names no file or no anchor; other hosts are not asked."""
-    read = {path: _read(path, path.stat().st_mtime_ns) for path in sorted(site.rglob("*.html"))}
-    anchors = {path: anchors for path, (anchors, _) in read.items()}
+    files = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*")) if path.is_file()}
+    read = {name: _read(path, path.stat().st_mtime_ns) for name, path in files.items() if path.suffix == ".html"}
     return [
-        Fault(f"dead link {reference}: {cause}", path.relative_to(site).as_posix())
-        for path, (_, references) in read.items()
+        Fault(f"dead link {reference}: {cause}", name)
+        for name, (_, references) in read.items()
         for reference in references
-        for cause in _dead(reference, path, site, anchors)
+        for cause in _dead(reference, name, files, read)
     ]
 
 
@@ -30,20 +30,21 @@ def _read(path: Path, changed: int) -> tuple[frozenset[str], list[str]]:
     return frozenset(tree.xpath("//@id | //a/@name")), sorted(set(tree.xpath("//@href | //@src")))
 
 
-def _dead(reference: str, path: Path, site: Path, anchors: dict[Path, frozenset[str]]) -> Iterator[str]:
+def _dead(reference: str, page: str, files: Container[str], read: Mapping[str, tuple]) -> Iterator[str]:
+    """Why the reference of this page leads nowhere; names are relative to the site."""
     parts = urlsplit(reference)
     if parts.scheme or parts.netloc:
         return
-    if parts.path.startswith("/") and path.name != "404.html":
+    if parts.path.startswith("/") and posixpath.basename(page) != "404.html":
         yield "it starts at the server's root, which is another place under a sub-path"
         return
-    target = path
+    target = page
     if parts.path:
-        base = site if parts.path.startswith("/") else path.parent
-        target = Path(posixpath.normpath(base / unquote(parts.path).lstrip("/")))
-        if target.is_dir():
-            target /= "index.html"
-    if not target.is_relative_to(site) or not target.is_file():
+        base = "" if parts.path.startswith("/") else posixpath.dirname(page)
+        target = posixpath.normpath(posixpath.join(base, unquote(parts.path).lstrip("/")))
+        if target not in files:
+            target = posixpath.normpath(posixpath.join(target, "index.html"))
+    if target not in files:
         yield "there is no such file"
-    elif parts.fragment and target in anchors and unquote(parts.fragment) not in anchors[target]:
+    elif parts.fragment and target in read and unquote(parts.fragment) not in read[target][0]:
         yield f"there is no #{unquote(parts.fragment)} there"

@@ -1,0 +1,20 @@
+# %% setup
+import torch
+
+from zhixing.AREA.ARTICLE import ARTICLE
+
+# %% picture tags=["hidden"]
+import matplotlib.pyplot as plt
+
+grid = torch.linspace(-6, 6, 401, dtype=torch.float64)
+figure, axes = plt.subplots()
+axes.plot(grid, ARTICLE(grid))
+axes.set(xlabel="$x$", ylabel="$f(x)$")
+
+# %% largest
+x = torch.linspace(0, 3, 3_001, dtype=torch.float64)
+at = x[ARTICLE(x).argmax()].item()
+print(f"largest at x = {at:.3f}")
+
+# %% largest_holds tags=["hidden"]
+assert abs(at - torch.pi / 2) < 1e-3

@@ -1,0 +1,1 @@
+"""TITLE and its relatives."""
