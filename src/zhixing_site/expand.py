@@ -1,6 +1,7 @@
 """Expand a page: from its Markdown and the results of the runs to Markdown that any site generator can read."""
 
 import ast
+import csv
 import html
 import posixpath
 import re
@@ -61,6 +62,8 @@ class Expander:
                 return formula.to_html(tex, block=bool(mark["block"]), stop=mark["stop"] or "")
             if mark["figure"]:
                 return self._figure(mark, line)
+            if mark["table"]:
+                return self._table(mark["table"])
             if mark["value"]:
                 value = self._value(mark)
                 return value.replace("-", "−") if NUMBER.fullmatch(value) else _escape(value)
@@ -156,10 +159,23 @@ class Expander:
         # Spans, since Markdown takes them in lists and boxes, too, where it tears a <figure> apart.
         return f'<span class="figure" role="figure">{images}<span class="caption">{caption}</span></span>'
 
+    def _table(self, path: str) -> str:
+        """The file's rows, of which the first is the head."""
+        if not (self.root / path).is_file():
+            raise ValueError(f"there is no file {path}")
+        head, *rows = csv.reader((self.root / path).read_text().splitlines())
+        if ragged := [row for row in rows if len(row) != len(head)]:
+            raise ValueError(f"{path}: a row of {len(ragged[0])} cells below a head of {len(head)}: {ragged[0]}")
+        return "\n".join([_row(head), _row(["---"] * len(head)), *map(_row, rows)])
+
 
 @cache
 def _parse(source: str) -> ast.Module:
     return ast.parse(source)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(map(_escape, cells))} |"
 
 
 def _names(node: ast.stmt) -> list[str]:

@@ -30,6 +30,7 @@ MARK = re.compile(
     | """
     + VALUE.pattern
     + r"""
+    | ^--8<--[ ]"(?P<table>[\w/]+\.csv)"[ ]*$
     | (?P<stray>\$|--8<--|\{\{(?!\{))
     | \]\((?P<link>[^()\s]+)\)
     """,
@@ -133,7 +134,7 @@ def _collect(mark: re.Match, marks: dict[str, list[str]]) -> None:
     for kind in "block", "inline":
         if mark[kind]:  # without its white space and its words, which are the language's own
             marks[kind].append(re.sub(r"\s+", "", re.sub(r"\\text\{[^{}]*\}", r"\\text{}", mark[kind])))
-    for kind in "figure", "value", "link":
+    for kind in "figure", "table", "value", "link":
         if mark[kind]:
             marks[kind].append(mark[kind])
     marks["value"] += [value[1] for value in VALUE.finditer(mark["inline"] or mark["block"] or "")]

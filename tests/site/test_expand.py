@@ -1,5 +1,6 @@
 """What a page becomes, from its Markdown and made-up results."""
 
+import csv
 import re
 
 import lxml.html
@@ -280,6 +281,25 @@ def test_caption_keeps_its_marks(expanded):
     assert caption.find(".//strong").text == "−2.5"
     assert caption.xpath("string(.//annotation)") == "x_1"
     assert caption.find(".//a").get("href") == "other.md"
+
+
+def test_table_shows_the_cells_of_a_file_as_they_are(expanded, tmp_path):
+    rows = [["term", "术语"], ["a|b", "<i>*甲*</i>"], ["$x$, {{ y }}", ""]]
+    with open(tmp_path / "words.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    table = rendered(expanded('Before.\n\n--8<-- "words.csv"\n\nAfter.')).find(".//table")
+    assert [[cell.text_content() for cell in row] for row in table.iter("tr")] == rows
+
+
+def test_table_whose_rows_differ_in_length_is_a_fault(expanded, tmp_path):
+    (tmp_path / "words.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(Fault, match=r"area/trial\.md:3: words\.csv: a row of 1 cells below a head of 2: \['3'\]"):
+        expanded('Text.\n\n--8<-- "words.csv"\n')
+
+
+def test_table_of_a_file_that_is_not_there_is_a_fault(expanded):
+    with pytest.raises(Fault, match=r"area/trial\.md:1: there is no file words\.csv"):
+        expanded('--8<-- "words.csv"\n')
 
 
 def test_what_is_no_mark_stays_as_it_is(expanded):

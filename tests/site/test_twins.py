@@ -36,8 +36,8 @@ def test_twins_may_differ_in(english, chinese):
 
 
 def test_each_kind_of_difference_is_told():
-    said = faults("$a$ {{ b }} [c](d.md)\n\n$$e$$", "nothing")
-    assert len(said) == 4
+    said = faults('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f.csv"', "nothing")
+    assert len(said) == 5
 
 
 def test_message_names_both_lines_and_what_differs():

@@ -1,0 +1,70 @@
+"""The Chinese pages say what the glossary says."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from zhixing_site.page import HEADING_ID, MARK, Page, read_pages
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENGLISH, CHINESE = (read_pages(REPOSITORY, language) for language in ("en", "zh"))
+ARTICLES = pytest.mark.parametrize("name", sorted(ENGLISH.keys() - {"glossary"}))
+
+with open(REPOSITORY / "docs" / "glossary.csv", newline="") as file:
+    ROWS = list(csv.DictReader(file))
+
+
+def prose(page: Page) -> str:
+    """The page's sentences, headings and captions, without code, formulas and addresses."""
+    return MARK.sub(lambda mark: HEADING_ID.sub("", mark["heading"] or mark["caption"] or " "), page.text)
+
+
+def missing(english: str, chinese: str, rows: list[dict[str, str]]) -> list[str]:
+    """The terms that the English text uses and the Chinese one does not, in any of the glossary's words for them."""
+    return [
+        f"{row['term']}: {row['术语']}"
+        for row in rows
+        if re.search(rf"\b{re.escape(row['term'])}(s|es)?\b", english, re.IGNORECASE)
+        and not any(word in chinese for word in row["术语"].split("、"))
+    ]
+
+
+def refused(chinese: str, rows: list[dict[str, str]]) -> list[str]:
+    """Words that a note of the glossary refuses, 不作「…」, and that the text uses."""
+    words = [
+        word
+        for row in rows
+        for part in re.findall("不作((?:「[^」]*」)+)", row["note"])
+        for word in part[1:-1].split("」「")
+    ]
+    return [word for word in words if word in chinese]
+
+
+@ARTICLES
+def test_chinese_page_uses_the_terms_of_the_glossary(name):
+    assert missing(prose(ENGLISH[name]), prose(CHINESE[name]), ROWS) == []
+
+
+@ARTICLES
+def test_chinese_page_uses_no_word_that_the_glossary_refuses(name):
+    assert refused(prose(CHINESE[name]), ROWS) == []
+
+
+def test_glossary_is_sorted_complete_and_without_doubles():
+    terms = [row["term"] for row in ROWS]
+    assert terms == sorted(set(terms), key=str.lower)
+    assert all(row["term"] and row["术语"] for row in ROWS)
+
+
+def test_term_counts_in_prose_alone():
+    row = {"term": "weight", "术语": "权重、权", "note": "不作「重量」「份量」"}
+    page = Page(
+        "docs/en/area/trial.md", "# Weights { #weight }\n\n`weight` $weight$ [x](weight.md)\n\n```\nweight\n```\n"
+    )
+    assert missing(prose(page), "重量", [row]) == ["weight: 权重、权"]
+    assert missing(prose(Page(page.path, page.text.replace("Weights", "Lightweight"))), "", [row]) == []
+    assert missing(prose(page), "各权", [row]) == []
+    assert refused("份量与重量", [row]) == ["重量", "份量"]
+    assert refused("权重", [row]) == []
