@@ -1,17 +1,14 @@
-// Added to every page of the preview: reload when there is something new, show what is wrong.
-const { version, faults } = document.currentScript.dataset;
-
-if (faults) {
-  const panel = document.createElement("pre");
-  panel.setAttribute("role", "alert");
-  panel.textContent = faults;
-  panel.style.cssText =
-    "position:fixed;inset:auto 0 0;z-index:99;max-height:50vh;overflow:auto;margin:0;padding:1em;" +
-    "background:#7f1d1d;color:#fff;font:13px/1.5 monospace;white-space:pre-wrap";
-  document.body.append(panel);
-}
-
-async function follow() {
+// Added to every page of the preview: show what is wrong with it, and reload when there is something new.
+(async ({ version, faults }) => {
+  if (faults) {
+    const panel = document.createElement("pre");
+    panel.setAttribute("role", "alert");
+    panel.textContent = faults;
+    panel.style.cssText =
+      "position:fixed;inset:auto 0 0;z-index:99;max-height:50vh;overflow:auto;margin:0;padding:1em;" +
+      "background:#7f1d1d;color:#fff;font:13px/1.5 monospace;white-space:pre-wrap";
+    document.body.append(panel);
+  }
   for (;;) {
     try {
       const now = await (await fetch(`/preview?seen=${version}`)).text();
@@ -24,5 +21,4 @@ async function follow() {
       await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
     }
   }
-}
-follow();
+})(document.currentScript.dataset);
