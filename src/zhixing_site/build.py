@@ -106,8 +106,6 @@ def render(root: Path, pages: Path, site: Path, *options: str) -> list[Fault]:
         command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", CONFIGS[language]]
         command += ["--site-dir", str(site / language), *options]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "ZHIXING_PAGES": str(pages / language)}
-        if "--dirty" in options:  # the index would hold nothing but the pages that changed
-            environment["ZHIXING_SEARCH"] = "false"
         result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
         return Fault(result.stderr + result.stdout, CONFIGS[language]) if result.returncode else None
 

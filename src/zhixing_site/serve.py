@@ -62,7 +62,13 @@ class Preview:
         self._touch_documented(changed)
         names, whole = {page.path for page in pages}, {"theme", "mkdocs.yml", "mkdocs.zh.yml"}
         anew = names != self.names or any(path.relative_to(self.root).parts[0] in whole for path in changed)
-        faults += render(self.root, self.pages, self.site, *([] if anew else ["--dirty"]))
+        if anew:
+            faults += render(self.root, self.pages, self.site)
+        else:
+            indices = {path: path.read_bytes() for path in self.site.glob("*/search/search_index.json")}
+            faults += render(self.root, self.pages, self.site, "--dirty")
+            for path, whole in indices.items():  # the new one knows nothing but the pages that differ
+                path.write_bytes(whole)
         self.names = names
         return faults + check_links(self.site)
 

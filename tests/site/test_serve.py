@@ -57,6 +57,15 @@ def test_saved_page_is_shown_and_no_other_is_rendered(desk):
     assert desk.ran == []
 
 
+def test_search_index_stays_whole(desk):
+    index = desk.preview.site / "en/search/search_index.json"
+    index.parent.mkdir()
+    index.write_text("whole")
+    desk.project.write("theme/search/search_index.json", "of one page")
+    desk.save("docs/en/area/squares.md", "The square of 3", "Three squared")
+    assert index.read_text() == "whole"
+
+
 def test_saved_snippet_runs_alone_and_is_shown_in_both_languages(desk):
     assert desk.save("snippets/area/squares.py", "(1, 2, 3)", "(1, 2, 30)") == ""
     assert desk.ran == ["snippets/area/squares.py"]
