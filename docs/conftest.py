@@ -36,10 +36,9 @@ os.environ.update(ENVIRONMENT)  # before torch and matplotlib are imported
 
 
 def pytest_markdown_docs_markdown_it() -> MarkdownIt:
-    """A parser that leaves the reading to the builder's, since its own passes over fences in boxes and tabs."""
+    """A parser whose tokens are replaced by what the builder reads: its own pass over fences in boxes and tabs."""
     parser = MarkdownIt()
     parser.core.ruler.push("program", join_fences)
-    parser.core.ruler.enableOnly("program")
     return parser
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from zhixing_site.expand import Expander
 from zhixing_site.page import LANGUAGES, MARK, Page, read_pages
+from zhixing_site.run import ENVIRONMENT
 from zhixing_site.snippet import read_snippet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -61,6 +62,10 @@ WRONG = {
 UNTRUE = {
     "does_not_raise": ('# %% wrong raises="KeyError"\nx = 1\n', "should raise KeyError, but does not"),
     "does_not_warn": ('# %% wrong warns="UserWarning"\nx = 1\n', "should warn UserWarning, but warns nothing"),
+    "warns_twice": (
+        '# %% wrong warns="UserWarning"\nimport warnings\n\nwarnings.warn("x")\nwarnings.warn("x", FutureWarning)\n',
+        "should warn UserWarning, but warns FutureWarning, UserWarning",
+    ),
     "warns_another": (
         '# %% wrong warns="UserWarning"\nimport warnings\n\nwarnings.warn("x", FutureWarning)\n',
         "should warn UserWarning, but warns FutureWarning",
@@ -69,6 +74,7 @@ UNTRUE = {
 
 CELLS = "# %% fine\nx = 1\n\n# %% needs\ny = x\n\n# %% fails\n1 / 0\n"
 FINE, NEEDS, FAILS = (fence(f"area/cells.py:{cell}") for cell in ("fine", "needs", "fails"))
+BROKEN = "def broken():\n    return 1\n\n\n1 / 0\n"
 EMPTY = 'def empty():\n    """Nothing but words."""\n'
 
 # Pages that show these, and a part of the line that fails.
@@ -81,6 +87,7 @@ FAILING = {
     "needs_what_a_figure_hides": ("![A.](area/cells.py:fine)\n\n" + NEEDS, ":needs"),
     "names_no_cell": (fence("area/cells.py:none"), ":none"),
     "has_only_a_docstring": (fence("src/things/empty.py:empty"), ":empty"),
+    "defined_in_what_fails": (fence("src/things/broken.py:broken"), ":broken"),
     "typed": (FINE + "\n~~~ python\nx = 1\n~~~\n", "~~~ python"),
     "in_a_quotation": ("> ```py\n> x = 1\n> ```\n\n" + FINE, "> ```py"),
     "beside_a_bullet": ("- ``` {.python}\n  x = 1\n  ```\n\n" + FINE, "- ```"),
@@ -101,9 +108,9 @@ def pages(pristine, tmp_path_factory):
         project.article(f"right/{name}", snippet)
     for name, (snippet, _) in (WRONG | UNTRUE).items():
         project.article(f"wrong/{name}", snippet)
-    files = {"snippets/area/cells.py": CELLS, "src/things/empty.py": EMPTY, "src/things/counted.py": COUNTED}
-    for path, text in files.items():
-        project.write(path, text)
+    project.write("snippets/area/cells.py", CELLS)
+    for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY}.items():
+        project.write(f"src/things/{name}.py", module)
     for name, (page, _) in FAILING.items():
         project.page(f"failing/{name}", page)
     project.article("right/defines", COUNTS, fence("src/things/counted.py:counted") + fence("right/defines.py:counts"))
@@ -114,8 +121,8 @@ def pages(pristine, tmp_path_factory):
 def told(pages) -> dict[str, str]:
     """{page: how it failed, or nothing}"""
     command = [sys.executable, "-m", "pytest", "--markdown-docs", "docs/en", "--junitxml=told.xml"]
-    path = os.pathsep.join([str(pages.root / "src"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}  # set by a build
+    environment["PYTHONPATH"] = os.pathsep.join([str(pages.root / "src"), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(command, cwd=pages.root, env=environment, capture_output=True, text=True)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "much" not in result.stdout
@@ -130,11 +137,13 @@ def test_page_passes(told, name):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_failure_leads_from_the_page_to_the_snippet(pages, told, name):
-    rest = told[f"wrong.{name}.md"]
-    for path, part in {f"docs/en/wrong/{name}.md": ":wrong", f"snippets/wrong/{name}.py": "# here"}.items():
-        _, found, rest = rest.partition(f'{path}", line {pages.line(path, part)}, in <module>\n')
-        assert found, told[f"wrong.{name}.md"]
-    assert WRONG[name][1] in rest
+    places = {f"docs/en/wrong/{name}.md": ":wrong", f"snippets/wrong/{name}.py": "# here"}
+    frames = [
+        f'  File "{pages.root / path}", line {pages.line(path, part)}, in <module>' for path, part in places.items()
+    ]
+    lines = told[f"wrong.{name}.md"].splitlines()
+    assert [lines[0], lines[2]] == frames
+    assert WRONG[name][1] in "\n".join(lines[3:])
 
 
 @pytest.mark.parametrize("name", UNTRUE)
