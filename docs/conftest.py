@@ -47,7 +47,7 @@ def join_fences(state: StateCore) -> None:
     page = Page("", state.src)
     calls = {use.line: f"include({use.path!r}, {use.name!r})" for use in page.uses if not use.figure}
     found = [mark for mark in MARK.finditer(page.text) if mark["fence"] and any(page.included(mark))]
-    opened = {number for number, line in enumerate(page.text.splitlines(), 1) if OPENING.search(line)}
+    opened = {number for number, line in enumerate(page.text.split("\n"), 1) if OPENING.search(line)}
     for number in opened - {page.line(mark) for mark in found}:
         calls[number] = "raise SyntaxError('this fence of Python does not run')"
     if calls:
