@@ -26,10 +26,12 @@ def serve(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The library with its shapes checked, its answers to wrong input, and the builder."""
+    """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
     hook = "--jaxtyping-packages=zhixing,beartype.beartype"
     run(session, "pytest", "-n2", "-m", "not wrong_input", hook, *session.posargs)
     run(session, "pytest", "-m", "wrong_input")
+    # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
+    run(session, "pytest", "-n2", "--markdown-docs", "docs/en")
 
 
 @nox.session

@@ -84,7 +84,7 @@ class Expander:
         for use in self.page.included(mark):
             try:
                 if use.path.startswith("src/"):
-                    code.append(self._definition(use.path, use.name))
+                    code.append(self.definition(use.path, use.name))
                     title = f' title="{use.path}"'
                 else:
                     cell = self._cell(use.path, use.name)
@@ -100,7 +100,7 @@ class Expander:
         blocks += [_block(" { .text .output .no-copy }", text) for text in shown]
         return textwrap.indent("\n\n".join(blocks), mark["indent"])
 
-    def _definition(self, path: str, name: str) -> str:
+    def definition(self, path: str, name: str) -> str:
         """The definition's source; without its docstring, which stands in the page's API section."""
         if not (self.root / path).is_file():
             raise ValueError(f"there is no file {path}")

@@ -1,0 +1,116 @@
+"""Run the Python of each English page as its reader sees it: `pytest --markdown-docs docs/en`.
+
+A page becomes a program of as many lines. On the line of each include stands a call that runs what the reader sees
+there, so that a traceback leads from the page to the snippet and on into the library. Hidden cells do not run.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Callable
+from itertools import dropwhile
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+from pytest_markdown_docs._runners import DefaultRunner, register_runner
+
+from zhixing_site.expand import Expander
+from zhixing_site.fault import Fault
+from zhixing_site.page import MARK, Page
+from zhixing_site.run import ENVIRONMENT
+from zhixing_site.snippet import Cell, read_snippet
+
+ROOT = Path(__file__).resolve().parents[1]
+OPENING = re.compile(r"(```|~~~)[ {.]*i?py")  # of a fence of Python, whatever stands before it
+
+os.environ.update(ENVIRONMENT)  # before torch and matplotlib are imported
+
+
+def pytest_markdown_docs_markdown_it() -> MarkdownIt:
+    """A parser whose tokens are replaced by what the builder reads: its own pass over fences in boxes and tabs."""
+    parser = MarkdownIt()
+    parser.core.ruler.push("program", join_fences)
+    return parser
+
+
+def join_fences(state: StateCore) -> None:
+    """Make the page's Python one fence, which fails at a line that opens a fence of Python and is not run."""
+    page = Page("", state.src)
+    calls = {use.line: f"include({use.path!r}, {use.name!r})" for use in page.uses if not use.figure}
+    found = [mark for mark in MARK.finditer(page.text) if mark["fence"] and any(page.included(mark))]
+    opened = {number for number, line in enumerate(page.text.split("\n"), 1) if OPENING.search(line)}
+    for number in opened - {page.line(mark) for mark in found}:
+        calls[number] = "raise SyntaxError('this fence of Python does not run')"
+    if calls:
+        first, last = min(calls), max(calls)
+        code = "\n".join(calls.get(number, "") for number in range(first, last + 1))
+        info = "python fixture:include runner:Program"
+        state.tokens = [Token("fence", "code", 0, map=[first - 2, last], info=info, content=code)]
+
+
+@pytest.fixture
+def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
+    """What a program calls; its cells share their names, as if they were copied into one session."""
+    monkeypatch.chdir(tmp_path)
+    session = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", session)  # where pickle looks for what a cell defines
+
+    def include(path: str, name: str) -> None:
+        if path.startswith("src/"):
+            # A definition is shown to be read, without its imports. It runs in its module, and not again here,
+            # since that would register an operator anew, without its gradient. What is shown must compile.
+            importlib.import_module(".".join(Path(path).with_suffix("").parts[1:]))
+            compile(Expander(Page("", ""), {}, ROOT).definition(path, name), path, "exec")
+        else:
+            snippet = read_snippet(ROOT / "snippets" / path, ROOT)
+            run({cell.name: cell for cell in snippet.cells}[name], snippet.path, vars(session))
+
+    return include
+
+
+def run(cell: Cell, path: str, names: dict[str, object]) -> None:
+    """Raises what the cell raises, or Fault where it does not raise or warn as its header says."""
+    import matplotlib.pyplot as plt  # not above: it reads ENVIRONMENT
+
+    code = compile("\n" * (cell.line - 1) + cell.source, str(ROOT / path), "exec")
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=bool(cell.warns)) as caught:
+        if cell.warns:
+            warnings.simplefilter("always")
+        try:
+            exec(code, names)
+        except (Exception, SystemExit) as error:
+            if type(error).__name__ != cell.raises:
+                raise
+        else:
+            if cell.raises:
+                raise Fault(f"should raise {cell.raises}, but does not", path, cell.line, cell.name)
+        finally:
+            plt.close("all")
+    warned = {warning.category.__name__ for warning in caught or ()}
+    if warned != {cell.warns} - {""}:
+        cause = f"should warn {cell.warns}, but warns {', '.join(sorted(warned)) or 'nothing'}"
+        raise Fault(cause, path, cell.line, cell.name)
+
+
+@register_runner()
+class Program(DefaultRunner):
+    """Tells of a failure by its traceback alone, since most of a program's lines are empty."""
+
+    def runtest(self, test, args, **first):
+        if not first:
+            raise  # a TypeError of the page's, after which the plugin tries again
+        super().runtest(test, args)
+
+    def repr_failure(self, test, excinfo, style=None) -> str:
+        frames = dropwhile(lambda frame: frame.filename != str(test.source_path), traceback.extract_tb(excinfo.tb))
+        shown = [frame for frame in frames if frame.filename != __file__]
+        return "".join(traceback.format_list(shown)) + excinfo.exconly()

@@ -1,0 +1,194 @@
+"""What docs/conftest.py makes of a page: its Python runs as the reader sees it, or fails where it stands."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import lxml.etree
+import pytest
+
+from zhixing_site.expand import Expander
+from zhixing_site.page import LANGUAGES, MARK, Page, read_pages
+from zhixing_site.run import ENVIRONMENT
+from zhixing_site.snippet import read_snippet
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = {language: read_pages(REPOSITORY, language) for language in LANGUAGES}
+
+
+def fence(include: str) -> str:
+    return f'```python\n--8<-- "{include}"\n```\n'
+
+
+# Snippets; their pages show all cells that are not hidden, each in a fence of its own.
+RIGHT = {
+    "shares_names": "# %% one\nx = 1\n\n# %% two\nassert x == 1\n",
+    "raises": '# %% raises raises="KeyError"\n{}["a"]\n\n# %% goes_on\nassert True\n',
+    "quits": '# %% quits raises="SystemExit"\nraise SystemExit\n',
+    "warns": '# %% warns warns="UserWarning"\nimport warnings\n\nwarnings.warn("hot")\n',
+    "prints": '# %% prints\nprint("much")\n',
+    "draws": "# %% draws\nimport matplotlib.pyplot as plt\n\nplt.figure()\n\n# %% later\n"
+    'assert not plt.get_fignums() and plt.get_backend() == "svg"\n',
+    "has_one_thread": '# %% thread\nimport os\n\nassert os.environ["OMP_NUM_THREADS"] == "1"\n',
+    "has_an_empty_folder": "# %% folder\nimport os\n\nassert not os.listdir()\n",
+    "pickles": "# %% pickles\nimport pickle\n\n\nclass Point:\n    pass\n\n\npickle.dumps(Point())\n",
+    "finds_its_source": "# %% source\nimport inspect\n\n\ndef one():\n    return 1\n\n\n"
+    'assert inspect.getsource(one) == "def one():\\n    return 1\\n"\n',
+}
+
+# Snippets whose cell `wrong` fails in the line marked `# here`, and what is told below that line.
+WRONG = {
+    "raises": ("# %% fine\nx = 1\n\n# %% wrong\ny = 0\nx / y  # here\n", "ZeroDivisionError: division by zero"),
+    "raises_in_src": (
+        "# %% wrong\nfrom things.power import square\n\nsquare(None)  # here\n",
+        'src/things/power.py", line 3, in square\n    return x * x',
+    ),
+    "raises_another_error": ('# %% wrong raises="LookupError"\n{}["a"]  # here\n', "KeyError: 'a'"),
+    "raises_once": (
+        '# %% wrong\nif "tried" not in globals():\n    tried = True\n    raise TypeError("once")  # here\n',
+        "TypeError: once",
+    ),
+    "warns": ('# %% wrong\nimport warnings\n\nwarnings.warn("hot")  # here\n', "UserWarning: hot"),
+    "needs_a_hidden_cell": (
+        '# %% hidden tags=["hidden"]\nx = 1\n\n# %% wrong\ny = x  # here\n',
+        "NameError: name 'x' is not defined",
+    ),
+}
+
+# Snippets whose only cell does not do what its header says.
+UNTRUE = {
+    "does_not_raise": ('# %% wrong raises="KeyError"\nx = 1\n', "should raise KeyError, but does not"),
+    "does_not_warn": ('# %% wrong warns="UserWarning"\nx = 1\n', "should warn UserWarning, but warns nothing"),
+    "warns_twice": (
+        '# %% wrong warns="UserWarning"\nimport warnings\n\nwarnings.warn("x")\nwarnings.warn("x", FutureWarning)\n',
+        "should warn UserWarning, but warns FutureWarning, UserWarning",
+    ),
+    "warns_another": (
+        '# %% wrong warns="UserWarning"\nimport warnings\n\nwarnings.warn("x", FutureWarning)\n',
+        "should warn UserWarning, but warns FutureWarning",
+    ),
+}
+
+CELLS = "# %% fine\nx = 1\n\n# %% needs\ny = x\n\n# %% fails\n1 / 0\n"
+FINE, NEEDS, FAILS = (fence(f"area/cells.py:{cell}") for cell in ("fine", "needs", "fails"))
+BROKEN = "def broken():\n    return 1\n\n\n1 / 0\n"
+EMPTY = 'def empty():\n    """Nothing but words."""\n'
+
+# Pages that show these, and a part of the line that fails.
+FAILING = {
+    "in_a_box": ("??? question\n\n" + textwrap.indent(FAILS, "    "), ":fails"),
+    "in_a_tab": ('=== "One"\n\n' + textwrap.indent(FAILS, "    "), ":fails"),
+    "in_a_list": ("1. One\n\n" + textwrap.indent(FAILS, "    "), ":fails"),
+    "below_another_language": ("```text\nx =\n```\n\n" + FAILS, ":fails"),
+    "above_what_it_needs": (NEEDS + "\n" + FINE, ":needs"),
+    "needs_what_a_figure_hides": ("![A.](area/cells.py:fine)\n\n" + NEEDS, ":needs"),
+    "names_no_cell": (fence("area/cells.py:none"), ":none"),
+    "has_only_a_docstring": (fence("src/things/empty.py:empty"), ":empty"),
+    "defined_in_what_fails": (fence("src/things/broken.py:broken"), ":broken"),
+    "typed": (FINE + "\n~~~ python\nx = 1\n~~~\n", "~~~ python"),
+    "in_a_quotation": ("> ```py\n> x = 1\n> ```\n\n" + FINE, "> ```py"),
+    "beside_a_bullet": ("- ``` {.python}\n  x = 1\n  ```\n\n" + FINE, "- ```"),
+}
+
+# A definition that, run again, would be seen by the cell below it.
+COUNTED = "CALLS = []\n\n\n@CALLS.append\ndef counted():\n    return 1\n"
+COUNTS = "# %% counts\nfrom things.counted import CALLS\n\nassert len(CALLS) == 1\nassert 'counted' not in globals()\n"
+
+
+@pytest.fixture(scope="module")
+def pages(pristine, tmp_path_factory):
+    """A project with all of these, and with what makes its pages tests."""
+    project = pristine.copy(tmp_path_factory.mktemp("fences") / "project")
+    for path in "pyproject.toml", "docs/conftest.py":
+        shutil.copy(REPOSITORY / path, project.root / path)
+    for name, snippet in RIGHT.items():
+        project.article(f"right/{name}", snippet)
+    for name, (snippet, _) in (WRONG | UNTRUE).items():
+        project.article(f"wrong/{name}", snippet)
+    project.write("snippets/area/cells.py", CELLS)
+    for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY}.items():
+        project.write(f"src/things/{name}.py", module)
+    for name, (page, _) in FAILING.items():
+        project.page(f"failing/{name}", page)
+    project.article("right/defines", COUNTS, fence("src/things/counted.py:counted") + fence("right/defines.py:counts"))
+    return project
+
+
+@pytest.fixture(scope="module")
+def told(pages) -> dict[str, str]:
+    """{page: how it failed, or nothing}"""
+    command = [sys.executable, "-m", "pytest", "--markdown-docs", "docs/en", "--junitxml=told.xml"]
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}  # set by a build
+    environment["PYTHONPATH"] = os.pathsep.join([str(pages.root / "src"), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(command, cwd=pages.root, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "much" not in result.stdout
+    cases = lxml.etree.parse(pages.root / "told.xml").iter("testcase")
+    return {case.get("classname").removeprefix("docs.en."): "".join(case.itertext()) for case in cases}
+
+
+@pytest.mark.parametrize("name", [*RIGHT, "defines"])
+def test_page_passes(told, name):
+    assert told[f"right.{name}.md"] == ""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_failure_leads_from_the_page_to_the_snippet(pages, told, name):
+    places = {f"docs/en/wrong/{name}.md": ":wrong", f"snippets/wrong/{name}.py": "# here"}
+    frames = [
+        f'  File "{pages.root / path}", line {pages.line(path, part)}, in <module>' for path, part in places.items()
+    ]
+    lines = told[f"wrong.{name}.md"].splitlines()
+    assert [lines[0], lines[2]] == frames
+    assert WRONG[name][1] in "\n".join(lines[3:])
+
+
+@pytest.mark.parametrize("name", UNTRUE)
+def test_header_is_held_to_its_word(pages, told, name):
+    path = f"docs/en/wrong/{name}.md"
+    assert f'{path}", line {pages.line(path, ":wrong")}, in <module>' in told[f"wrong.{name}.md"]
+    assert f"snippets/wrong/{name}.py:2, cell wrong: {UNTRUE[name][1]}" in told[f"wrong.{name}.md"]
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_no_fence_is_passed_over(pages, told, name):
+    path = f"docs/en/failing/{name}.md"
+    assert f'{path}", line {pages.line(path, FAILING[name][1])}, in <module>' in told[f"failing.{name}.md"]
+
+
+def test_page_without_python_is_no_test(told):
+    assert "area.squares.md" in told
+    assert "index.md" not in told
+
+
+def shown(page: Page, root: Path) -> list[str]:
+    """The page's fences as its readers see them, less what they print."""
+    snippets = [
+        read_snippet(root / "snippets" / use.path, root) for use in page.uses if not use.path.startswith("src/")
+    ]
+    cells = {s.name: [{"id": cell.name, "source": cell.source, "outputs": []} for cell in s.cells] for s in snippets}
+    expander = Expander(page, {name: {"cells": each} for name, each in cells.items()}, root)
+    return [expander.replace(mark, page.line(mark)) for mark in MARK.finditer(page.text) if mark["fence"]]
+
+
+@pytest.mark.parametrize("name", PAGES["en"] | PAGES["zh"])
+def test_chinese_page_shows_the_same_code(name):
+    assert shown(PAGES["en"][name], REPOSITORY) == shown(PAGES["zh"][name], REPOSITORY)
+
+
+CHANGES = {
+    "cell": (':table"', ':values"'),
+    "order": (':setup"\n--8<-- "area/squares.py:table"', ':table"\n--8<-- "area/squares.py:setup"'),
+    "definition": ('"src/things/power.py:square"', '"src/things/root.py:root"'),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES.values(), ids=CHANGES)
+def test_chinese_page_that_shows_other_code_is_seen(project, old, new):
+    project.replace("docs/zh/area/squares.md", old, new)
+    english, chinese = (read_pages(project.root, language)["area/squares"] for language in LANGUAGES)
+    assert shown(english, project.root)[0].startswith("```python\nimport matplotlib")
+    assert shown(english, project.root) != shown(chinese, project.root)
