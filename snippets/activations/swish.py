@@ -195,10 +195,7 @@ def sharp(x):
 
 
 results, betas = {}, {}
-print(
-    "rate "
-    + "".join(f"{n:>13}" for n in ("ReLU", "GELU", "SiLU", "learned β", "β = 4"))
-)
+print("rate           ReLU         GELU         SiLU    learned β        β = 4")
 for rate in (0.003, 0.01, 0.03):
     beta = betas[rate] = torch.ones(2, 10, 1, 32)
     print(f"{rate:5}", end="")
@@ -236,91 +233,15 @@ beta_lowest, beta_highest = betas[fast].min().item(), betas[fast].max().item()
 beta_negative = (betas[fast] < 0).float().mean().item()
 
 
-# %% naive_gradient
-def naive(x):
+# %% saved_for_backward
+def quotient(x):
     return x / (1 + torch.exp(-x))
 
 
-for dtype, points in (
-    (torch.float16, [-8.0, -9.0, -10.0, -11.0, -12.0]),
-    (torch.float32, [-20.0, -50.0, -60.0, -85.0, -90.0]),
-):
-    print(dtype, "x =", *(f"{point:9.0f}" for point in points))
-    for form in (naive, swish):
-        x = torch.tensor(points, dtype=dtype, requires_grad=True)
-        form(x).sum().backward()
-        print(f"{form.__name__:>17}", *(f"{slope:9.1e}" for slope in x.grad.tolist()))
-
-
-# %% naive_gradient_holds tags=["hidden"]
-def every(dtype):
-    values = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
-    return values[values.isfinite()].sort().values
-
-
-def slopes(form, x):
-    leaf = x.detach().clone().requires_grad_()
-    form(leaf).sum().backward()
-    return leaf.grad
-
-
-# Where the sign turns, and where the slope is no number any more.
-edges = {}
-for dtype, x in {
-    torch.float16: every(torch.float16),
-    torch.float32: torch.arange(-100, 0, 2**-10),
-}.items():
-    wrong = (slopes(naive, x) > 0) & (slopes(swish, x.double()) < 0)
-    edges[dtype] = x[wrong].max().item(), x[slopes(naive, x).isnan()].max().item()
-    assert wrong[(x > edges[dtype][1]) & (x <= edges[dtype][0])].all()
-    assert not wrong[x > edges[dtype][0]].any()
-    assert slopes(swish, x).isfinite().all()
-    assert slopes(F.silu, x).isfinite().all()
-    assert naive(x).isfinite().all()
-(half_sign, half_nan), (single_sign, single_nan) = edges.values()
-half_true = slopes(swish, torch.tensor(-10.0, dtype=torch.float64)).item()
-half_naive = slopes(naive, torch.tensor(-10.0, dtype=torch.float16)).item()
-
-
-# %% half_precision
-def composed(x):
+def product(x):
     return x * torch.sigmoid(x)
 
 
-for dtype in (torch.float16, torch.bfloat16):
-    for form in (composed, F.silu, swish):
-        x = every(dtype)
-        x = x[(x < -1) & (x > -1000)]
-        gone = x[form(x) == 0].max()
-        error = (form(x).double() / F.silu(x.double()) - 1).abs()
-        far = error[x > -15].max()
-        print(
-            f"{dtype} {form.__name__:9} zero from {gone}, error right of -15: {far:.1%}"
-        )
-
-# %% half_precision_holds tags=["hidden"]
-half = every(torch.float16)
-left = half[(half < -1) & (half > -1000)]
-composed_gone, silu_gone = (
-    left[form(left) == 0].max().item() for form in (composed, F.silu)
-)
-assert left[swish(left) == 0].max().item() == silu_gone
-exact = F.silu(left.double())
-near = left > -15
-composed_error, swish_error = (
-    (form(left).double() / exact - 1).abs()[near].max().item()
-    for form in (composed, swish)
-)
-least = 2.0**-24  # the smallest positive float16
-assert abs(exact[left == silu_gone].item()) < least / 2
-composed_lost = -exact[left == composed_gone].item()
-brain = every(torch.bfloat16)
-brain_gone = brain[(swish(brain) == 0) & (brain < -1) & (brain > -1000)].max().item()
-brain_lost = -F.silu(torch.tensor(brain_gone, dtype=torch.float64)).item()
-assert brain[(F.silu(brain) == 0) & (brain < -1) & (brain > -1000)].max() == brain_gone
-
-
-# %% saved_for_backward
 def saved(form, dtype):
     x = torch.randn(100_000, dtype=dtype, requires_grad=True)
     kept = {}
@@ -337,8 +258,8 @@ def saved(form, dtype):
 beta = torch.ones(1, requires_grad=True)
 for name, form in {
     "F.silu(x)": F.silu,
-    "x * sigmoid(x)": composed,
-    "x / (1 + exp(-x))": naive,
+    "x * sigmoid(x)": product,
+    "x / (1 + exp(-x))": quotient,
     "swish(x)": swish,
     "swish(x, beta=beta)": lambda x: swish(x, beta=beta),
     "F.silu(beta * x) / beta": lambda x: (F.silu(beta * x) / beta).to(x.dtype),
@@ -347,13 +268,90 @@ for name, form in {
     print(f"{name:23} × input: {float32:.0f} in float32, {bfloat16:.0f} in bfloat16")
 
 # %% saved_values tags=["hidden"]
-saved_composed, saved_naive, saved_by_ours, saved_in_bfloat16 = (
-    saved(composed, torch.float32),
-    saved(naive, torch.float32),
+saved_product, saved_quotient, saved_by_ours, saved_in_bfloat16 = (
+    saved(product, torch.float32),
+    saved(quotient, torch.float32),
     saved(swish, torch.float32),
     saved(swish, torch.bfloat16),
 )
 assert saved(F.silu, torch.float32) == saved(F.silu, torch.bfloat16) == 1
+
+
+# %% naive_gradient
+for dtype, points in (
+    (torch.float16, [-8.0, -9.0, -10.0, -11.0, -12.0]),
+    (torch.float32, [-20.0, -50.0, -60.0, -85.0, -90.0]),
+):
+    print(dtype, "x =", *(f"{point:9.0f}" for point in points))
+    for form in (quotient, swish):
+        x = torch.tensor(points, dtype=dtype, requires_grad=True)
+        form(x).sum().backward()
+        print(f"{form.__name__:>17}", *(f"{slope:9.1e}" for slope in x.grad.tolist()))
+
+
+# %% half_precision
+def every(dtype):
+    values = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return values[values.isfinite()].sort().values
+
+
+for dtype in (torch.float16, torch.bfloat16):
+    x = every(dtype)
+    x = x[(x > -1000) & (x < -1)]
+    for form in (quotient, product, F.silu, swish):
+        y = form(x)
+        error = (y.double() / F.silu(x.double()) - 1).abs()[x > -15].max()
+        print(
+            f"{dtype!s:14} {form.__name__:8} zero from {x[y == 0].max():6.2f},", end=""
+        )
+        print(f" error right of -15 at most {error:.1%}")
+
+# %% half_precision_holds tags=["hidden"]
+half = every(torch.float16)
+left = half[(half < -1) & (half > -1000)]
+product_gone, silu_gone = (
+    left[form(left) == 0].max().item() for form in (product, F.silu)
+)
+assert left[swish(left) == 0].max().item() == silu_gone
+exact = F.silu(left.double())
+near = left > -15
+product_error, swish_error = (
+    (form(left).double() / exact - 1).abs()[near].max().item()
+    for form in (product, swish)
+)
+assert product_error > 10 * swish_error
+least = 2.0**-24  # the smallest positive float16
+assert abs(exact[left == silu_gone].item()) < least / 2
+product_lost = -exact[left == product_gone].item()
+quotient_lost = -exact[quotient(left) == 0].min().item()
+brain = every(torch.bfloat16)
+brain_gone = brain[(swish(brain) == 0) & (brain < -1) & (brain > -1000)].max().item()
+brain_lost = -F.silu(torch.tensor(brain_gone, dtype=torch.float64)).item()
+assert brain[(F.silu(brain) == 0) & (brain < -1) & (brain > -1000)].max() == brain_gone
+
+
+# %% naive_gradient_holds tags=["hidden"]
+def slopes(form, x):
+    leaf = x.detach().clone().requires_grad_()
+    form(leaf).sum().backward()
+    return leaf.grad
+
+
+# Where the sign turns, and where the slope is no number any more.
+edges = {}
+for dtype, x in {
+    torch.float16: every(torch.float16),
+    torch.float32: torch.arange(-100, 0, 2**-10),
+}.items():
+    wrong = (slopes(quotient, x) > 0) & (slopes(swish, x.double()) < 0)
+    edges[dtype] = x[wrong].max().item(), x[slopes(quotient, x).isnan()].max().item()
+    assert wrong[(x > edges[dtype][1]) & (x <= edges[dtype][0])].all()
+    assert not wrong[x > edges[dtype][0]].any()
+    assert slopes(swish, x).isfinite().all()
+    assert slopes(F.silu, x).isfinite().all()
+    right = x[(x > edges[dtype][1]) & (x < -1)]
+    torch.testing.assert_close(quotient(right), F.silu(right))
+(half_sign, half_nan), (single_sign, single_nan) = edges.values()
 
 # %% decay tags=["hidden"]
 untouched = (1 - 1e-3 * 0.05) ** 100_000
