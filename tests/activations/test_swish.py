@@ -104,12 +104,15 @@ def test_keeps_type_and_shape_of_x_whatever_the_type_of_beta(function):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @FUNCTIONS
-def test_left_tail_keeps_relative_accuracy(function, dtype):
+def test_both_tails_keep_relative_accuracy(function, dtype):
     def exact(x):
         gate = 1 / (1 + mpmath.exp(-x))
         return x * gate if function is swish else gate * (1 + x * (1 - gate))
 
-    x = torch.linspace(-87 if dtype == torch.float32 else -708, -2, 200, dtype=dtype)
+    end = 87 if dtype == torch.float32 else 708
+    # Without the neighbourhood of the minimum, where the derivative is 0.
+    x = torch.cat([torch.linspace(*ends, 200, dtype=dtype) for ends in ((-end, -2), (0, end), (0, 40))])
+    x = x[x != 0]
     for at, ours in zip(x.tolist(), function(x).tolist(), strict=True):
         with mpmath.workdps(400):
             error = abs(ours / exact(mpmath.mpf(at)) - 1)

@@ -69,10 +69,10 @@ def swish_derivative(
 def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
     """Where Swish is least and its value there, -(1 + w) / β and -w / β with w = W(1/e).
 
-    Its mirror image is the point of the largest distance to ReLU, which is w / β.
+    There, and at the mirror image -x, Swish is farthest from ReLU, by w / β.
 
     Args:
-        beta: β, positive and finite. (For a negative β Swish has a maximum, at the mirror image.)
+        beta: β, positive and finite. (Swish has no minimum at a negative β, but a maximum.)
 
     Returns:
         The minimum's x and y.
@@ -86,7 +86,7 @@ def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
 
 
 def _steepness(beta: float | Tensor, x: Tensor) -> float | Tensor:
-    """`beta`, widened where it is a tensor, once it is known to broadcast to the shape of `x`."""
+    """`beta`; where it is a tensor, once it is known to broadcast to the shape of `x`."""
     if not isinstance(beta, Tensor):
         return beta
     if not beta.is_floating_point():
@@ -96,4 +96,4 @@ def _steepness(beta: float | Tensor, x: Tensor) -> float | Tensor:
         raise ValueError(
             f"beta must broadcast to the shape of x, but has {(*beta.shape,)}, x {(*x.shape,)}"
         )
-    return widen(beta)
+    return beta
