@@ -1,0 +1,358 @@
+# %% setup
+import math
+
+import torch
+import torch.nn.functional as F
+
+from zhixing.activations.gelu import gelu, gelu_sigmoid
+from zhixing.activations.swish import LAMBERT_W, swish, swish_derivative, swish_minimum
+
+# %% family
+import matplotlib.pyplot as plt
+
+grid = torch.linspace(-5, 5, 501, dtype=torch.float64)
+figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(5.6, 5.4))
+for beta in (0.0, 0.5, 1.0, 4.0):
+    above.plot(grid, swish(grid, beta=beta), label=rf"$\beta = {beta:g}$")
+    below.plot(grid, swish_derivative(grid, beta=beta))
+above.plot(grid, F.relu(grid), "--", color="0.5", label="ReLU", zorder=1)
+below.plot(grid, (grid > 0).double(), "--", color="0.5", zorder=1)
+above.set(ylabel="Swish", ylim=(-1.2, 3.2))
+below.set(xlabel="$x$", ylabel="derivative of Swish", ylim=(-0.2, 1.2))
+above.legend()
+
+# %% absorbed
+generator = torch.Generator().manual_seed(0)
+x, into, out = (
+    torch.randn(*size, dtype=torch.float64, generator=generator)
+    for size in ((5, 8), (8, 16), (16, 3))
+)
+beta = torch.rand(16, dtype=torch.float64, generator=generator) + 0.5
+by_swish = swish(x @ into, beta=beta) @ out
+by_silu = F.silu(x @ (into * beta)) @ (out / beta[:, None])
+print(f"largest difference {(by_swish - by_silu).abs().max():.1e}")
+
+# %% absorbed_holds tags=["hidden"]
+torch.testing.assert_close(by_swish, by_silu)
+fine = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
+torch.testing.assert_close(swish(fine, beta=-0.7), -swish(-fine, beta=0.7))
+torch.testing.assert_close(swish(fine, beta=-0.7), fine - swish(fine, beta=0.7))
+small = 1e-3
+torch.testing.assert_close(
+    swish(fine, beta=small), fine / 2 + small * fine**2 / 4, rtol=1e-4, atol=1e-9
+)
+
+# %% landmarks
+x_min, y_min = swish_minimum()
+u = 1.2
+for _ in range(5):  # Newton's method on u tanh u = 1
+    u -= (u * math.tanh(u) - 1) / (math.tanh(u) + u / math.cosh(u) ** 2)
+print(f"minimum {y_min:.6f} at x = {x_min:.6f}")
+print(f"slope between {(1 - u) / 2:.6f} and {(1 + u) / 2:.6f}, at x = ∓{2 * u:.6f}")
+
+# %% landmarks_hold tags=["hidden"]
+w = LAMBERT_W
+assert math.isclose(w * math.exp(w), 1 / math.e, rel_tol=1e-15)
+silu, slope = swish(fine), swish_derivative(fine)
+assert abs(fine[silu.argmin()] - x_min) < 1e-4
+assert math.isclose(silu.min(), y_min, rel_tol=1e-8)
+assert abs(fine[slope.argmax()] - 2 * u) < 1e-4
+assert math.isclose(slope.max(), (1 + u) / 2, rel_tol=1e-8)
+assert math.isclose(slope.min(), (1 - u) / 2, rel_tol=1e-8)
+at_mirror = swish_derivative(torch.tensor(-x_min, dtype=torch.float64)).item()
+assert math.isclose(at_mirror, 1)
+slope_one = -x_min
+steepest, flattest, inflection = (1 + u) / 2, (1 - u) / 2, 2 * u
+torch.testing.assert_close(slope + swish_derivative(-fine), torch.ones_like(fine))
+
+# %% relu_distance
+for beta in (0.5, 1.0, 2.0, 4.0):
+    distance = (F.relu(fine) - swish(fine, beta=beta)).abs()
+    at = fine[distance.argmax()].abs()
+    print(f"β = {beta:3}  {distance.max():.6f} at |x| = {at:.4f}", end="")
+    print(f"   × β: {beta * distance.max():.4f}, {beta * at:.4f}")
+
+# %% relu_distance_holds tags=["hidden"]
+for beta in (0.5, 1.0, 2.0, 4.0):
+    distance = (F.relu(fine) - swish(fine, beta=beta)).abs()
+    assert math.isclose(distance.max(), w / beta, rel_tol=1e-7)
+    assert abs(fine[distance.argmax()].abs() * beta - (1 + w)) < 1e-3
+    torch.testing.assert_close(distance, distance.flip(0))
+
+# %% distance_figure
+figure, axes = plt.subplots()
+for beta in (0.5, 1.0, 2.0, 4.0):
+    (line,) = axes.plot(
+        grid,
+        (F.relu(grid) - swish(grid, beta=beta)).abs(),
+        label=rf"$\beta = {beta:g}$",
+    )
+    x_least, y_least = swish_minimum(beta)
+    axes.plot([x_least, -x_least], [-y_least] * 2, "o", ms=4, color=line.get_color())
+reach = torch.linspace(0.25, 5, 200, dtype=torch.float64)
+envelope = w / (1 + w) * reach
+axes.plot(reach, envelope, ":", color="0.5", zorder=1)
+axes.plot(-reach, envelope, ":", color="0.5", zorder=1)
+axes.set(xlabel="$x$", ylabel="distance to ReLU", ylim=(0, 0.7))
+axes.legend()
+
+# %% gains
+z = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
+density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def gain(form):
+    return 1 / math.sqrt(torch.trapezoid(form(z) ** 2 * density, z).item())
+
+
+for beta in (0.0, 0.5, 1.0, 1.702, 4.0, 100.0):
+    print(f"β = {beta:5g}  gain {gain(lambda x, beta=beta: swish(x, beta=beta)):.4f}")
+
+# %% gains_hold tags=["hidden"]
+for beta in (0.0, 0.5, 1.0, 1.702, 4.0):
+    gate_slope = torch.sigmoid(beta * z) * torch.sigmoid(-beta * z)
+    second = 0.5 - torch.trapezoid(z**2 * gate_slope * density, z).item()
+    this_gain = gain(lambda x, beta=beta: swish(x, beta=beta))
+    assert math.isclose(this_gain, 1 / math.sqrt(second), rel_tol=1e-9)
+    mean = torch.trapezoid(swish(z, beta=beta) * density, z).item()
+    by_stein = beta * torch.trapezoid(gate_slope * density, z).item()
+    assert abs(mean - by_stein) < 1e-12
+assert math.isclose(gain(lambda x: swish(x, beta=0.0)), 2, rel_tol=1e-9)
+assert math.isclose(gain(lambda x: swish(x, beta=1e6)), math.sqrt(2), rel_tol=1e-6)
+silu_gain = gain(swish)
+silu_shrink = 2 / silu_gain**2
+
+
+def drift(beta):
+    form, slope = swish(z, beta=beta), swish_derivative(z, beta=beta)
+    moment = torch.trapezoid(form * slope * z * density, z)
+    return (moment / torch.trapezoid(form**2 * density, z)).item()
+
+
+silu_drift = drift(1.0)
+steps = [drift(beta) for beta in (0.0, 0.5, 1.0, 1.702, 4.0, 1e6)]
+assert max(steps) == silu_drift
+assert math.isclose(steps[0], 1, rel_tol=1e-9)
+assert math.isclose(steps[-1], 1, rel_tol=1e-4)
+h = 1e-5
+grown = torch.trapezoid(swish(math.sqrt(1 + h) * z) ** 2 * density, z).item()
+assert math.isclose((silu_gain**2 * grown - 1) / h, silu_drift, rel_tol=1e-4)
+
+# %% gelu_neighbours
+for beta in (1.0, 1.4, 1.702):
+    largest = (swish(fine, beta=beta) - gelu(fine)).abs().max().item()
+    print(f"β = {beta:5g}  largest distance to GELU {largest:.4f}")
+
+# %% gelu_neighbours_hold tags=["hidden"]
+torch.testing.assert_close(swish(fine, beta=1.702), gelu_sigmoid(fine))
+gelu_distances = [
+    (swish(fine, beta=beta) - gelu(fine)).abs().max().item() for beta in (1.4, 1.702)
+]
+gelu_ratio = gelu_distances[0] / gelu_distances[1]
+assert 3 < gelu_ratio < 4
+
+
+# %% spirals
+def spirals(networks, count, generator):
+    radius = torch.rand(networks, count, generator=generator).sqrt()
+    label = torch.arange(count) % 2
+    angle = 3 * math.pi * radius + math.pi * label
+    points = 2 * radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
+    noise = 0.05 * torch.randn(points.shape, generator=generator)
+    return points + noise, label.float().expand(networks, -1)
+
+
+def spiral_errors(form, gain, rate, beta=None, networks=10, width=32):
+    generator = torch.Generator().manual_seed(0)
+    train, test = (spirals(networks, count, generator) for count in (200, 1000))
+    weights, shifts = [], []
+    for fan_in, fan_out, g in ((2, width, 1), (width, width, gain), (width, 1, gain)):
+        weight = torch.randn(networks, fan_in, fan_out, generator=generator)
+        weights.append(weight * g / math.sqrt(fan_in))
+        shifts.append(torch.zeros(networks, 1, fan_out))
+    learned = [*weights, *shifts] + ([] if beta is None else [beta])
+    optimizer = torch.optim.Adam([p.requires_grad_() for p in learned], lr=rate)
+
+    def logits(hidden):
+        hidden = form(hidden @ weights[0] + shifts[0], 0)
+        hidden = form(hidden @ weights[1] + shifts[1], 1)
+        return (hidden @ weights[2] + shifts[2]).squeeze(-1)
+
+    for _ in range(200):
+        loss = F.binary_cross_entropy_with_logits(
+            logits(train[0]), train[1], reduction="none"
+        )
+        optimizer.zero_grad()
+        loss.mean(1).sum().backward()
+        optimizer.step()
+    wrong = (logits(test[0]) > 0) != test[1].bool()
+    return 100 * wrong.float().mean(1)
+
+
+# %% contest
+def sharp(x):
+    return F.silu(4 * x) / 4
+
+
+results, betas = {}, {}
+print("rate           ReLU         GELU         SiLU    learned β        β = 4")
+for rate in (0.003, 0.01, 0.03):
+    beta = betas[rate] = torch.ones(2, 10, 1, 32)
+    print(f"{rate:5}", end="")
+    for name, form, g, learns in (
+        ("ReLU", lambda h, layer: F.relu(h), math.sqrt(2), None),
+        ("GELU", lambda h, layer: F.gelu(h), gain(gelu), None),
+        ("SiLU", lambda h, layer: F.silu(h), gain(swish), None),
+        ("learned", lambda h, i, beta=beta: swish(h, beta=beta[i]), gain(swish), beta),
+        ("sharp", lambda h, layer: sharp(h), gain(sharp), None),
+    ):
+        error = results[name, rate] = spiral_errors(form, g, rate, learns)
+        print(f"  {error.mean():5.2f} ± {error.std():.2f}", end="")
+    print()
+
+# %% contest_values tags=["hidden"]
+errors = {key: error.mean().item() for key, error in results.items()}
+slow, fast = 0.003, 0.03
+relu_slow, silu_slow, learned_slow, sharp_slow = (
+    errors[name, slow] for name in ("ReLU", "SiLU", "learned", "sharp")
+)
+assert sharp_slow < relu_slow / 2 < silu_slow / 2
+assert learned_slow > relu_slow
+for rate in (0.003, 0.01, 0.03):
+    assert errors["ReLU", rate] < errors["SiLU", rate]
+at_fast = [errors[name, fast] for name in ("ReLU", "GELU", "SiLU", "learned", "sharp")]
+fast_spread = max(at_fast) - min(at_fast)
+fast_deviation = min(
+    results[name, fast].std().item() for name in ("ReLU", "SiLU", "sharp")
+)
+assert fast_spread < fast_deviation / 3
+sharp_wins = (results["sharp", slow] < results["ReLU", slow]).sum().item()
+relu_wins = (results["ReLU", slow] < results["SiLU", slow]).sum().item()
+beta_moved = (betas[slow] - 1).abs().max().item()
+beta_lowest, beta_highest = betas[fast].min().item(), betas[fast].max().item()
+beta_negative = (betas[fast] < 0).float().mean().item()
+
+
+# %% saved_for_backward
+def quotient(x):
+    return x / (1 + torch.exp(-x))
+
+
+def product(x):
+    return x * torch.sigmoid(x)
+
+
+def saved(form, dtype):
+    x = torch.randn(100_000, dtype=dtype, requires_grad=True)
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = form(x)
+    return sum(tensor.nbytes for tensor in kept.values()) / y.nbytes
+
+
+beta = torch.ones(1, requires_grad=True)
+for name, form in {
+    "F.silu(x)": F.silu,
+    "x * sigmoid(x)": product,
+    "x / (1 + exp(-x))": quotient,
+    "swish(x)": swish,
+    "swish(x, beta=beta)": lambda x: swish(x, beta=beta),
+    "F.silu(beta * x) / beta": lambda x: (F.silu(beta * x) / beta).to(x.dtype),
+}.items():
+    float32, bfloat16 = saved(form, torch.float32), saved(form, torch.bfloat16)
+    print(f"{name:23} × input: {float32:.0f} in float32, {bfloat16:.0f} in bfloat16")
+
+# %% saved_values tags=["hidden"]
+saved_product, saved_quotient, saved_by_ours, saved_in_bfloat16 = (
+    saved(product, torch.float32),
+    saved(quotient, torch.float32),
+    saved(swish, torch.float32),
+    saved(swish, torch.bfloat16),
+)
+assert saved(F.silu, torch.float32) == saved(F.silu, torch.bfloat16) == 1
+
+
+# %% naive_gradient
+for dtype, points in (
+    (torch.float16, [-8.0, -9.0, -10.0, -11.0, -12.0]),
+    (torch.float32, [-20.0, -50.0, -60.0, -85.0, -90.0]),
+):
+    print(dtype, "x =", *(f"{point:9.0f}" for point in points))
+    for form in (quotient, swish):
+        x = torch.tensor(points, dtype=dtype, requires_grad=True)
+        form(x).sum().backward()
+        print(f"{form.__name__:>17}", *(f"{slope:9.1e}" for slope in x.grad.tolist()))
+
+
+# %% half_precision
+def every(dtype):
+    values = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return values[values.isfinite()].sort().values
+
+
+for dtype in (torch.float16, torch.bfloat16):
+    x = every(dtype)
+    x = x[(x > -1000) & (x < -1)]
+    for form in (quotient, product, F.silu, swish):
+        y = form(x)
+        error = (y.double() / F.silu(x.double()) - 1).abs()[x > -15].max()
+        print(
+            f"{dtype!s:14} {form.__name__:8} zero from {x[y == 0].max():6.2f},", end=""
+        )
+        print(f" error right of -15 at most {error:.1%}")
+
+# %% half_precision_holds tags=["hidden"]
+half = every(torch.float16)
+left = half[(half < -1) & (half > -1000)]
+product_gone, silu_gone = (
+    left[form(left) == 0].max().item() for form in (product, F.silu)
+)
+assert left[swish(left) == 0].max().item() == silu_gone
+exact = F.silu(left.double())
+near = left > -15
+product_error, swish_error = (
+    (form(left).double() / exact - 1).abs()[near].max().item()
+    for form in (product, swish)
+)
+assert product_error > 10 * swish_error
+least = 2.0**-24  # the smallest positive float16
+assert abs(exact[left == silu_gone].item()) < least / 2
+product_lost = -exact[left == product_gone].item()
+quotient_lost = -exact[quotient(left) == 0].min().item()
+brain = every(torch.bfloat16)
+brain_gone = brain[(swish(brain) == 0) & (brain < -1) & (brain > -1000)].max().item()
+brain_lost = -F.silu(torch.tensor(brain_gone, dtype=torch.float64)).item()
+assert brain[(F.silu(brain) == 0) & (brain < -1) & (brain > -1000)].max() == brain_gone
+
+
+# %% naive_gradient_holds tags=["hidden"]
+def slopes(form, x):
+    leaf = x.detach().clone().requires_grad_()
+    form(leaf).sum().backward()
+    return leaf.grad
+
+
+# Where the sign turns, and where the slope is no number any more.
+edges = {}
+for dtype, x in {
+    torch.float16: every(torch.float16),
+    torch.float32: torch.arange(-100, 0, 2**-10),
+}.items():
+    wrong = (slopes(quotient, x) > 0) & (slopes(swish, x.double()) < 0)
+    edges[dtype] = x[wrong].max().item(), x[slopes(quotient, x).isnan()].max().item()
+    assert wrong[(x > edges[dtype][1]) & (x <= edges[dtype][0])].all()
+    assert not wrong[x > edges[dtype][0]].any()
+    assert slopes(swish, x).isfinite().all()
+    assert slopes(F.silu, x).isfinite().all()
+    right = x[(x > edges[dtype][1]) & (x < -1)]
+    torch.testing.assert_close(quotient(right), F.silu(right))
+(half_sign, half_nan), (single_sign, single_nan) = edges.values()
+
+# %% decay tags=["hidden"]
+untouched = (1 - 1e-3 * 0.05) ** 100_000
+assert untouched < 0.01

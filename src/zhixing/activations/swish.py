@@ -1,0 +1,99 @@
+"""Swish, which is SiLU at β = 1: the function, its derivative and its minimum.
+
+Source: Ramachandran, Zoph & Le, Searching for Activation Functions, arXiv 1710.05941, section 4;
+for β = 1 Elfwing, Uchibe & Doya, arXiv 1702.03118.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zhixing.activations.widen import widen
+
+# W(1/e), Lambert's function: the solution w of w exp(w) = 1/e, equally of w + ln(w) = -1.
+LAMBERT_W = 0.2784645427610738
+
+
+def swish(
+    x: Float[Tensor, "*shape"], *, beta: float | Float[Tensor, "..."] = 1.0
+) -> Float[Tensor, "*shape"]:
+    """Swish, x σ(β x) with σ the logistic function, elementwise.
+
+    `torch.nn.functional.silu(x)` at β = 1, x / 2 at β = 0, near ReLU for large β. Differentiable
+    twice in `x` and in `beta`. Where β x is below -88 in float32 (-709 in float64), the result
+    is 0, as in torch; NaN where β x is -inf.
+
+    Args:
+        x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
+            computed in float32.
+        beta: β, a number, or a floating-point tensor that broadcasts to the shape of `x`, such
+            as a learned one of shape (C, 1, 1) for images (B, C, H, W).
+
+    Returns:
+        A tensor of the shape, type and device of `x`.
+
+    Raises:
+        ValueError: `x` or `beta` is not of a floating-point type, or the shape of `beta` does not
+            broadcast to that of `x`.
+    """
+    wide = widen(x)
+    return (wide * torch.sigmoid(_steepness(beta, x) * wide)).to(x.dtype)
+
+
+def swish_derivative(
+    x: Float[Tensor, "*shape"], *, beta: float | Float[Tensor, "..."] = 1.0
+) -> Float[Tensor, "*shape"]:
+    """The derivative of Swish in x, σ(z) (1 + z σ(-z)) with z = β x, elementwise.
+
+    At β = 1 Elfwing et al. call it dSiLU and use it as an activation in its own right.
+
+    Args:
+        x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
+            computed in float32.
+        beta: β, a number, or a floating-point tensor that broadcasts to the shape of `x`.
+
+    Returns:
+        A tensor of the shape, type and device of `x`; its values lie between -0.0999 and
+            1.0999. NaN where β x is ±inf.
+
+    Raises:
+        ValueError: `x` or `beta` is not of a floating-point type, or the shape of `beta` does not
+            broadcast to that of `x`.
+    """
+    z = _steepness(beta, x) * widen(x)
+    return (torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))).to(x.dtype)
+
+
+def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
+    """Where Swish is least and its value there, -(1 + w) / β and -w / β with w = W(1/e).
+
+    There, and at the mirror image -x, Swish is farthest from ReLU, by w / β.
+
+    Args:
+        beta: β, positive and finite. (Swish has no minimum at a negative β, but a maximum.)
+
+    Returns:
+        The minimum's x and y.
+
+    Raises:
+        ValueError: `beta` is not positive and finite.
+    """
+    if not 0 < beta < math.inf:
+        raise ValueError(f"a minimum needs a positive and finite beta, but beta is {beta}")
+    return -(1 + LAMBERT_W) / beta, -LAMBERT_W / beta
+
+
+def _steepness(beta: float | Tensor, x: Tensor) -> float | Tensor:
+    """`beta`; where it is a tensor, once it is known to broadcast to the shape of `x`."""
+    if not isinstance(beta, Tensor):
+        return beta
+    if not beta.is_floating_point():
+        raise ValueError(f"beta must be a floating-point tensor, but is {beta.dtype}")
+    pairs = zip(reversed(beta.shape), reversed(x.shape), strict=False)
+    if beta.ndim > x.ndim or any(size not in (1, of_x) for size, of_x in pairs):
+        raise ValueError(
+            f"beta must broadcast to the shape of x, but has {(*beta.shape,)}, x {(*x.shape,)}"
+        )
+    return beta
