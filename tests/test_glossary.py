@@ -17,8 +17,9 @@ with open(REPOSITORY / "docs" / "glossary.csv", newline="") as file:
 
 
 def prose(page: Page) -> str:
-    """The page's sentences, headings and captions, without code, formulas and addresses."""
-    return MARK.sub(lambda mark: HEADING_ID.sub("", mark["heading"] or mark["caption"] or " "), page.text)
+    """The page's sentences, headings and captions, without code, formulas, addresses and the titles of papers."""
+    text = "".join(section.text for section in page.sections if section.id != "references")
+    return MARK.sub(lambda mark: HEADING_ID.sub("", mark["heading"] or mark["caption"] or " "), text)
 
 
 def missing(english: str, chinese: str, rows: list[dict[str, str]]) -> list[str]:
@@ -61,7 +62,9 @@ def test_glossary_is_sorted_complete_and_without_doubles():
 def test_term_counts_in_prose_alone():
     row = {"term": "weight", "术语": "权重、权", "note": "不作「重量」「份量」"}
     page = Page(
-        "docs/en/area/trial.md", "# Weights { #weight }\n\n`weight` $weight$ [x](weight.md)\n\n```\nweight\n```\n"
+        "docs/en/area/trial.md",
+        "# Weights { #weight }\n\n`weight` $weight$ [x](weight.md)\n\n```\nweight\n```\n\n"
+        "# R { #references }\n\nWeight.\n",
     )
     assert missing(prose(page), "重量", [row]) == ["weight: 权重、权"]
     assert missing(prose(Page(page.path, page.text.replace("Weights", "Lightweight"))), "", [row]) == []
