@@ -49,9 +49,7 @@ figure, panels = plt.subplots(4, 3, sharex=True, sharey=True, figsize=(5.6, 6.4)
 for axes, (name, form) in zip(panels.flat, curves.items(), strict=True):
     parts = [grid[grid < 0], grid[grid > 0]]
     for part in parts:
-        slope = (
-            torch.zeros_like(part) if form is threshold else derivative(form, part)
-        )
+        slope = torch.zeros_like(part) if form is threshold else derivative(form, part)
         axes.plot(part, form(part), color="#0b62b8", label="function")
         axes.plot(part, slope, "--", color="#c2410c", label="derivative")
     axes.set_title(name)
@@ -139,6 +137,10 @@ def mean(values):
 
 
 assert math.isclose(mean(derivative(selu, z) ** 2), selu_slope, rel_tol=1e-3)
+leaf = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)  # the variance
+next_variance = torch.trapezoid(selu(leaf.sqrt() * z) ** 2 * density, z)
+damping = torch.autograd.grad(next_variance, leaf)[0].item()
+assert round(damping, 4) == 0.7826
 assert abs(mean(selu(z))) < 1e-6
 assert math.isclose(mean(selu(z) ** 2), 1, rel_tol=1e-6)
 
@@ -229,6 +231,37 @@ for name, gain in gains.items():
         f"{predicted(curves[name], gain):8.2g};  gain 1: measured {lecun:8.2g}"
     )
 
+# %% gradient_flow_holds tags=["hidden"]
+own = {name: measured(curves[name], gain)[0].item() for name, gain in gains.items()}
+lecun = {name: measured(curves[name], 1.0)[0].item() for name in gains}
+for name in ("sigmoid", "tanh", "SELU", "softplus", "ReLU", "ELU"):
+    assert 0.75 < own[name] / predicted(curves[name], gains[name]) < 1.33, name
+sigmoid_flow, tanh_flow, softplus_flow = own["sigmoid"], own["tanh"], own["softplus"]
+relu_flow, relu_flow_lecun = own["ReLU"], lecun["ReLU"]
+gelu_flow_lecun = lecun["GELU"]
+assert sigmoid_flow < best_case
+assert relu_flow_lecun < 1e-4
+assert all(0.1 < own[name] < 100 for name in own if name not in ("sigmoid", "softplus"))
+xavier_factor = 2**-14.5  # the first layer's weights are the same in both
+assert math.isclose(relu_flow_lecun / relu_flow, xavier_factor, rel_tol=1e-3)
+
+# %% two_fates
+for name in ("ReLU", "SELU", "GELU", "SiLU"):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(batch, width, generator=generator)
+    for layer in range(depth):
+        std = (gains[name] if layer else 1) / math.sqrt(width)
+        weight = std * torch.randn(width, width, generator=generator)
+        hidden = curves[name](hidden @ weight)
+    size = (hidden**2).mean(dim=1)
+    print(
+        f"{name:5} mean square over the samples: {size.min():.1e} to {size.max():.1e}"
+    )
+
+# %% two_fates_hold tags=["hidden"]
+silu_small, silu_large = size.min().item(), size.max().item()
+assert silu_large > 1e4 * silu_small
+
 # %% gradient_flow_picture
 figure, panels = plt.subplots(1, 2, sharey=True, figsize=(5.6, 3.7))
 for axes, own in zip(panels, (True, False), strict=True):
@@ -285,6 +318,16 @@ for name, form in forms.items():
         dead[name, rate] = sum(inner + outer for inner, outer, _ in ends) / 6
     print(f"{name:10}", "  ".join(f"{dead[name, rate]:5.1%}" for rate in rates))
 
+# %% dead_units_hold tags=["hidden"]
+relu_rates = [dead["ReLU", rate] for rate in rates]
+assert relu_rates[0] < 0.1
+assert relu_rates[-1] > 0.5
+assert all(dead["leaky ReLU", rate] == 0 for rate in rates)
+assert all(dead["GELU", rate] == 0 for rate in rates[:-1])
+assert dead["ELU", 0.3] > dead["GELU", 0.3] > 0
+relu_dead_slow, relu_dead_fast = dead["ReLU", 0.001], dead["ReLU", 0.1]
+elu_dead, gelu_dead = dead["ELU", 0.3], dead["GELU", 0.3]
+
 # %% revival
 late = {
     name: train(form, 0.01, first_bias=-6, steps=300, every=10)
@@ -294,23 +337,37 @@ for name, history in late.items():
     (start, _, _), (end, _, loss) = history[0], history[-1]
     print(f"{name:10} dead {start:4.0%} → {end:4.0%}, mean squared error {loss:.3f}")
 
+# %% revival_holds tags=["hidden"]
+relu_before, relu_after = late["ReLU"][0][0], late["ReLU"][-1][0]
+gelu_before, gelu_after = late["GELU"][0][0], late["GELU"][-1][0]
+relu_loss, leaky_loss = late["ReLU"][-1][2], late["leaky ReLU"][-1][2]
+assert relu_after >= relu_before > 0.9
+assert gelu_after < 0.75 * gelu_before
+assert relu_loss > 20 * leaky_loss
+
 # %% dead_units_picture
 figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(5.6, 3.5))
 for name in forms:
-    left.semilogx(rates, [dead[name, rate] for rate in rates], ".-", label=name)
-    right.plot(range(0, 301, 10), [inner for inner, _, _ in late[name]], label=name)
+    style = "--" if name == "ELU" else "-"  # it covers the leaky ReLU
+    shares = [dead[name, rate] for rate in rates]
+    left.semilogx(rates, shares, style, marker=".", label=name)
+    shares = [inner for inner, _, _ in late[name]]
+    right.plot(range(0, 301, 10), shares, style, label=name)
 left.set(xlabel="learning rate", ylabel="dead units", title="after 100 steps")
 right.set(xlabel="step", title="first layer, bias −6", ylim=(-0.03, 1.03))
 figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 # %% parameter_counts
-for hidden, multiple in ((4 * 768, 1), (4 * 4096, 256)):
+for model, multiple in ((768, 1), (4096, 256)):
+    hidden = 4 * model
     gated = gated_hidden_size(hidden, multiple_of=multiple)
-    width = hidden // 4
-    print(
-        f"width {width}: two matrices with hidden size {hidden}: {2 * width * hidden:,}; "
-        f"three with {gated}: {3 * width * gated:,}"
-    )
+    two, three = 2 * model * hidden, 3 * model * gated
+    print(f"2 × {model} × {hidden} = {two:,};  3 × {model} × {gated} = {three:,}")
+
+# %% parameter_counts_hold tags=["hidden"]
+assert 3 * gated_hidden_size(3072) == 2 * 3072
+llama_hidden = gated_hidden_size(4 * 4096, multiple_of=256)
+assert llama_hidden == 11008
 
 # %% half_order
 x = torch.tensor([[1.0, 2.0, -3.0, 4.0]])
@@ -318,6 +375,17 @@ first, second = x.chunk(2, dim=-1)
 print("F.glu(x)           ", F.glu(x))
 print("glu(first, second) ", glu(first, second))
 print("glu(second, first) ", glu(second, first))
+
+# %% half_order_holds tags=["hidden"]
+assert_close(F.glu(x), glu(second, first))
+assert not torch.equal(F.glu(x), glu(first, second))
+generator = torch.Generator().manual_seed(0)
+x, w, v, w2 = (
+    torch.randn(size, generator=generator) for size in ((5, 6), (6, 8), (6, 8), (8, 6))
+)
+assert_close(gated_feed_forward(x, w, v, w2), (F.silu(x @ w) * (x @ v)) @ w2)
+tenfold = torch.tensor(10.0)
+assert swiglu(10 * tenfold, 10 * tenfold) > 99 * swiglu(tenfold, tenfold)
 
 
 # %% saved_for_backward
@@ -350,7 +418,14 @@ with_gate = saved(
     matrix(96, 256),
     matrix(256, 96),
 )
-print(f"kept for the backward pass, × input: ReLU {ungated:.1f}, SwiGLU {with_gate:.1f}")
+print(
+    f"kept for the backward pass, × input: ReLU {ungated:.1f}, SwiGLU {with_gate:.1f}"
+)
+
+# %% saved_values tags=["hidden"]
+assert ungated == 4
+assert math.isclose(with_gate, 4 * 8 / 3)
+saved_ratio = with_gate / ungated
 
 
 # %% naive_formulas
@@ -367,18 +442,39 @@ def naive_sigmoid(x):
 
 
 x = torch.tensor([-100.0, 100.0])
-for naive, ours in ((naive_elu, elu), (naive_softplus, softplus), (naive_sigmoid, sigmoid)):
-    print(f"{naive.__name__:14}  values {naive(x).tolist()}", end="  ")
-    print(f"gradients {derivative(naive, x).tolist()}; ours {derivative(ours, x).tolist()}")
+for naive, ours in (
+    (naive_elu, elu),
+    (naive_softplus, softplus),
+    (naive_sigmoid, sigmoid),
+):
+    slopes = [[f"{slope:.0g}" for slope in derivative(f, x)] for f in (naive, ours)]
+    print(f"{naive.__name__:14} values {naive(x).tolist()}", end="  ")
+    print("gradients", *slopes[0], " ours", *slopes[1])
+
+# %% naive_formulas_fail tags=["hidden"]
+assert derivative(naive_elu, x)[1].isnan()
+assert derivative(naive_softplus, x)[1].isnan()
+assert derivative(naive_sigmoid, x)[0].isnan()
+assert all(derivative(form, x).isfinite().all() for form in (elu, softplus, sigmoid))
 
 # %% softplus_threshold
 x = torch.tensor([19.0, 21.0], dtype=torch.float64)
 print("F.softplus(x) - x:", (F.softplus(x) - x).tolist())
 print("softplus(x) - x:  ", (softplus(x) - x).tolist())
 
+# %% softplus_threshold_holds tags=["hidden"]
+assert F.softplus(x)[1] == x[1] < softplus(x)[1]
+softplus_gap = math.log1p(math.exp(-20))
+curved = torch.tensor(21.0, dtype=torch.float64, requires_grad=True)
+(slope,) = torch.autograd.grad(F.softplus(curved), curved, create_graph=True)
+assert slope == 1
+
 # %% products_in_half_precision
 x = torch.tensor([200.0, 300.0], dtype=torch.float16)
 print("squared ReLU:", squared_relu(x).tolist(), " SwiGLU:", swiglu(x, x).tolist())
+
+# %% products_overflow tags=["hidden"]
+assert squared_relu(x).tolist() == swiglu(x, x).tolist() == [40000, math.inf]
 
 
 # %% clamped_gate
@@ -390,4 +486,11 @@ def oai_swiglu(gate, value, alpha=1.702, limit=7.0):
 grid = torch.linspace(-8, 7, 15_001, dtype=torch.float64)
 gate = oai_swiglu(grid, torch.zeros_like(grid))
 for name, form in {"GELU": gelu, "SiLU": silu}.items():
-    print(f"largest distance of the gate to {name}: {(gate - form(grid)).abs().max():.3f}")
+    print(
+        f"largest distance of the gate to {name}: {(gate - form(grid)).abs().max():.3f}"
+    )
+
+# %% clamped_gate_holds tags=["hidden"]
+to_gelu, to_silu = ((gate - form(grid)).abs().max().item() for form in (gelu, silu))
+assert to_gelu < 0.0204 < 5 * to_gelu < to_silu
+assert_close(gate, gelu_sigmoid(grid))

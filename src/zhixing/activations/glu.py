@@ -46,17 +46,29 @@ def gated_feed_forward(
     *,
     unit: Callable[[Tensor, Tensor], Tensor] = swiglu,
 ) -> Float[Tensor, "*batch model"]:
-    """unit(xW, xV) W₂, without biases (equation 6); with `swiglu` it is the paper's FFN_SwiGLU."""
+    """unit(xW, xV) W₂, without biases (equation 6); with `swiglu` it is the paper's FFN_SwiGLU.
+
+    Raises:
+        ValueError: The matrices do not fit each other or `x`.
+    """
+    if not (x.shape[-1] == len(w) and w.shape == v.shape and w.shape[1] == len(w2)):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, w, v, w2))
+        raise ValueError(f"x, w, v, w2 of shapes {shapes} do not fit together")
     return unit(x @ w, x @ v) @ w2
 
 
 def gated_hidden_size(hidden: int, *, multiple_of: int = 1) -> int:
     """The hidden size that gives a gated layer the parameters of an ungated one (section 3).
 
-    Three matrices instead of two, hence two thirds.
+    Three matrices instead of two, hence two thirds, cut off to an integer.
 
     Args:
         hidden: Hidden size of the layer without a gate.
-        multiple_of: The result is rounded up to a multiple of this.
+        multiple_of: The result is then rounded up to a multiple of this, as LLaMA's is to one of 256.
+
+    Raises:
+        ValueError: A number is not positive.
     """
+    if hidden < 1 or multiple_of < 1:
+        raise ValueError(f"sizes must be positive, but they are {hidden} and {multiple_of}")
     return multiple_of * math.ceil(2 * hidden // 3 / multiple_of)

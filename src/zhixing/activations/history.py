@@ -1,4 +1,4 @@
-"""Activation functions of one variable, from the threshold to Mish, each after the paper's equation.
+"""Activation functions of one variable, from the threshold to squared ReLU.
 
 GELU has a module of its own, `zhixing.activations.gelu`; the gated units are in
 `zhixing.activations.glu`. Every function works elementwise on a tensor of a floating-point type and
@@ -67,9 +67,7 @@ def leaky_relu(
     return (positive + negative_slope * negative).to(x.dtype)
 
 
-def prelu(
-    x: Float[Tensor, "*shape"], slope: Float[Tensor, "channels"]
-) -> Float[Tensor, "*shape"]:
+def prelu(x: Float[Tensor, "*shape"], slope: Float[Tensor, " channels"]) -> Float[Tensor, "*shape"]:
     """Leaky ReLU with learned slopes (He et al. 2015, arXiv 1502.01852, equation 1).
 
     Args:
