@@ -64,7 +64,7 @@ def gated_hidden_size(hidden: int, *, multiple_of: int = 1) -> int:
 
     Args:
         hidden: Hidden size of the layer without a gate.
-        multiple_of: The result is then rounded up to a multiple of this, as LLaMA's is to one of 256.
+        multiple_of: Round the result up to a multiple of this; LLaMA's first sizes take 256.
 
     Raises:
         ValueError: A number is not positive.
