@@ -320,6 +320,8 @@ for name, form in forms.items():
 
 # %% dead_units_hold tags=["hidden"]
 relu_rates = [dead["ReLU", rate] for rate in rates]
+starts = [train(F.relu, 0.001, seed=seed, steps=0)[0] for seed in range(3)]
+relu_dead_start = sum(inner + outer for inner, outer, _ in starts) / 6
 assert relu_rates[0] < 0.1
 assert relu_rates[-1] > 0.5
 assert all(dead["leaky ReLU", rate] == 0 for rate in rates)
