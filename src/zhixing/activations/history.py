@@ -84,8 +84,7 @@ def prelu(x: Float[Tensor, "*shape"], slope: Float[Tensor, " channels"]) -> Floa
             f"but its shape is {tuple(slope.shape)}"
         )
     positive, negative = split(x)
-    if len(slope) > 1:
-        slope = slope.reshape(-1, *[1] * (x.ndim - 2))
+    slope = slope.reshape(-1, *[1] * (x.ndim - 2))
     return (positive + slope * negative).to(x.dtype)
 
 
