@@ -158,7 +158,7 @@ def through_30_layers(std, start=1.0, dropout=None):
 
 runs = {
     "LeCun, variance 1/n": through_30_layers(1),
-    "the same, inputs × 3": through_30_layers(1, start=3),
+    "the same, inputs tripled": through_30_layers(1, start=3),
     "nn.Linear's default": through_30_layers(math.sqrt(1 / 3)),
     "kaiming, 'selu'": through_30_layers(nn.init.calculate_gain("selu")),
     "He, variance 2/n": through_30_layers(math.sqrt(2)),
@@ -166,10 +166,14 @@ runs = {
     "LeCun, F.alpha_dropout": through_30_layers(1, dropout=F.alpha_dropout),
 }
 for name, statistics in runs.items():
-    print(f"{name:23} mean {statistics[0]:6.3f}  variance {statistics[1]:.2g}")
+    print(f"{name:24} mean {statistics[0]:6.3f}  variance {statistics[1]:.2g}")
 
 # %% selu_layers_hold tags=["hidden"]
-for name in ("LeCun, variance 1/n", "the same, inputs × 3", "LeCun, F.alpha_dropout"):
+for name in (
+    "LeCun, variance 1/n",
+    "the same, inputs tripled",
+    "LeCun, F.alpha_dropout",
+):
     assert abs(runs[name][0]) < 0.05
     assert abs(runs[name][1] - 1) < 0.1
 linear = nn.Linear(512, 512)
@@ -215,16 +219,15 @@ def he_gain(form):
     return 1 / math.sqrt(mean(form(z) ** 2))
 
 
+curves["leaky ReLU"] = leaky_relu
 gains = {"sigmoid": 1.0, "tanh": 1.0, "SELU": 1.0}
-gains |= {
-    name: he_gain(curves[name]) for name in ("softplus", "ReLU", "ELU", "GELU", "SiLU")
-}
-gains["Mish"] = he_gain(mish)
+for name in ("softplus", "ReLU", "leaky ReLU", "ELU", "GELU", "SiLU", "Mish"):
+    gains[name] = he_gain(curves[name])
 own = {name: measured(curves[name], gain) for name, gain in gains.items()}
 lecun = {name: measured(curves[name], 1.0) for name in gains}
 for name, gain in gains.items():
     print(
-        f"{name:9} gain {gain:.3f}: measured {own[name][0]:8.2g}, predicted "
+        f"{name:10} gain {gain:.3f}: measured {own[name][0]:8.2g}, predicted "
         f"{predicted(curves[name], gain):8.2g};  gain 1: measured {lecun[name][0]:8.2g}"
     )
 
@@ -261,6 +264,17 @@ for name in ("ReLU", "SELU", "GELU", "SiLU"):
 # %% two_fates_hold tags=["hidden"]
 silu_small, silu_large = size.min().item(), size.max().item()
 assert silu_large > 1e4 * silu_small
+
+
+def growth(form, step=1e-5):
+    """The factor by which a layer multiplies a small error in the second moment."""
+    above, below = (mean(form(math.sqrt(1 + sign * step) * z) ** 2) for sign in (1, -1))
+    return he_gain(form) ** 2 * (above - below) / (2 * step)
+
+
+gelu_growth, silu_growth, elu_growth = growth(gelu), growth(silu), growth(elu)
+assert elu_growth < 1 < growth(mish) < gelu_growth < silu_growth
+assert math.isclose(growth(relu), 1, rel_tol=1e-6)
 
 # %% gradient_flow_picture
 figure, panels = plt.subplots(1, 2, sharey=True, figsize=(5.6, 3.7))

@@ -13,7 +13,10 @@ from zhixing.activations.gelu import gelu
 from zhixing.activations.history import sigmoid, silu
 
 
-def glu(gate: Float[Tensor, "*shape"], value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def glu(
+    gate: Float[Tensor, "*shape"],
+    value: Float[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
     """sigmoid(gate) · value (Dauphin et al. 2016, arXiv 1612.08083, equation 1).
 
     The gate stands first, as in Shazeer's paper; `torch.nn.functional.glu` wants it in the second
@@ -26,13 +29,17 @@ def glu(gate: Float[Tensor, "*shape"], value: Float[Tensor, "*shape"]) -> Float[
     return sigmoid(gate) * value
 
 
-def geglu(gate: Float[Tensor, "*shape"], value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def geglu(
+    gate: Float[Tensor, "*shape"],
+    value: Float[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
     """gelu(gate) · value, with the exact GELU; arguments as in `glu`."""
     return gelu(gate) * value
 
 
 def swiglu(
-    gate: Float[Tensor, "*shape"], value: Float[Tensor, "*shape"]
+    gate: Float[Tensor, "*shape"],
+    value: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
     """silu(gate) · value; arguments as in `glu`."""
     return silu(gate) * value

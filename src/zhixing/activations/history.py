@@ -16,7 +16,9 @@ SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
-def split(x: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+def split(
+    x: Float[Tensor, "*shape"],
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """max(x, 0) and min(x, 0), the parts that the piecewise functions are put together from.
 
     An exponential of a part cannot overflow, so nothing that a formula does not need turns into
@@ -60,14 +62,19 @@ def relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def leaky_relu(
-    x: Float[Tensor, "*shape"], *, negative_slope: float = 0.01
+    x: Float[Tensor, "*shape"],
+    *,
+    negative_slope: float = 0.01,
 ) -> Float[Tensor, "*shape"]:
     """x where x > 0, else negative_slope · x (Maas et al. 2013)."""
     positive, negative = split(x)
     return (positive + negative_slope * negative).to(x.dtype)
 
 
-def prelu(x: Float[Tensor, "*shape"], slope: Float[Tensor, " channels"]) -> Float[Tensor, "*shape"]:
+def prelu(
+    x: Float[Tensor, "*shape"],
+    slope: Float[Tensor, " channels"],
+) -> Float[Tensor, "*shape"]:
     """Leaky ReLU with learned slopes (He et al. 2015, arXiv 1502.01852, equation 1).
 
     Args:
