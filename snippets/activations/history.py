@@ -273,6 +273,12 @@ def growth(form, step=1e-5):
     return he_gain(form) ** 2 * (above - below) / (2 * step)
 
 
+for form in (gelu, silu):
+    variances = torch.logspace(-5, 6, 56, dtype=torch.float64).tolist()
+    ratios = [mean(form(math.sqrt(q) * z) ** 2) / q for q in variances]
+    assert ratios == sorted(ratios)
+    assert abs(ratios[0] - 0.25) < 0.01
+    assert abs(ratios[-1] - 0.5) < 0.01
 gelu_growth, silu_growth, elu_growth = growth(gelu), growth(silu), growth(elu)
 assert elu_growth < 1 < growth(mish) < gelu_growth < silu_growth
 assert math.isclose(growth(relu), 1, rel_tol=1e-6)
