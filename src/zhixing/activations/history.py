@@ -1,0 +1,127 @@
+"""Activation functions of one variable, from the threshold to squared ReLU.
+
+GELU has a module of its own, `zhixing.activations.gelu`; the gated units are in
+`zhixing.activations.glu`. Every function works elementwise on a tensor of a floating-point type and
+of any shape; types of fewer than 32 bits are computed in float32. Another type raises `ValueError`.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zhixing.activations.widen import widen
+
+# Klambauer et al., arXiv 1706.02515, equation 14.
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+
+
+def split(
+    x: Float[Tensor, "*shape"],
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """max(x, 0) and min(x, 0), the parts that the piecewise functions are put together from.
+
+    An exponential of a part cannot overflow, so nothing that a formula does not need turns into
+    inf, or its gradient into NaN. At 0 the gradient is that of the left side. NaN is in the first.
+    """
+    wide = widen(x)
+    left = wide <= 0
+    return torch.where(left, 0, wide), torch.where(left, wide, 0)
+
+
+def threshold(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """1 where x ≥ 0, else 0 (McCulloch & Pitts 1943). It has no gradient."""
+    return (widen(x) >= 0).to(x.dtype)
+
+
+def sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The logistic function, 1 / (1 + exp(-x))."""
+    positive, negative = split(x)
+    # Both terms of the fraction are multiplied by exp(min(x, 0)).
+    rising, falling = torch.exp(negative), torch.exp(-positive)
+    return (rising / (rising + falling)).to(x.dtype)
+
+
+def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+    positive, negative = split(2 * widen(x))
+    # Both terms of the fraction are multiplied by exp(-|x|).
+    difference = torch.expm1(negative) - torch.expm1(-positive)
+    return (difference / (torch.exp(negative) + torch.exp(-positive))).to(x.dtype)
+
+
+def softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """log(1 + exp(x)) (Dugas et al. 2000), whose derivative is the logistic function."""
+    positive, negative = split(x)
+    return (positive + torch.log1p(torch.exp(negative - positive))).to(x.dtype)
+
+
+def relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The rectified linear unit, max(x, 0); its gradient at 0 is 0, as in torch."""
+    return split(x)[0].to(x.dtype)
+
+
+def leaky_relu(
+    x: Float[Tensor, "*shape"],
+    *,
+    negative_slope: float = 0.01,
+) -> Float[Tensor, "*shape"]:
+    """x where x > 0, else negative_slope · x (Maas et al. 2013)."""
+    positive, negative = split(x)
+    return (positive + negative_slope * negative).to(x.dtype)
+
+
+def prelu(
+    x: Float[Tensor, "*shape"],
+    slope: Float[Tensor, " channels"],
+) -> Float[Tensor, "*shape"]:
+    """Leaky ReLU with learned slopes (He et al. 2015, arXiv 1502.01852, equation 1).
+
+    Args:
+        x: Values; the channels are its second dimension.
+        slope: One slope for all channels, or one for each.
+
+    Raises:
+        ValueError: `slope` has neither one entry nor as many as `x` has channels.
+    """
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if slope.shape not in ((1,), (channels,)):
+        raise ValueError(
+            f"slope must have 1 entry or one for each of {channels} channels, "
+            f"but its shape is {tuple(slope.shape)}"
+        )
+    positive, negative = split(x)
+    slope = slope.reshape(-1, *[1] * (x.ndim - 2))
+    return (positive + slope * negative).to(x.dtype)
+
+
+def elu(x: Float[Tensor, "*shape"], *, alpha: float = 1.0) -> Float[Tensor, "*shape"]:
+    """x where x > 0, else alpha · (exp(x) - 1) (Clevert et al. 2015, arXiv 1511.07289)."""
+    positive, negative = split(x)
+    return (positive + alpha * torch.expm1(negative)).to(x.dtype)
+
+
+def selu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """1.0507 · elu(x, alpha=1.6733) (Klambauer et al. 2017, arXiv 1706.02515, equation 2).
+
+    Keeps mean 0 and variance 1 from layer to layer if the weights are drawn with variance
+    1 / (number of inputs).
+    """
+    return (SELU_SCALE * elu(widen(x), alpha=SELU_ALPHA)).to(x.dtype)
+
+
+def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """x · sigmoid(x) (Elfwing et al. 2017, arXiv 1702.03118); Swish with β = 1."""
+    wide = widen(x)
+    return (wide * sigmoid(wide)).to(x.dtype)
+
+
+def mish(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """x · tanh(softplus(x)) (Misra 2019, arXiv 1908.08681)."""
+    wide = widen(x)
+    return (wide * tanh(softplus(wide))).to(x.dtype)
+
+
+def squared_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """max(x, 0)² (So et al. 2021, arXiv 2109.08668)."""
+    return (split(x)[0] ** 2).to(x.dtype)
