@@ -21,13 +21,19 @@ SIGNED = re.compile(rb'(?P<whole>.*), "digest": "(?P<digest>\w+)"\}\}\}\n', re.D
 def load(snippet: Snippet, root: Path) -> dict | None:
     """The executed notebook, if it is whole and everything that the run depended on is as it was."""
     try:
-        signed = SIGNED.fullmatch(_path(snippet, root).read_bytes())
-        if not signed or digest(signed["whole"]) != signed["digest"].decode():
-            return None  # cut short or damaged: the snippet runs again
-        notebook = json.loads(signed["whole"] + b"}}}")
-        return notebook if _holds(notebook["metadata"]["zhixing"], snippet, root) else None
+        notebook = _parse(_path(snippet, root).read_bytes())
+        return notebook if notebook and _holds(notebook["metadata"]["zhixing"], snippet, root) else None
     except (OSError, KeyError):
         return None  # absent, or of another version of the builder
+
+
+@functools.cache
+def _parse(content: bytes) -> dict | None:
+    """The notebook; None where it is cut short or damaged, and the snippet runs again."""
+    signed = SIGNED.fullmatch(content)
+    if not signed or digest(signed["whole"]) != signed["digest"].decode():
+        return None
+    return json.loads(signed["whole"] + b"}}}")
 
 
 def store(notebook: dict, snippet: Snippet, root: Path) -> None:

@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from zhixing_site.fault import Fault
@@ -124,8 +124,14 @@ class Page:
 
 def read_pages(root: Path, language: str) -> dict[str, Page]:
     paths = sorted((root / "docs" / language).rglob("*.md"))
-    pages = [Page(path.relative_to(root).as_posix(), path.read_text()) for path in paths]
+    pages = [_page(path.relative_to(root).as_posix(), path.read_text()) for path in paths]
     return {page.name: page for page in pages}
+
+
+@cache
+def _page(path: str, text: str) -> Page:
+    """One page a text, so that a preview splits it once."""
+    return Page(path, text)
 
 
 def _collect(mark: re.Match, marks: dict[str, list[str]]) -> None:

@@ -2,13 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-
-import jupytext
 
 from zhixing_site.fault import Fault
 
-HEADER = re.compile(r'# %% [A-Za-z_]\w*( tags=\["hidden"\]| raises="\w+"| warns="\w+")*', re.ASCII)
+HEADER = re.compile(r'# %% (?P<name>[A-Za-z_]\w*)( tags=\["hidden"\]| raises="\w+"| warns="\w+")*', re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,29 +37,31 @@ def snippet_paths(root: Path) -> list[Path]:
 
 
 def read_snippet(path: Path, root: Path) -> Snippet:
-    """Parse the file; raises Fault where it is not a sequence of well-formed, differently named cells."""
+    """Split the file into cells; raises Fault where it is not a sequence of well-formed, differently named ones."""
     content, relative = path.read_bytes(), path.relative_to(root).as_posix()
-    lines = content.decode().splitlines()
-    headers = [number for number, line in enumerate(lines, 1) if re.match(r"#\s*%%", line)]
-    for number in headers:
-        if not HEADER.fullmatch(lines[number - 1]):
+    try:
+        lines = re.split("\r\n|\r|\n", content.decode())
+    except UnicodeDecodeError as error:
+        raise Fault(f"the file is not UTF-8: {error}", relative) from error
+    starts = [number for number, line in enumerate(lines) if re.match(r"#\s*%%", line)]
+    for start in starts:
+        if not HEADER.fullmatch(lines[start]):
             form = 'a cell starts with `# %% name`, an identifier, then tags=["hidden"], raises="…" or warns="…"'
-            raise Fault(f"{form}; this is `{lines[number - 1]}`", relative, number)
-    if not headers or any(line.strip() for line in lines[: headers[0] - 1]):
+            raise Fault(f"{form}; this is `{lines[start]}`", relative, start + 1)
+    if not starts or any(line.strip() for line in lines[: starts[0]]):
         raise Fault("a snippet starts with a cell: `# %% name`", relative, 1)
-    form = {"extension": ".py", "format_name": "percent", "comment_magics": False}  # a comment stays one
-    parsed = jupytext.reads(content.decode(), form).cells
-    if len(parsed) != len(headers):
-        raise Fault(f"{len(headers)} lines look like a cell's header, {len(parsed)} are one", relative, 1)
-    cells = tuple(_cell(*pair) for pair in zip(parsed, headers, strict=True))
-    for number, cell in enumerate(cells):
+    cells = [_cell(lines[start:end], start + 1) for start, end in pairwise([*starts, len(lines)])]
+    for number, (cell, start) in enumerate(zip(cells, starts, strict=True)):
         if cell.name in [earlier.name for earlier in cells[:number]]:
-            raise Fault("a second cell of this name", relative, headers[number], cell.name)
-    return Snippet(relative, content, cells)
+            raise Fault("a second cell of this name", relative, start + 1, cell.name)
+    return Snippet(relative, content, tuple(cells))
 
 
-def _cell(parsed, header: int) -> Cell:
-    metadata, source = parsed.metadata, parsed.source.lstrip("\n")
-    line = header + 1 + len(parsed.source) - len(source)
-    hidden = "hidden" in metadata.get("tags", [])
-    return Cell(metadata["title"], source.rstrip(), line, hidden, metadata.get("raises", ""), metadata.get("warns", ""))
+def _cell(lines: list[str], number: int) -> Cell:
+    """The cell of these lines, of which the first is line `number` of the file."""
+    header, body = lines[0], "\n".join(lines[1:])
+    source = body.lstrip("\n")
+    name = HEADER.fullmatch(header)["name"]
+    raises, warns = (re.search(rf'{key}="(\w+)"', header) for key in ("raises", "warns"))
+    line = number + 1 + len(body) - len(source)
+    return Cell(name, source.rstrip(), line, "tags=" in header, raises[1] if raises else "", warns[1] if warns else "")

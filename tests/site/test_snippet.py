@@ -75,9 +75,22 @@ def test_source_of_the_last_cell_is_kept_as_it_is(read, source):
     assert read(f"# %% one\n{source}\n").cells[0].source == source
 
 
-def test_header_in_a_text_is_a_fault(read):
-    with pytest.raises(Fault, match="2 lines look like a cell's header"):
-        read('# %% one\nx = """\n# %% two\n"""\n')
+def test_header_in_a_text_starts_a_cell(read):
+    """The text is cut in two, and running either part tells so."""
+    assert [cell.source for cell in read('# %% one\nx = """\n# %% two\n"""\n').cells] == ['x = """', '"""']
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"], ids=["Windows", "old Mac"])
+def test_lines_may_end_otherwise(read, end):
+    one, two = read("# %% one\n\nx = 1\ny = 2\n# %% two\nz\n".replace("\n", end)).cells
+    assert (one.source, one.line, two.line) == ("x = 1\ny = 2", 3, 6)
+
+
+def test_file_that_is_not_utf8_is_a_fault(read, tmp_path):
+    read("# %% one\n")
+    (tmp_path / "snippets/area/trial.py").write_bytes(b"# %% one\n\xff")
+    with pytest.raises(Fault, match=r"^snippets/area/trial\.py: the file is not UTF-8"):
+        read_snippet(tmp_path / "snippets/area/trial.py", tmp_path)
 
 
 @pytest.mark.parametrize(
