@@ -12,7 +12,7 @@ from scipy.special import expit, lambertw
 from torch.testing import assert_close
 
 from zhixing.activations.gelu import gelu_sigmoid
-from zhixing.activations.swish import swish, swish_derivative, swish_minimum
+from zhixing.activations.swish import LAMBERT_W, swish, swish_derivative, swish_minimum
 
 INPUTS = {
     "grid": torch.linspace(-5, 5, 1001, dtype=torch.float64),
@@ -150,9 +150,22 @@ def test_every_low_precision_value_is_the_rounded_exact_one(function, dtype):
 
 def test_infinities_are_as_documented():
     infinite = torch.tensor([-math.inf, math.inf])
-    assert swish(infinite)[0].isnan()
-    assert swish(infinite)[1] == math.inf
-    assert swish_derivative(infinite).isnan().all()
+    same = {"equal_nan": True, "rtol": 0, "atol": 0}
+    assert_close(swish(infinite), torch.tensor([math.nan, math.inf]), **same)
+    assert_close(swish(infinite, beta=-1.0), torch.tensor([-math.inf, math.nan]), **same)
+    assert_close(swish(infinite, beta=0.0), torch.tensor([math.nan, math.nan]), **same)
+    for beta in (-1.0, 0.0, 1.0):
+        assert swish_derivative(infinite, beta=beta).isnan().all()
+
+
+@pytest.mark.parametrize(("dtype", "last"), [(torch.float32, -88.7), (torch.float64, -709.7)], ids=str)
+def test_zero_begins_where_documented_and_where_it_does_in_torch(dtype, last):
+    x = torch.tensor([last, last - 0.2] * 8, dtype=dtype)
+    assert_close(swish(x) == 0, torch.tensor([False, True] * 8))
+    assert_close(swish(x), F.silu(x), rtol=1e-6, atol=0)
+    # β x decides, and a product that overflows counts as well.
+    assert_close(swish(x / 4, beta=4.0) == 0, torch.tensor([False, True] * 8))
+    assert swish(torch.tensor(-1e30), beta=1e30) == 0
 
 
 def test_beta_zero_is_half_the_input():
@@ -183,6 +196,11 @@ def test_differs_from_its_mirror_image_by_the_identity():
 def test_beta_1_702_is_the_sigmoid_form_of_gelu():
     x = torch.linspace(-8, 8, 161, dtype=torch.float64)
     assert_close(swish(x, beta=1.702), gelu_sigmoid(x))
+
+
+def test_constant_is_the_float_nearest_to_lambert_w():
+    with mpmath.workdps(40):
+        assert float(mpmath.lambertw(mpmath.exp(-1))) == LAMBERT_W
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 1.702, 25.0])

@@ -22,8 +22,8 @@ def swish(
     """Swish, x σ(β x) with σ the logistic function, elementwise.
 
     `torch.nn.functional.silu(x)` at β = 1, x / 2 at β = 0, near ReLU for large β. Differentiable
-    twice in `x` and in `beta`. Where β x is below -88 in float32 (-709 in float64), the result
-    is 0, as in torch; NaN where β x is -inf.
+    twice in `x` and in `beta`. Where β x is below about -88.7 in float32 (-709.8 in float64), the
+    result is 0, as in torch; NaN where `x` is infinite, unless β x is +inf.
 
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
@@ -56,7 +56,7 @@ def swish_derivative(
 
     Returns:
         A tensor of the shape, type and device of `x`; its values lie between -0.0999 and
-            1.0999. NaN where β x is ±inf.
+            1.0999, before they are rounded to the type. NaN where β x is ±inf.
 
     Raises:
         ValueError: `x` or `beta` is not of a floating-point type, or the shape of `beta` does not
