@@ -58,14 +58,14 @@ def gated_feed_forward(
     Raises:
         ValueError: The matrices do not fit each other or `x`.
     """
-    if not (x.shape[-1] == len(w) and w.shape == v.shape and w.shape[1] == len(w2)):
+    if not (x.shape[-1] == len(w) and w.shape == v.shape == w2.T.shape):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, w, v, w2))
         raise ValueError(f"x, w, v, w2 of shapes {shapes} do not fit together")
     return unit(x @ w, x @ v) @ w2
 
 
 def gated_hidden_size(hidden: int, *, multiple_of: int = 1) -> int:
-    """The hidden size that gives a gated layer the parameters of an ungated one (section 3).
+    """The hidden size that gives a gated layer the parameters of an ungated one (section 2).
 
     Three matrices instead of two, hence two thirds, cut off to an integer.
 
