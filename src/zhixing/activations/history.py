@@ -21,8 +21,9 @@ def split(
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """max(x, 0) and min(x, 0), the parts that the piecewise functions are put together from.
 
-    An exponential of a part cannot overflow, so nothing that a formula does not need turns into
-    inf, or its gradient into NaN. At 0 the gradient is that of the left side. NaN is in the first.
+    Neither exp(min(x, 0)) nor exp(-max(x, 0)) can overflow, so nothing that a formula does not need
+    turns into inf, or its gradient into NaN. At 0 the gradient is that of the left side. NaN goes
+    into the first part, and the second is 0 there.
     """
     wide = widen(x)
     left = wide <= 0
