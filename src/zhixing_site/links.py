@@ -1,25 +1,30 @@
 """Check the built sites: every link, image, script and anchor leads somewhere inside."""
 
 import posixpath
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import lxml.html
+from lxml.etree import XPath
 
 from zhixing_site.fault import Fault
+
+# Plain strings: lxml's own would each keep its whole page in memory.
+ANCHORS = XPath("//@id | //a/@name", smart_strings=False)
+REFERENCES = XPath("//@href | //@src", smart_strings=False)
 
 
 def check_links(site: Path) -> list[Fault]:
     """A fault for each reference in the folder's HTML that names no file or no anchor; other hosts are not asked."""
-    read = {path: _read(path, path.stat().st_mtime_ns) for path in sorted(site.rglob("*.html"))}
-    anchors = {path: anchors for path, (anchors, _) in read.items()}
+    paths = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*")) if path.is_file()}
+    pages = {name: _read(path, path.stat().st_mtime_ns) for name, path in paths.items() if path.suffix == ".html"}
+    anchors = {**dict.fromkeys(paths), **{name: anchors for name, (anchors, _) in pages.items()}}
     return [
-        Fault(f"dead link {reference}: {cause}", path.relative_to(site).as_posix())
-        for path, (_, references) in read.items()
+        Fault(f"dead link {reference}: {cause}", name)
+        for name, (_, references) in pages.items()
         for reference in references
-        for cause in _dead(reference, path, site, anchors)
+        if (cause := _dead(reference, name, anchors))
     ]
 
 
@@ -27,23 +32,31 @@ def check_links(site: Path) -> list[Fault]:
 def _read(path: Path, changed: int) -> tuple[frozenset[str], list[str]]:
     """The anchors and the references of a page; `changed` tells its versions apart."""
     tree = lxml.html.parse(str(path))
-    return frozenset(tree.xpath("//@id | //a/@name")), sorted(set(tree.xpath("//@href | //@src")))
+    return frozenset(ANCHORS(tree)), sorted(set(REFERENCES(tree)))
 
 
-def _dead(reference: str, path: Path, site: Path, anchors: dict[Path, frozenset[str]]) -> Iterator[str]:
+@cache  # pages share most of their references: those of the navigation
+def _split(reference: str) -> tuple[bool, str, str]:
+    """Whether it leads elsewhere; its path; its anchor."""
     parts = urlsplit(reference)
-    if parts.scheme or parts.netloc:
-        return
-    if parts.path.startswith("/") and path.name != "404.html":
-        yield "it starts at the server's root, which is another place under a sub-path"
-        return
-    target = path
-    if parts.path:
-        base = site if parts.path.startswith("/") else path.parent
-        target = Path(posixpath.normpath(base / unquote(parts.path).lstrip("/")))
-        if target.is_dir():
-            target /= "index.html"
-    if not target.is_relative_to(site) or not target.is_file():
-        yield "there is no such file"
-    elif parts.fragment and target in anchors and unquote(parts.fragment) not in anchors[target]:
-        yield f"there is no #{unquote(parts.fragment)} there"
+    return bool(parts.scheme or parts.netloc), unquote(parts.path), unquote(parts.fragment)
+
+
+def _dead(reference: str, page: str, anchors: dict[str, frozenset[str] | None]) -> str:
+    """Why the reference leads nowhere, or nothing; `anchors` has all files, with None for those that are no pages."""
+    elsewhere, path, anchor = _split(reference)
+    if elsewhere:
+        return ""
+    if path.startswith("/") and posixpath.basename(page) != "404.html":
+        return "it starts at the server's root, which is another place under a sub-path"
+    target = page
+    if path:
+        folder = "" if path.startswith("/") else posixpath.dirname(page)
+        target = posixpath.normpath(f"{folder or '.'}/{path.lstrip('/')}")
+        if target not in anchors:
+            target = posixpath.normpath(f"{target}/index.html")
+    if target not in anchors:
+        return "there is no such file"
+    if anchor and anchors[target] is not None and anchor not in anchors[target]:
+        return f"there is no #{anchor} there"
+    return ""
