@@ -56,10 +56,10 @@ def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[Fault]:
                 faults.append(Fault(cause, page.path, use.line, use.name))
     shown = {(use.path, use.name) for page in pages for use in page.uses}
     for name, run in runs.items():
-        for cell in run.snippet.cells:
-            if not cell.hidden and (name, cell.name) not in shown:
+        for number, cell in enumerate(run.notebook["cells"]):
+            if not cell["metadata"]["tags"] and (name, cell["id"]) not in shown:
                 cause = 'no page shows this cell, and it is not tags=["hidden"]'
-                faults.append(Fault(cause, run.snippet.path, cell.line, cell.name))
+                faults.append(Fault(cause, run.snippet.path, run.snippet.cells[number].line, cell["id"]))
     return faults
 
 

@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from zhixing_site import formula
@@ -102,7 +103,7 @@ class Expander:
             raise ValueError(f"there is no file {path}")
         source = (self.root / path).read_text()
         try:
-            body = ast.parse(source).body
+            body = _parse(source).body
         except SyntaxError as error:
             raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
         for part in name.split("."):
@@ -154,6 +155,11 @@ class Expander:
             images += f"![{_plain(caption)}]({path}){attributes}"
         # Spans, since Markdown takes them in lists and boxes, too, where it tears a <figure> apart.
         return f'<span class="figure" role="figure">{images}<span class="caption">{caption}</span></span>'
+
+
+@cache
+def _parse(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 def _names(node: ast.stmt) -> list[str]:

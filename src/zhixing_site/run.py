@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 from zhixing_site import cache
@@ -70,6 +71,8 @@ def run_one(path: Path, root: Path, limits: Limits) -> Run:
     snippet = read_snippet(path, root)
     if notebook := cache.load(snippet, root):
         return Run(snippet, notebook)
+    forkserver.ensure_running()  # it imports while the snippet is parsed
+    _ = snippet.cells  # here rather than in the process below; raises Fault
     with tempfile.TemporaryDirectory(prefix="zhixing-", ignore_cleanup_errors=True) as folder:
         process = FORKSERVER.Process(target=watch, args=(snippet, root, Path(folder), limits, os.getpid()))
         process.start()

@@ -2,9 +2,8 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-import jupytext
 
 from zhixing_site.fault import Fault
 
@@ -25,12 +24,37 @@ class Cell:
 class Snippet:
     path: str  # relative to the project's root: snippets/activations/gelu.py
     content: bytes
-    cells: tuple[Cell, ...]
 
     @property
     def name(self) -> str:
         """The path below `snippets`, as pages write it: activations/gelu.py."""
         return self.path.removeprefix("snippets/")
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Parsed when asked for, which costs more than all else where the run is cached.
+
+        Raises Fault where the content is not a sequence of well-formed, differently named cells.
+        """
+        import jupytext  # half a second
+
+        lines = self.content.decode().splitlines()
+        headers = [number for number, line in enumerate(lines, 1) if re.match(r"#\s*%%", line)]
+        for number in headers:
+            if not HEADER.fullmatch(lines[number - 1]):
+                form = 'a cell starts with `# %% name`, an identifier, then tags=["hidden"], raises="…" or warns="…"'
+                raise Fault(f"{form}; this is `{lines[number - 1]}`", self.path, number)
+        if not headers or any(line.strip() for line in lines[: headers[0] - 1]):
+            raise Fault("a snippet starts with a cell: `# %% name`", self.path, 1)
+        form = {"extension": ".py", "format_name": "percent", "comment_magics": False}  # a comment stays one
+        parsed = jupytext.reads(self.content.decode(), form).cells
+        if len(parsed) != len(headers):
+            raise Fault(f"{len(headers)} lines look like a cell's header, {len(parsed)} are one", self.path, 1)
+        cells = tuple(_cell(*pair) for pair in zip(parsed, headers, strict=True))
+        for number, cell in enumerate(cells):
+            if cell.name in [earlier.name for earlier in cells[:number]]:
+                raise Fault("a second cell of this name", self.path, headers[number], cell.name)
+        return cells
 
 
 def snippet_paths(root: Path) -> list[Path]:
@@ -38,25 +62,7 @@ def snippet_paths(root: Path) -> list[Path]:
 
 
 def read_snippet(path: Path, root: Path) -> Snippet:
-    """Parse the file; raises Fault where it is not a sequence of well-formed, differently named cells."""
-    content, relative = path.read_bytes(), path.relative_to(root).as_posix()
-    lines = content.decode().splitlines()
-    headers = [number for number, line in enumerate(lines, 1) if re.match(r"#\s*%%", line)]
-    for number in headers:
-        if not HEADER.fullmatch(lines[number - 1]):
-            form = 'a cell starts with `# %% name`, an identifier, then tags=["hidden"], raises="…" or warns="…"'
-            raise Fault(f"{form}; this is `{lines[number - 1]}`", relative, number)
-    if not headers or any(line.strip() for line in lines[: headers[0] - 1]):
-        raise Fault("a snippet starts with a cell: `# %% name`", relative, 1)
-    form = {"extension": ".py", "format_name": "percent", "comment_magics": False}  # a comment stays one
-    parsed = jupytext.reads(content.decode(), form).cells
-    if len(parsed) != len(headers):
-        raise Fault(f"{len(headers)} lines look like a cell's header, {len(parsed)} are one", relative, 1)
-    cells = tuple(_cell(*pair) for pair in zip(parsed, headers, strict=True))
-    for number, cell in enumerate(cells):
-        if cell.name in [earlier.name for earlier in cells[:number]]:
-            raise Fault("a second cell of this name", relative, headers[number], cell.name)
-    return Snippet(relative, content, cells)
+    return Snippet(path.relative_to(root).as_posix(), path.read_bytes())
 
 
 def _cell(parsed, header: int) -> Cell:

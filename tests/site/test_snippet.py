@@ -12,7 +12,9 @@ def read(tmp_path):
         path = tmp_path / "snippets/area/trial.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        return read_snippet(path, tmp_path)
+        snippet = read_snippet(path, tmp_path)
+        assert snippet.cells
+        return snippet
 
     return read
 
