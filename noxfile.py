@@ -40,3 +40,9 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "format", "--check")
     run(session, "ruff", "check")
     run(session, "typos")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time and memory beside peers; needs `pip install -c constraints.txt -e '.[dev,bench]'`."""
+    run(session, "python", "benchmarks/build.py", *session.posargs)

@@ -19,7 +19,9 @@ from zhixing_site.watch import TICK, Ending, Limits, read_outcome, watch
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MPLBACKEND": "svg"}
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["torch", "zhixing_site.preload"])
+# What IPython imports only where a shell is made.
+IPYTHON = [f"IPython.core.{name}" for name in ("application", "completer", "completerlib", "magics", "oinspect")]
+FORKSERVER.set_forkserver_preload(["torch", "zhixing_site.watch", *IPYTHON, "zhixing_site.preload"])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,245 @@
+"""Time and memory of a build: beside mkdocs-jupyter, of a snippet beyond its code, and beside plain MkDocs.
+
+    pip install -c constraints.txt -e '.[dev,bench]'
+    python benchmarks/build.py [notebooks] [overhead] [unchanged] [growth] [--articles 250 500 1000] [--repeat 3]
+
+Both sides of a comparison run in turn, in one run on one machine; what is printed is the median. Nothing is asserted.
+"""
+
+import argparse
+import math
+import shutil
+import socket
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import projects
+import psutil
+from measure import Cost, Row, Table, measure, running
+
+from zhixing_site import cache
+from zhixing_site.build import write_pages
+from zhixing_site.page import read_pages
+from zhixing_site.run import Run
+from zhixing_site.snippet import read_snippet, snippet_paths
+
+RESULTS = Path(__file__).parent / "results" / "build.json"
+BUILD = [sys.executable, "-m", "zhixing_site", "build"]
+MKDOCS = [sys.executable, "-m", "mkdocs"]
+RUN = [sys.executable, "-m", "zhixing_site", "run"]
+TICK = 0.05  # seconds between two looks at a served page
+NOTEBOOKS, SNIPPETS = 20, 40
+CHANGED = 7  # the notebook in which a line changes
+
+
+def forget(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def times(ours: list[float], other: list[float]) -> float:
+    return statistics.median(other) / statistics.median(ours)
+
+
+# Beside mkdocs-jupyter
+
+
+def notebooks(root: Path, options: argparse.Namespace, table: Table) -> None:
+    """The same notebooks in two languages: everything new, then one line of one notebook changed."""
+    projects.write_notebooks(root, NOTEBOOKS)
+    configs = [["--config-file", f"jupyter.{language}.yml"] for language in projects.CONFIGS]
+    builds = [[*MKDOCS, "build", "--quiet", *config] for config in configs]
+    cold, changed = ([], []), ([], [])
+    for attempt in range(options.repeat):
+        forget(root / ".cache", root / "site")
+        cold[0].append(measure(BUILD, root=root).seconds)
+        cold[1].append(measure(*builds, root=root).seconds)
+        projects.write_notebook(root, CHANGED, f"8.{attempt:03}1")
+        changed[0].append(measure(BUILD, root=root).seconds)
+        changed[1].append(measure(*builds, root=root).seconds)
+    ports = free_ports(3)
+    ours = [[sys.executable, "-m", "zhixing_site", "serve", "--port", str(ports[0])]]
+    peers = [
+        [*MKDOCS, "serve", *config, "--dev-addr", f"127.0.0.1:{port}"]
+        for config, port in zip(configs, ports[1:], strict=True)
+    ]
+    saved = (
+        time_saves(ours, [ports[0], ports[0]], root, options.repeat),
+        time_saves(peers, ports[1:], root, options.repeat),
+    )
+    table.title(
+        f"{NOTEBOOKS} notebooks that import torch and matplotlib and draw a figure, for two languages, beside "
+        f"mkdocs-jupyter {version('mkdocs-jupyter')} with `execute` and `cache`, whose two builds run side by side, "
+        "with the same theme, plugins and pages, and each execute the notebooks. Ours executes them once, draws each "
+        "figure four times (languages, colour schemes), and checks twins, formulas and links."
+    )
+    for what, sides, wanted in (
+        ("build, nothing cached", cold, "10 times"),
+        ("build, one line changed", changed, "3 times"),
+        ("serve, from saving one line to seeing it", saved, "3 times"),
+    ):
+        table.add(Row(what, *sides, "s", f"{times(*sides):.1f} times", wanted))
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def time_saves(commands: list[list[str]], ports: list[int], root: Path, repeat: int) -> list[float]:
+    """Seconds from saving a changed line to seeing it on the served pages of both languages."""
+    urls = [
+        f"http://127.0.0.1:{p}/{code}/small/notebook_{CHANGED}/"
+        for p, code in zip(ports, projects.CONFIGS, strict=True)
+    ]
+    seconds = []
+    with running(*commands, root=root) as processes:
+        await_text("Notebook", urls[0], processes), await_text("笔记本", urls[1], processes)
+        for attempt in range(repeat):
+            time.sleep(1)  # nothing is left to do
+            number = f"8.{attempt:03}{ports[0]}"
+            started = time.perf_counter()
+            projects.write_notebook(root, CHANGED, number)
+            for url in urls:
+                await_text(f">{number}<", url, processes)
+            seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def await_text(text: str, url: str, processes: list[psutil.Popen]) -> None:
+    """Until the page shows it, or a server has ended, which `running` tells of."""
+    while all(process.poll() is None for process in processes):
+        try:
+            if text in urllib.request.urlopen(url, timeout=600).read().decode():
+                return
+        except OSError:
+            pass  # not served yet
+        time.sleep(TICK)
+
+
+# A snippet beyond its own code
+
+
+def overhead(root: Path, options: argparse.Namespace, table: Table) -> None:
+    """Many snippets of one trivial cell, with nothing cached, beside a single one."""
+    table.title(
+        f"The cost of a snippet beyond its own code: {SNIPPETS} snippets that do next to nothing, with nothing cached. "
+        "`other` is the same command with one snippet, which is mostly the start of the fork server; without it: "
+        f"the difference of the two, for each of {SNIPPETS - 1}."
+    )
+    for name, source, wish in ("x = 1", "x = 1", "at most 0.15 s"), ("a figure", FIGURE, ""):
+        many, one = [], []
+        for _ in range(options.repeat):
+            for count, samples in (SNIPPETS, many), (1, one):
+                projects.write_trivial(root, count, source)
+                samples.append(measure(RUN, root=root).seconds)
+        whole, start = statistics.median(many), statistics.median(one)
+        table.add(Row(f"{name}, with the fork server's start", many, one, "s", f"{whole / SNIPPETS:.3f} s each", wish))
+        rest = (whole - start) / (SNIPPETS - 1)
+        table.add(Row(f"{name}, without it", many, one, "s", f"{rest:.3f} s each", wish))
+
+
+FIGURE = "import matplotlib.pyplot as plt\nplt.plot([0, 1])"
+
+
+# Where nothing changed, beside plain MkDocs
+
+
+def unchanged(root: Path, options: argparse.Namespace, table: Table) -> None:
+    """This repository, built a second time."""
+    projects.write_repository(root)
+    pages, ours, plain = beside_mkdocs(root, options.repeat)
+    added = medians(ours)[0] - medians(plain)[0]
+    table.title(
+        "This repository in two languages, nothing changed, beside the two plain MkDocs builds of the same expanded "
+        "pages, side by side."
+    )
+    add_unchanged(table, f"{pages} pages", pages, ours, plain, f"{added:+.2f} s", "at most +1 s")
+
+
+def growth(root: Path, options: argparse.Namespace, table: Table) -> None:
+    """Articles like ours, more and more of them, built a second time."""
+    table.title(
+        "Synthetic articles in two languages (each with 9 headings, 9 fences, 65 formulas, 17 values, 8 links to "
+        "another page, a figure), nothing changed, beside the two plain MkDocs builds of the same expanded pages, "
+        "side by side."
+    )
+    before = ()
+    for count in options.articles:
+        projects.write_articles(root, count)
+        pages, ours, plain = beside_mkdocs(root, options.repeat)
+        ratio = medians(ours)[0] / medians(plain)[0]
+        add_unchanged(table, f"{count} articles", pages, ours, plain, f"{ratio:.2f} times", "at most 1.3")
+        now = pages, *(medians(costs) for costs in (ours, plain))
+        if before:
+            add_growth(table, before, now)
+        before = now
+
+
+def add_unchanged(
+    table: Table, what: str, pages: int, ours: list[Cost], plain: list[Cost], result: str, wanted: str
+) -> None:
+    both = ours, plain
+    table.add(Row(what, *([cost.seconds for cost in costs] for costs in both), "s", result, wanted))
+    table.add(Row("  time a page", *([1000 * cost.seconds / pages for cost in costs] for costs in both), "ms"))
+    table.add(Row("  peak memory a page", *([cost.bytes / 2**20 / pages for cost in costs] for costs in both), "MB"))
+    table.add(Row("  peak memory", *([cost.bytes / 2**20 for cost in costs] for costs in both), "MB"))
+
+
+def add_growth(table: Table, before: tuple, now: tuple) -> None:
+    """The power of the number of pages with which time and memory grow: 1 is linear."""
+    pages = math.log(now[0] / before[0])
+    for index, what in enumerate(("time", "memory")):
+        powers = [math.log(late[index] / early[index]) / pages for early, late in zip(before[1:], now[1:], strict=True)]
+        what = f"  {what} grows, from {before[0]} pages to {now[0]}, by the power"
+        table.add(Row(what, *([power] for power in powers), "", f"{powers[0]:.2f}", "at most 1"))
+
+
+def medians(costs: list[Cost]) -> tuple[float, float]:
+    return statistics.median(cost.seconds for cost in costs), statistics.median(cost.bytes for cost in costs)
+
+
+def beside_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[Cost]]:
+    """The number of pages, and what our build and the two plain ones cost."""
+    measure(BUILD, root=root)
+    expanded, site = root / ".cache/plain/pages", root / ".cache/plain/site"
+    forget(expanded)
+    pages = [page for language in projects.CONFIGS for page in read_pages(root, language).values()]
+    snippets = [read_snippet(path, root) for path in snippet_paths(root)]
+    write_pages(pages, {each.name: Run(each, cache.load(each, root)) for each in snippets}, root, expanded)
+    plain = []
+    for language, config in projects.CONFIGS.items():
+        command = ["env", f"ZHIXING_PAGES={expanded / language}", *MKDOCS, "build", "--quiet", "--strict"]
+        plain.append([*command, "--config-file", config, "--site-dir", str(site / language)])
+    costs = [], []
+    for _ in range(repeat):
+        costs[0].append(measure(BUILD, root=root))
+        forget(site)
+        costs[1].append(measure(*plain, root=root))
+    return len(pages), *costs
+
+
+PARTS = {part.__name__: part for part in (notebooks, overhead, unchanged, growth)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="part", help=", ".join(PARTS))
+    parser.add_argument("--articles", nargs="+", type=int, default=[250, 500, 1000], help="synthetic ones, to grow")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each side (%(default)s)")
+    options, table = parser.parse_args(), Table()
+    for name in options.parts or PARTS:
+        with tempfile.TemporaryDirectory(prefix="zhixing-") as folder:
+            PARTS[name](Path(folder).resolve(), options, table)
+    table.save(RESULTS)
+
+
+if __name__ == "__main__":
+    main()

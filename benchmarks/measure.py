@@ -1,0 +1,112 @@
+"""What commands cost that run side by side, in time and memory, and tables of it."""
+
+import json
+import os
+import platform
+import signal
+import statistics
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+TICK = 0.05  # seconds between two looks at the memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was measured."""
+
+    seconds: float
+    bytes: int  # resident at once in all processes, pages that they share counted for each
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: all samples of both sides, and what is wanted of `result`, which is computed from medians."""
+
+    what: str
+    ours: list[float]
+    other: list[float]
+    unit: str
+    result: str = ""
+    wanted: str = ""
+
+
+@dataclass
+class Table:
+    """Rows, printed as they come."""
+
+    rows: list[dict] = field(default_factory=list)
+
+    def title(self, text: str) -> None:
+        print("\n" + textwrap.fill(text, 100))
+        print(f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n", flush=True)
+        print(f"{'':46}{'ours':>9}{'other':>9}      {'result':15}wanted")
+
+    def add(self, row: Row) -> None:
+        ours, other = statistics.median(row.ours), statistics.median(row.other)
+        print(f"{row.what:46}{ours:9.2f}{other:9.2f} {row.unit:4} {row.result:15}{row.wanted}", flush=True)
+        samples = {"ours": [round(each, 3) for each in row.ours], "other": [round(each, 3) for each in row.other]}
+        self.rows.append({**vars(row), **samples, "load": round(os.getloadavg()[0], 2)})
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"machine": machine(), "rows": self.rows}, indent=1, ensure_ascii=False) + "\n")
+
+
+def machine() -> dict[str, str | int]:
+    names = "torch", "matplotlib", "mkdocs", "mkdocs-material", "mkdocs-jupyter"
+    facts = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
+    return {**facts, "python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+@contextmanager
+def running(*commands: list[str], root: Path) -> Iterator[list[psutil.Popen]]:
+    """The processes of the commands, which have ended when the context is left; one that failed ends the benchmark."""
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    with tempfile.TemporaryFile("w+") as log:
+        options = {"cwd": root, "env": environment, "stdout": log, "stderr": log}
+        processes = [psutil.Popen(command, **options) for command in commands]
+        try:
+            yield processes
+        finally:
+            failed = any(process.poll() for process in processes)
+            end(processes)
+        if failed:
+            log.seek(0)
+            sys.exit(f"{commands}\n{log.read()[-4000:]}")
+
+
+def end(processes: list[psutil.Popen]) -> None:
+    """As Ctrl-C does, which lets a process end what it has started."""
+    alive = [process for process in processes if process.poll() is None]
+    for process in alive:
+        process.send_signal(signal.SIGINT)
+    for process in psutil.wait_procs(alive, timeout=20)[1]:
+        process.kill()
+
+
+def measure(*commands: list[str], root: Path) -> Cost:
+    """What the commands cost that run side by side."""
+    started, peak = time.perf_counter(), 0
+    with running(*commands, root=root) as alive:
+        while alive:
+            peak = max(peak, sum(map(resident, alive)))
+            _, alive = psutil.wait_procs(alive, timeout=TICK)
+        seconds = time.perf_counter() - started
+    return Cost(seconds, peak)
+
+
+def resident(process: psutil.Process) -> int:
+    try:
+        return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
+    except psutil.NoSuchProcess:
+        return 0
