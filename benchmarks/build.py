@@ -29,7 +29,7 @@ from zhixing_site.page import read_pages
 from zhixing_site.run import Run
 from zhixing_site.snippet import read_snippet, snippet_paths
 
-RESULTS = Path(__file__).parent / "results" / "build.json"
+RESULTS = Path(__file__).parent / "results"
 BUILD = [sys.executable, "-m", "zhixing_site", "build"]
 MKDOCS = [sys.executable, "-m", "mkdocs"]
 RUN = [sys.executable, "-m", "zhixing_site", "run"]
@@ -234,11 +234,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="part", help=", ".join(PARTS))
     parser.add_argument("--articles", nargs="+", type=int, default=[250, 500, 1000], help="synthetic ones, to grow")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each side (%(default)s)")
-    options, table = parser.parse_args(), Table()
+    options = parser.parse_args()
     for name in options.parts or PARTS:
+        table = Table()
         with tempfile.TemporaryDirectory(prefix="zhixing-") as folder:
             PARTS[name](Path(folder).resolve(), options, table)
-    table.save(RESULTS)
+        table.save(RESULTS / f"build_{name}.json")
 
 
 if __name__ == "__main__":
