@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Container, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,10 @@ from zhixing_site.fault import Fault
 def check_links(site: Path) -> list[Fault]:
     """A fault for each reference in the folder's HTML that names no file or no anchor; other hosts are not asked."""
     files = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*")) if path.is_file()}
-    read = {name: _read(path, path.stat().st_mtime_ns) for name, path in files.items() if path.suffix == ".html"}
+    names = [name for name in files if name.endswith(".html")]
+    with ThreadPoolExecutor() as pool:  # lxml parses without Python's lock
+        found = pool.map(lambda name: _read(files[name], files[name].stat().st_mtime_ns), names)
+    read = dict(zip(names, found, strict=True))
     return [
         Fault(f"dead link {reference}: {cause}", name)
         for name, (_, references) in read.items()
@@ -26,8 +30,12 @@ def check_links(site: Path) -> list[Fault]:
 @cache
 def _read(path: Path, changed: int) -> tuple[frozenset[str], list[str]]:
     """The anchors and the references of a page; `changed` tells its versions apart."""
-    tree = lxml.html.parse(str(path))
-    return frozenset(tree.xpath("//@id | //a/@name")), sorted(set(tree.xpath("//@href | //@src")))
+    tree = lxml.html.parse(str(path), parser=lxml.html.HTMLParser())  # one that is shared would have threads wait
+
+    def find(what: str) -> list[str]:
+        return tree.xpath(what, smart_strings=False)  # lxml's own strings would keep the whole page in memory
+
+    return frozenset(find("//@id | //a/@name")), sorted(set(find("//@href | //@src")))
 
 
 def _dead(reference: str, page: str, files: Container[str], read: Mapping[str, tuple]) -> Iterator[str]:
