@@ -195,6 +195,10 @@ z = torch.linspace(-10, 10, 4000, dtype=torch.float64)  # a kink at 0 falls betw
 density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
 
 
+def mean(values):
+    return torch.trapezoid(values * density, z).item()
+
+
 def network(form, gain):
     layers = [samples.clone().requires_grad_()]
     for layer in range(depth):
@@ -222,22 +226,23 @@ def he_gain(form):
     return 1 / math.sqrt(mean(form(z) ** 2))
 
 
-curves["leaky ReLU"] = leaky_relu
-gains = {"sigmoid": 1.0, "tanh": 1.0, "SELU": 1.0}
-for name in ("softplus", "ReLU", "leaky ReLU", "ELU", "GELU", "SiLU", "Mish"):
-    gains[name] = he_gain(curves[name])
-own = {name: measured(curves[name], gain) for name, gain in gains.items()}
-lecun = {name: measured(curves[name], 1.0) for name in gains}
+forms = {"sigmoid": sigmoid, "tanh": tanh, "SELU": selu, "softplus": softplus}
+forms |= {"ReLU": relu, "leaky ReLU": leaky_relu, "ELU": elu}
+forms |= {"GELU": gelu, "SiLU": silu, "Mish": mish}
+gains = {name: he_gain(form) for name, form in forms.items()}
+gains |= {"sigmoid": 1.0, "tanh": 1.0, "SELU": 1.0}
+own = {name: measured(forms[name], gain) for name, gain in gains.items()}
+lecun = {name: measured(forms[name], 1.0) for name in gains}
 for name, gain in gains.items():
     print(
         f"{name:10} gain {gain:.3f}: measured {own[name][0]:8.2g}, predicted "
-        f"{predicted(curves[name], gain):8.2g};  gain 1: measured {lecun[name][0]:8.2g}"
+        f"{predicted(forms[name], gain):8.2g};  gain 1: measured {lecun[name][0]:8.2g}"
     )
 
 # %% gradient_flow_holds tags=["hidden"]
 at_input = {name: norms[0].item() for name, norms in own.items()}
 for name in gains.keys() - {"GELU", "SiLU", "Mish"}:
-    assert 2 / 3 < at_input[name] / predicted(curves[name], gains[name]) < 1.5, name
+    assert 2 / 3 < at_input[name] / predicted(forms[name], gains[name]) < 1.5, name
 selu_flow = at_input["SELU"]
 assert math.isclose(predicted(selu, 1.0), selu_slope**15, rel_tol=1e-3)
 sigmoid_flow, tanh_flow = at_input["sigmoid"], at_input["tanh"]
@@ -254,7 +259,7 @@ assert math.isclose(relu_flow_lecun / relu_flow, xavier_factor, rel_tol=1e-3)
 
 # %% two_fates
 for name in ("ReLU", "SELU", "GELU", "SiLU"):
-    size = (network(curves[name], gains[name])[-1] ** 2).mean(dim=1)
+    size = (network(forms[name], gains[name])[-1] ** 2).mean(dim=1)
     print(
         f"{name:5} mean square over the samples: {size.min():.1e} to {size.max():.1e}"
     )
