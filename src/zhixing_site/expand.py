@@ -73,7 +73,8 @@ class Expander:
                 raise ValueError("a formula or value in a heading, which contents and search would show raw")
             if mark["stray"]:
                 raise ValueError(
-                    f"a stray `{mark[0]}`, which is no formula, include or value; for a dollar write `\\$`"
+                    f"a stray `{mark[0]}`, which is no formula, include or value; a value is `{{{{ name:.2f }}}}`, "
+                    "a dollar is `\\$`"
                 )
         except ValueError as error:
             raise Fault(str(error), self.page.path, line) from error

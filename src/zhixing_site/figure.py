@@ -63,7 +63,10 @@ def translate(label: str, catalogue: dict[str, dict]) -> str:
 
 def read_catalogue(root: Path) -> dict[str, dict]:
     path = root / CATALOGUE
-    return tomllib.loads(path.read_text()) if path.exists() else {}
+    try:
+        return tomllib.loads(path.read_text()) if path.exists() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{CATALOGUE} cannot be read: {error}") from error
 
 
 def draw(figure, catalogue: dict[str, dict]) -> dict[str, str]:

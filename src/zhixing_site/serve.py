@@ -7,6 +7,7 @@ differ are rendered, and a page at fault stays as it was.
 import html
 import queue
 import shutil
+import sys
 import threading
 import time
 import traceback
@@ -27,6 +28,7 @@ from zhixing_site.twins import compare_all
 from zhixing_site.watch import Limits
 
 PATIENCE = 20  # seconds that a browser is kept waiting for news
+MISSING = b'<!doctype html><body>There is no such page, or not yet; all are below <a href="/en/">/en/</a>.'
 
 
 class Preview:
@@ -106,7 +108,7 @@ class Handler(SimpleHTTPRequestHandler):
         address = urlsplit(self.path)
         path = Path(self.translate_path(self.path))
         if address.path == "/preview":
-            self._wait(parse_qs(address.query)["seen"][0])
+            self._wait(parse_qs(address.query).get("seen", [""])[0])
         elif address.path == "/preview.js":
             self._send((Path(__file__).parent / "preview.js").read_bytes(), "text/javascript")
         elif path.is_dir() and not address.path.endswith("/"):
@@ -120,7 +122,7 @@ class Handler(SimpleHTTPRequestHandler):
         preview = self.preview
         faults = html.escape(preview.faults)
         script = f'<script src="/preview.js" data-version="{preview.version}" data-faults="{faults}"></script>'
-        page = path.read_bytes() if path.is_file() else b"<!doctype html><body>There is no such page yet."
+        page = path.read_bytes() if path.is_file() else MISSING
         return self._send(page + script.encode(), "text/html; charset=utf-8", 200 if path.is_file() else 404)
 
     def _wait(self, seen: str) -> None:
@@ -143,16 +145,24 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a tab that was closed
+            super().handle_error(request, client_address)
+
+
 def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
     """Build a preview, show it on this machine alone, and keep it up to date until interrupted."""
     preview, changes = Preview(root, limits, report), queue.Queue()
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, preview))
+        server = Server(("127.0.0.1", port), partial(Handler, preview))
     except OSError as error:
         raise Fault(f"port {port} cannot be had ({error.strerror}); choose another with --port") from error
-    watched = [path for path in root.iterdir() if not path.name.startswith(".") and path.name != "site"]
-    for work in server.serve_forever, lambda: any(map(changes.put, watch(*watched))):
-        threading.Thread(target=work, daemon=True).start()
+    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "site"]
+    # Files at the root are watched through their folder: an editor may save by putting a new file in place.
+    for watcher in watch(*folders), watch(root, recursive=False):
+        threading.Thread(target=lambda changed: any(map(changes.put, changed)), args=[watcher], daemon=True).start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     changes.put(set())
     print(f"http://127.0.0.1:{server.server_port}/", flush=True)
     while True:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from zhixing_site import cli
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
 
 MKDOCS = """\
 site_name: Small
