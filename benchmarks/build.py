@@ -239,7 +239,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.parts or PARTS:
         table = Table()
-        with tempfile.TemporaryDirectory(prefix="zhixing-") as folder:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             PARTS[name](Path(folder).resolve(), options, table)
         table.save(RESULTS / f"build_{name}.json")
 
