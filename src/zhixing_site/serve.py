@@ -166,7 +166,10 @@ def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
     changes.put(set())
     print(f"http://127.0.0.1:{server.server_port}/", flush=True)
     while True:
-        changed = {Path(path) for _, path in changes.get()}
+        try:
+            changed = {Path(path) for _, path in changes.get(timeout=1)}
+        except queue.Empty:
+            continue  # Ctrl-C may come to another thread, which does not wake this one
         started = time.perf_counter()
         preview.update(changed)
         print(preview.faults or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)

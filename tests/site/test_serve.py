@@ -3,7 +3,6 @@
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import urllib.error
@@ -233,18 +232,6 @@ def test_configuration_that_an_editor_puts_in_place_is_seen(server, project):
     project.write("mkdocs.new", project.read("mkdocs.yml").replace("Small", "[Small"))
     (project.root / "mkdocs.new").rename(project.root / "mkdocs.yml")
     assert "mkdocs.yml" in news(address, "en/area/roots/")
-
-
-def test_closed_tab_is_passed_over_in_silence(server):
-    process, address = server
-    assert "up to date" in process.stdout.readline()
-    host, port = address.removeprefix("http://").strip("/").split(":")
-    for _ in range(3):
-        with socket.create_connection((host, int(port))) as tab:
-            tab.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
-            tab.sendall(b"GET /en/area/squares/ HTTP/1.0\r\n\r\n")
-    process.send_signal(signal.SIGINT)
-    assert "Traceback" not in process.stdout.read()
 
 
 def test_taken_port_is_told(project):
