@@ -155,6 +155,7 @@ FIGURE = "import matplotlib.pyplot as plt\nplt.plot([0, 1])"
 def unchanged(root: Path, options: argparse.Namespace, table: Table) -> None:
     """This repository, built a second time."""
     projects.write_repository(root)
+    measure(BUILD, root=root)
     pages, ours, plain = beside_mkdocs(root, options.repeat)
     added = medians(ours)[0] - medians(plain)[0]
     table.title(
@@ -174,6 +175,7 @@ def growth(root: Path, options: argparse.Namespace, table: Table) -> None:
     before = ()
     for count in options.articles:
         projects.write_articles(root, count)
+        measure(RUN, root=root)
         pages, ours, plain = beside_mkdocs(root, max(1, options.repeat * 250 // (2 * count)))
         ratio = medians(ours)[0] / medians(plain)[0]
         add_unchanged(table, f"{count} articles", pages, ours, plain, f"{ratio:.2f} times", "at most 1.3")
@@ -207,8 +209,7 @@ def medians(costs: list[Cost]) -> tuple[float, float]:
 
 
 def beside_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[Cost]]:
-    """The number of pages, and what our build and the two plain ones cost."""
-    measure(BUILD, root=root)
+    """The number of pages, and what our build and the two plain ones cost, where all snippets have run."""
     expanded, site = root / ".cache/plain/pages", root / ".cache/plain/site"
     forget(expanded)
     pages = [page for language in projects.CONFIGS for page in read_pages(root, language).values()]
