@@ -3,11 +3,10 @@
 import re
 from pathlib import Path
 
+from zhixing_site.build import CONFIGS
 from zhixing_site.fault import Fault
 from zhixing_site.page import LANGUAGES, read_pages
 from zhixing_site.twins import accept
-
-CONFIGS = ("mkdocs.yml", "mkdocs.zh.yml")
 
 
 def new(article: str, root: Path) -> list[str]:
@@ -26,7 +25,7 @@ def new(article: str, root: Path) -> list[str]:
             files[target] = _fill(path.read_text(), words)
     if there := [path.relative_to(root).as_posix() for path in files if path.exists()]:
         raise Fault(f"there is already {', '.join(there)}")
-    for config in CONFIGS:
+    for config in CONFIGS.values():
         files[root / config] = _with_entry((root / config).read_text(), area, f"{words['TITLE']}: {article}.md")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

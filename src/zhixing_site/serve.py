@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from watchfiles import watch
 
-from zhixing_site.build import check_shown, render, with_pages, write_pages
+from zhixing_site.build import CONFIGS, check_shown, render, with_pages, write_pages
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
@@ -62,7 +62,7 @@ class Preview:
         faults += check_shown(pages, runs) + compare_all(english, chinese)
         self._write_stubs(pages)
         self._touch_documented(changed)
-        names, whole = {page.path for page in pages}, {"theme", "mkdocs.yml", "mkdocs.zh.yml"}
+        names, whole = {page.path for page in pages}, {"theme", *CONFIGS.values()}
         anew = names != self.names or any(path.relative_to(self.root).parts[0] in whole for path in changed)
         if anew:
             faults += render(self.root, self.pages, self.site)
