@@ -1,12 +1,7 @@
 """Build both sites beside each other, and put them into place only when everything is right."""
 
 import fcntl
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,28 +9,28 @@ from zhixing_site.expand import drawings, expand
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
+from zhixing_site.render import Renderer
 from zhixing_site.run import Report, Run, run_all
 from zhixing_site.snippet import snippet_paths
 from zhixing_site.twins import compare_all, unreviewed
 from zhixing_site.watch import Limits
 
-CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
-
 
 def build(root: Path, limits: Limits, report: Report) -> None:
     """Run what has changed, build, check, and replace `site/`; raises Faults and leaves `site/` as it was."""
-    english, chinese = (read_pages(root, language) for language in LANGUAGES)
-    pages = [*english.values(), *chinese.values()]
-    runs, faults = run_all(snippet_paths(root), root, limits, report)
-    _stop(with_pages(faults, pages))
-    _stop(compare_all(english, chinese) + unreviewed(english, chinese, root) + check_shown(pages, runs))
-    (root / ".cache").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-") as folder:  # a rename away from site/
-        expanded, site = Path(folder, "pages"), Path(folder, "site")
-        _stop(write_pages(pages, runs, root, expanded))
-        _stop(render(root, expanded, site, "--strict"))
-        _stop(check_links(site))
-        _put_in_place(site, root)
+    with Renderer(root) as renderer:
+        english, chinese = (read_pages(root, language) for language in LANGUAGES)
+        pages = [*english.values(), *chinese.values()]
+        runs, faults = run_all(snippet_paths(root), root, limits, report)
+        _stop(with_pages(faults, pages))
+        _stop(compare_all(english, chinese) + unreviewed(english, chinese, root) + check_shown(pages, runs))
+        (root / ".cache").mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-") as folder:  # a rename away from site/
+            expanded, site = Path(folder, "pages"), Path(folder, "site")
+            _stop(write_pages(pages, runs, root, expanded))
+            _stop(renderer.render(expanded, site))
+            _stop(check_links(site))
+            _put_in_place(site, root)
 
 
 def _stop(faults: list[Fault]) -> None:
@@ -97,23 +92,6 @@ def _write(path: Path, content: bytes) -> None:
     if not path.exists() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-
-
-def render(root: Path, pages: Path, site: Path, *options: str) -> list[Fault]:
-    """Let MkDocs build both languages side by side, and copy the page at the root; a fault is what MkDocs says."""
-
-    def mkdocs(language: str) -> Fault | None:
-        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", CONFIGS[language]]
-        command += ["--site-dir", str(site / language), *options]
-        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "ZHIXING_PAGES": str(pages / language)}
-        result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-        return Fault(result.stderr + result.stdout, CONFIGS[language]) if result.returncode else None
-
-    with ThreadPoolExecutor() as pool:
-        faults = list(filter(None, pool.map(mkdocs, LANGUAGES)))
-    site.mkdir(parents=True, exist_ok=True)
-    shutil.copy(root / "docs" / "index.html", site)
-    return faults
 
 
 def _put_in_place(new: Path, root: Path) -> None:

@@ -11,6 +11,8 @@ import lxml.html
 
 from zhixing_site.fault import Fault
 
+split = cache(urlsplit)  # the navigation's references are on every page
+
 
 def check_links(site: Path) -> list[Fault]:
     """A fault for each reference in the folder's HTML that names no file or no anchor; other hosts are not asked."""
@@ -40,7 +42,7 @@ def _read(path: Path, changed: int) -> tuple[frozenset[str], list[str]]:
 
 def _dead(reference: str, page: str, files: Container[str], read: Mapping[str, tuple]) -> Iterator[str]:
     """Why the reference of this page leads nowhere; names are relative to the site."""
-    parts = urlsplit(reference)
+    parts = split(reference)
     if parts.scheme or parts.netloc:
         return
     if parts.path.startswith("/") and posixpath.basename(page) != "404.html":

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from zhixing_site.build import CONFIGS
 from zhixing_site.fault import Fault
 from zhixing_site.page import LANGUAGES, read_pages
+from zhixing_site.render import CONFIGS
 from zhixing_site.twins import accept
 
 

@@ -18,10 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from watchfiles import watch
 
-from zhixing_site.build import CONFIGS, check_shown, render, with_pages, write_pages
+from zhixing_site.build import check_shown, with_pages, write_pages
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
+from zhixing_site.render import CONFIGS, Renderer
 from zhixing_site.run import Report, Run, run_all
 from zhixing_site.snippet import snippet_paths
 from zhixing_site.twins import compare_all
@@ -34,8 +35,8 @@ MISSING = b'<!doctype html><body>There is no such page, or not yet; all are belo
 class Preview:
     """Both sites below .cache/preview, and what is wrong with them. `version` changes with every update."""
 
-    def __init__(self, root: Path, limits: Limits, report: Report):
-        self.root, self.limits, self.report = root, limits, report
+    def __init__(self, root: Path, limits: Limits, report: Report, renderer: Renderer):
+        self.root, self.limits, self.report, self.renderer = root, limits, report, renderer
         self.pages, self.site = root / ".cache/preview/pages", root / ".cache/preview/site"
         self.names: set[str] = set()
         self.version, self.faults = "0", ""
@@ -64,13 +65,10 @@ class Preview:
         self._touch_documented(changed)
         names, whole = {page.path for page in pages}, {"theme", *CONFIGS.values()}
         anew = names != self.names or any(path.relative_to(self.root).parts[0] in whole for path in changed)
-        if anew:
-            faults += render(self.root, self.pages, self.site)
-        else:
-            indices = {path: path.read_bytes() for path in self.site.glob("*/search/search_index.json")}
-            faults += render(self.root, self.pages, self.site, "--dirty")
-            for path, whole in indices.items():  # the new one knows nothing but the pages that differ
-                path.write_bytes(whole)
+        indices = {} if anew else {path: path.read_bytes() for path in self.site.glob("*/search/search_index.json")}
+        faults += self.renderer.render(self.pages, self.site, dirty=not anew)
+        for path, index in indices.items():  # the new one knows nothing but the pages that differ
+            path.write_bytes(index)
         self.names = names
         return faults + check_links(self.site)
 
@@ -153,23 +151,29 @@ class Server(ThreadingHTTPServer):
 
 def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
     """Build a preview, show it on this machine alone, and keep it up to date until interrupted."""
-    preview, changes = Preview(root, limits, report), queue.Queue()
-    try:
-        server = Server(("127.0.0.1", port), partial(Handler, preview))
-    except OSError as error:
-        raise Fault(f"port {port} cannot be had ({error.strerror}); choose another with --port") from error
+    with Renderer(root) as renderer:
+        preview, changes = Preview(root, limits, report, renderer), queue.Queue()
+        try:
+            server = Server(("127.0.0.1", port), partial(Handler, preview))
+        except OSError as error:
+            raise Fault(f"port {port} cannot be had ({error.strerror}); choose another with --port") from error
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _watch(root, changes)
+        changes.put(set())
+        print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+        while True:
+            try:
+                changed = {Path(path) for _, path in changes.get(timeout=1)}
+            except queue.Empty:
+                continue  # Ctrl-C may come to another thread, which does not wake this one
+            started = time.perf_counter()
+            preview.update(changed)
+            print(preview.faults or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)
+
+
+def _watch(root: Path, changes: queue.Queue) -> None:
+    """Have what changes below the root put into the queue from now on."""
     folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "site"]
     # Files at the root are watched through their folder: an editor may save by putting a new file in place.
     for watcher in watch(*folders), watch(root, recursive=False):
         threading.Thread(target=lambda changed: any(map(changes.put, changed)), args=[watcher], daemon=True).start()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    changes.put(set())
-    print(f"http://127.0.0.1:{server.server_port}/", flush=True)
-    while True:
-        try:
-            changed = {Path(path) for _, path in changes.get(timeout=1)}
-        except queue.Empty:
-            continue  # Ctrl-C may come to another thread, which does not wake this one
-        started = time.perf_counter()
-        preview.update(changed)
-        print(preview.faults or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)

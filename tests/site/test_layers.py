@@ -33,6 +33,5 @@ def test_builder_knows_no_deep_learning(path):
     assert not imported(path) & {"zhixing", "torch"}
 
 
-@pytest.mark.parametrize("path", BUILDER, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_builder_imports_no_site_generator(path):
-    assert not imported(path) & {"mkdocs", "material", "markdown"}
+def test_one_module_of_the_builder_imports_the_site_generator():
+    assert [path.stem for path in BUILDER if imported(path) & {"mkdocs", "material", "markdown"}] == ["mkdocs_process"]

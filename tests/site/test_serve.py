@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from zhixing_site.render import Renderer
 from zhixing_site.serve import Preview
 from zhixing_site.watch import Limits
 
@@ -19,9 +20,9 @@ ROOTS, SQUARES = "en/area/roots/index.html", "en/area/squares/index.html"
 class Desk:
     """A project with its preview, and someone who saves files in it."""
 
-    def __init__(self, project):
+    def __init__(self, project, renderer):
         self.project, self.ran = project, []
-        self.preview = Preview(project.root, Limits(), lambda path, result: self.ran.append(path))
+        self.preview = Preview(project.root, Limits(), lambda path, result: self.ran.append(path), renderer)
         self.save()
 
     def save(self, path: str = "", old: str = "", new: str = "") -> str:
@@ -44,8 +45,14 @@ class Desk:
 
 
 @pytest.fixture
-def desk(project):
-    return Desk(project)
+def renderer(project):
+    with Renderer(project.root) as renderer:
+        yield renderer
+
+
+@pytest.fixture
+def desk(project, renderer):
+    return Desk(project, renderer)
 
 
 def test_saved_page_is_shown_and_no_other_is_rendered(desk):
@@ -102,9 +109,9 @@ def test_failing_snippet_is_told_and_its_pages_stay(desk):
     assert desk.save("snippets/area/squares.py", "1 / 0", "3") == ""
 
 
-def test_failing_snippet_at_the_start_leaves_the_other_pages(project):
+def test_failing_snippet_at_the_start_leaves_the_other_pages(project, renderer):
     project.replace("snippets/area/squares.py", "(1, 2, 3)", "(1, 2, 1 / 0)")
-    desk = Desk(project)
+    desk = Desk(project, renderer)
     assert "ZeroDivisionError" in desk.preview.faults
     assert "3.0" in desk.shown(ROOTS)
     assert "<h1>area/squares</h1>" in re.sub(' id="[^"]*"', "", desk.shown(SQUARES))

@@ -629,6 +629,15 @@ def test_dead_link_from_the_root(project):
     assert "index.html: dead link fr/" in stopped(project)
 
 
+def test_warning_of_mkdocs_stops_the_build(project):
+    navigation = "nav: [index.md, area/squares.md]\nvalidation: {nav: {omitted_files: warn}}\n"
+    project.write("mkdocs.yml", project.read("mkdocs.yml") + navigation)
+    code, said = project.build()
+    assert code == 1
+    assert said.count("mkdocs.yml: The following pages exist in the docs directory, but are not included") == 1
+    assert said.count("area/roots.md") == 2  # in each language
+
+
 def test_links_between_the_sites_are_followed(project):
     link = (
         '# Trial { #trial }\n\n<a href="../../../zh/area/squares/#table">x</a> <a href="https://example.org/#y">y</a>\n'

@@ -1,0 +1,90 @@
+"""The processes that have MkDocs loaded: what they say, and when they end."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from zhixing_site.render import CONFIGS, Renderer
+
+
+@pytest.fixture
+def renderer(project):
+    for language in CONFIGS:
+        project.write(f"pages/{language}/index.md", f"# {language}\n\n[more](area/more.md)\n")
+        project.write(f"pages/{language}/area/more.md", "# More\n")
+    with Renderer(project.root) as renderer:
+        yield renderer
+
+
+def render(project, renderer, dirty=False):
+    faults = renderer.render(project.root / "pages", project.root / "rendered", dirty)
+    return "\n".join(map(str, faults))
+
+
+def test_renders_both_languages_again_and_again(project, renderer):
+    for old, new in ("more", "much more"), ("much more", "little more"):
+        project.replace("pages/zh/index.md", f"[{old}]", f"[{new}]")
+        assert render(project, renderer) == ""
+        assert f'<a href="area/more/">{new}</a>' in project.read("rendered/zh/index.html")
+        assert '<a href="area/more/">more</a>' in project.read("rendered/en/index.html")
+        assert (project.root / "rendered/en/area/more/index.html").exists()
+        assert project.read("rendered/index.html") == project.read("docs/index.html")
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_warnings_are_told_each_time(project, renderer, dirty):
+    assert render(project, renderer, dirty) == ""
+    project.replace("pages/zh/index.md", "area/more", "nowhere")
+    for _ in range(2):
+        said = render(project, renderer, dirty)
+        assert said.startswith("mkdocs.zh.yml: ")
+        assert said.count("nowhere.md") == 1
+        project.replace("pages/zh/index.md", "nowhere", "nowhere")  # it is newer than what was rendered
+    project.replace("pages/zh/index.md", "nowhere", "area/more")
+    assert render(project, renderer, dirty) == ""
+
+
+def test_error_inside_mkdocs_is_told_with_its_place(project, renderer):
+    project.write("theme/main.html", "{{ page.content.nothing.more }}")
+    said = render(project, renderer)
+    assert said.count("UndefinedError") == said.count("main.html") == 2
+    project.write("theme/main.html", "mended")
+    assert render(project, renderer) == ""
+
+
+def test_process_that_was_killed_is_told_of_and_started_anew(project, renderer):
+    renderer.processes["zh"].kill()
+    renderer.processes["zh"].wait()
+    assert render(project, renderer) == ""
+    process = renderer.processes["en"]
+    process.send_signal(signal.SIGSTOP)  # it is busy
+    renderer._ask("en", ("nothing", "nowhere", False))
+    process.kill()
+    assert renderer._answer("en") == "MkDocs was ended from outside (exit code -9)"
+    assert render(project, renderer) == ""
+
+
+def test_processes_end_with_the_context(project):
+    with Renderer(project.root) as renderer:
+        processes = [*renderer.processes.values()]
+        assert [process.poll() for process in processes] == [None, None]
+    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+
+
+def test_processes_end_with_a_build_that_was_killed(project):
+    start = """
+import os, pathlib
+from zhixing_site.render import CONFIGS, Renderer
+renderer = Renderer(pathlib.Path.cwd())
+print(*(process.pid for process in renderer.processes.values()), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    # They hold its standard error open: this returns when they have ended.
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=project.root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert len(done.stdout.split()) == 2
+    assert done.stderr == ""
