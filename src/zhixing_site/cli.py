@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path.cwd().resolve()
     try:
         if options.command == "accept":
-            accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
+            accepted = accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
+            print("\n".join(f"accepted {section}" for section in accepted) or "nothing was new")
             return 0
         if options.command == "new":
             print(*new(options.article, root), sep="\n")

@@ -32,7 +32,7 @@ DARK = {
 
 
 class UnknownLabel(Exception):
-    """A label has no Chinese in the catalogue."""
+    """Labels have no Chinese in the catalogue."""
 
 
 @cache
@@ -57,7 +57,7 @@ def translate(label: str, catalogue: dict[str, dict]) -> str:
     for name in sorted(names, key=len, reverse=True):
         rest = rest.replace(name, "")
     if any(character.isalpha() for character in NUMBER.sub("", rest)):
-        raise UnknownLabel(f"the figure's label {label!r} has no Chinese in {CATALOGUE}")
+        raise UnknownLabel(label)
     return label
 
 
@@ -72,13 +72,23 @@ def read_catalogue(root: Path) -> dict[str, dict]:
 def draw(figure, catalogue: dict[str, dict]) -> dict[str, str]:
     """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}; raises UnknownLabel."""
     english = _svg(figure)
-    get_text = Text.get_text
+    get_text, unknown = Text.get_text, {}
+
+    def chinese_text(self: Text) -> str:
+        try:
+            return translate(get_text(self), catalogue)
+        except UnknownLabel as error:
+            unknown[str(error)] = None
+            return ""
+
     # Tick labels are made while the figure is drawn, so the text is translated where it is read.
-    Text.get_text = lambda self: translate(get_text(self), catalogue)
+    Text.get_text = chinese_text
     try:
         chinese = _svg(figure)
     finally:
         Text.get_text = get_text
+    if unknown:
+        raise UnknownLabel(f"no Chinese in {CATALOGUE}, below [text] or [names], for {', '.join(map(repr, unknown))}")
     return {
         "en-light": english,
         "en-dark": _darken(english),

@@ -6,7 +6,7 @@ from pathlib import Path
 from zhixing_site.fault import Fault
 from zhixing_site.page import LANGUAGES, read_pages
 from zhixing_site.render import CONFIGS
-from zhixing_site.twins import accept
+from zhixing_site.twins import REVIEWED, accept
 
 
 def new(article: str, root: Path) -> list[str]:
@@ -15,7 +15,7 @@ def new(article: str, root: Path) -> list[str]:
     Raises Fault where the name is no slug, or one of the files is there already.
     """
     if not re.fullmatch(r"[a-z]\w*/[a-z]\w*", article, re.ASCII):
-        raise Fault(f"an article is named area/article, like optimization/adamw; this is {article}")
+        raise Fault(f"an article is named area/article, like optimization/adam_w, in small letters; this is {article}")
     area, name = article.split("/")
     words = {"AREA": area, "ARTICLE": name, "TITLE": name.replace("_", " ").capitalize()}
     files = {}
@@ -31,7 +31,7 @@ def new(article: str, root: Path) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     accept(*(read_pages(root, language) for language in LANGUAGES), [article], root)
-    return [path.relative_to(root).as_posix() for path in files]
+    return [*(path.relative_to(root).as_posix() for path in files), REVIEWED]
 
 
 def _fill(text: str, words: dict[str, str]) -> str:

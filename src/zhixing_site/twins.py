@@ -84,16 +84,18 @@ def read_reviewed(root: Path) -> dict[str, list[str]]:
     return {name: digests for name, *digests in map(str.split, lines)}
 
 
-def accept(english: dict[str, Page], chinese: dict[str, Page], names: list[str], root: Path) -> None:
-    """Record the sections of the named pages, or of all, as reviewed."""
+def accept(english: dict[str, Page], chinese: dict[str, Page], names: list[str], root: Path) -> list[str]:
+    """Record the sections of the named pages, or of all, as reviewed; returns those that were not."""
     twins = english.keys() & chinese.keys()
     if unknown := set(names) - twins:
         raise Fault(f"there is no pair of pages of this name: {', '.join(sorted(unknown))}")
     accepted = set(names) or twins
-    digests = {key: pair for key, pair in read_reviewed(root).items() if key.split("#")[0] in twins - accepted}
+    before = read_reviewed(root)
+    digests = {key: pair for key, pair in before.items() if key.split("#")[0] in twins - accepted}
     for name in accepted:
         if faults := compare(english[name], chinese[name]):
             raise Faults(faults)
         digests |= _digests(english[name], chinese[name])
     lines = [f"{key} {' '.join(pair)}\n" for key, pair in sorted(digests.items())]
     (root / REVIEWED).write_text("".join(lines))
+    return [key for key, pair in digests.items() if pair != before.get(key)]

@@ -172,7 +172,7 @@ def test_label_in_chinese(label, chinese):
     ],
 )
 def test_label_without_chinese(label):
-    with pytest.raises(UnknownLabel, match=re.escape(repr(label))):
+    with pytest.raises(UnknownLabel, match=re.escape(label)):
         translate(label, CATALOGUE)
 
 

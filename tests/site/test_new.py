@@ -69,7 +69,7 @@ def test_new_article_is_the_last_of_its_area_in_both_navigations(desk, article, 
 def test_name_that_is_no_slug_is_a_fault(desk, name):
     code, said = desk.command("new", name)
     assert code == 1
-    assert f"area/article, like optimization/adamw; this is {name}" in said
+    assert f"area/article, like optimization/adam_w, in small letters; this is {name}" in said
 
 
 def test_article_that_is_there_is_not_touched(desk):

@@ -133,11 +133,16 @@ CELLS = {
     ),
     "draws a label without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('two steps')\n",
-        "the figure's label 'two steps' has no Chinese in docs/figure_text.toml",
+        "the figure cannot be drawn: no Chinese in docs/figure_text.toml, below [text] or [names], for 'two steps'",
+    ),
+    "draws two labels without Chinese": (
+        "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2], label='one')\nplt.title('two steps')\n"
+        "plt.legend()\n",
+        "for 'two steps', 'one'",
     ),
     "draws a tick without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.bar(['left', 'right'], [1, 2])\n",
-        "has no Chinese in docs/figure_text.toml",
+        "no Chinese in docs/figure_text.toml, below [text] or [names], for",
     ),
     "draws a glyph that no font has": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('𓀀')\n",

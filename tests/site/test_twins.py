@@ -1,7 +1,10 @@
 """Which differences between twins count, and how a review is recorded."""
 
+import contextlib
+
 import pytest
 
+from zhixing_site import cli
 from zhixing_site.page import Page
 from zhixing_site.twins import compare
 
@@ -79,6 +82,14 @@ def test_accept_of_one_page_leaves_the_others(project, reviewed):
     assert code == 1
     assert "area/squares#table" in said
     assert "area/roots" not in said
+
+
+def test_accept_says_which_sections_are_new(project, capsys):
+    project.replace("docs/zh/area/roots.md", " }\n", " }\n\nMore.\n")
+    for said in "accepted area/roots#roots\n", "nothing was new\n":
+        with contextlib.chdir(project.root):
+            assert cli.main(["accept"]) == 0
+        assert capsys.readouterr().out == said
 
 
 def test_accept_of_all(project):
