@@ -57,9 +57,12 @@ class Table:
         samples = {"ours": [round(each, 3) for each in row.ours], "other": [round(each, 3) for each in row.other]}
         self.rows.append({**vars(row), **samples, "load": round(os.getloadavg()[0], 2)})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, **facts: str) -> None:
+        """Write the rows, with what machine they come from and what else should be known of it."""
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"machine": machine(), "rows": self.rows}, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(
+            json.dumps({"machine": machine() | facts, "rows": self.rows}, indent=1, ensure_ascii=False) + "\n"
+        )
 
 
 def machine() -> dict[str, str | int]:

@@ -1,4 +1,4 @@
-"""The projects that build.py builds: small notebooks, trivial snippets, and articles like ours in any number."""
+"""The projects that the benchmarks build: small notebooks, trivial snippets, and articles like ours in any number."""
 
 import shutil
 from pathlib import Path

@@ -1,0 +1,227 @@
+"""What a reader's browser loads and when it paints: our GELU article beside the same text through two peers.
+
+    pip install -c constraints.txt -e '.[dev,bench]'
+    python benchmarks/pages.py [--repeat 9]
+
+Needs Chromium and npm, which brings the peers' MathJax. The sides are visited in turn; what is printed is the median.
+Nothing is asserted.
+"""
+
+import argparse
+import gzip
+import http.server
+import re
+import shutil
+import statistics
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from measure import Row, Table
+from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
+from sites import ARTICLES, build_sites
+
+RESULTS = Path(__file__).parent / "results" / "pages.json"
+SIDES = {"ours": "en", "mkdocs-jupyter": "jupyter", "mkdocs-material": "plain"}
+FIRST, NEXT = "activations/gelu/", "activations/swish/"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+SLOW = {"offline": False, "latency": 150, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 0.75e6 / 8}
+TEXT = re.compile(r"text/|application/(javascript|json)|\+xml|/xml")
+INLINE_FIGURE = re.compile(rb'(?<=src=")data:image/[^"]*')
+
+# Sums what moves on the page from its beginning on.
+COUNT_SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver(list => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) shifted += entry.value;
+}).observe({type: "layout-shift", buffered: true});
+"""
+SCROLL = """async () => {
+  for (let y = 0; y < document.documentElement.scrollHeight; y += 400) {
+    scrollTo(0, y);
+    await new Promise(done => setTimeout(done, 50));
+  }
+}"""
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+
+
+@dataclass
+class Visit:
+    """What one visit cost, down to the page's end; figures are counted apart."""
+
+    bytes: float = 0  # as Chromium counts them, with headers
+    requests: float = 0
+    figures: float = 0  # bytes of images, in files of their own or in the page
+    paint: float = 0  # ms to the first content
+    shift: float = 0
+
+
+# The server, as static hosts are: what is text comes compressed, and may be kept for an hour.
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        path = path / "index.html" if path.is_dir() else path
+        if not path.is_file():
+            self.send_error(404)
+            return
+        kind = self.guess_type(path)
+        body = compressed(path) if TEXT.search(kind) else path.read_bytes()
+        self.send_response(200)
+        if TEXT.search(kind):
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "max-age=3600")
+        self.end_headers()
+        with suppress(ConnectionError):  # the page may be left while something still comes
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@cache
+def compressed(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes(), 6)
+
+
+@contextmanager
+def serving(site: Path) -> Iterator[str]:
+    """The address of the server's root."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=site)) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+# The visits
+
+
+def visit(page: Page, session: CDPSession, url: str, site: Path) -> Visit:
+    """Open the page, wait until nothing more comes, and scroll to its end."""
+    result = Visit()
+    with counting(session, result):
+        page.goto(url, wait_until="networkidle")
+        page.evaluate(SCROLL)
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(500)
+    result.paint, result.shift = page.evaluate(PAINT), page.evaluate("shifted")
+    inline = inline_figures(site / urlsplit(url).path.strip("/") / "index.html")
+    result.bytes, result.figures = result.bytes - inline, result.figures + inline
+    return result
+
+
+@contextmanager
+def counting(session: CDPSession, result: Visit) -> Iterator[None]:
+    """Add to the result what comes over the network meanwhile; what is in the browser's cache comes not."""
+    kinds = {}
+
+    def begin(event: dict) -> None:
+        kinds[event["requestId"]] = event["response"]["mimeType"], event["response"]["url"]
+
+    def end(event: dict) -> None:
+        kind, url = kinds.get(event["requestId"], ("", "data:"))
+        if url.startswith("data:") or not event["encodedDataLength"]:
+            return  # it is part of another file, or comes from the cache
+        if kind == "image/svg+xml":
+            result.figures += event["encodedDataLength"]
+        else:
+            result.bytes += event["encodedDataLength"]
+            result.requests += 1
+
+    listeners = {"Network.responseReceived": begin, "Network.loadingFinished": end}
+    for event, listener in listeners.items():
+        session.on(event, listener)
+    yield
+    for event, listener in listeners.items():
+        session.remove_listener(event, listener)
+
+
+def inline_figures(path: Path) -> int:
+    """By how many bytes the figures inside a page make it larger on its way."""
+    without = INLINE_FIGURE.sub(b"", path.read_bytes())
+    return len(compressed(path)) - len(gzip.compress(without, 6))
+
+
+def read_two(browser: Browser, url: str, site: Path, network: dict | None = None) -> tuple[Visit, Visit]:
+    """Visit the first page with an empty cache, and the next one after it."""
+    with browser.new_context() as context, context.new_page() as page:
+        page.add_init_script(COUNT_SHIFTS)
+        session = context.new_cdp_session(page)
+        session.send("Network.enable")
+        if network:
+            session.send("Network.emulateNetworkConditions", network)
+        return tuple(visit(page, session, url + name, site) for name in (FIRST, NEXT))
+
+
+# The table
+
+Pair = tuple[Visit, Visit]
+MEASURES: list[tuple[str, str, str, Callable[[Pair], float]]] = [
+    ("first visit, without figures", "KB", "ours at most 250", lambda pair: pair[0].bytes / 1000),
+    ("  its figures", "KB", "", lambda pair: pair[0].figures / 1000),
+    ("  its requests, without figures", "", "", lambda pair: pair[0].requests),
+    ("next page, without figures", "KB", "ours at most 40", lambda pair: pair[1].bytes / 1000),
+    ("  its figures", "KB", "", lambda pair: pair[1].figures / 1000),
+    ("  its requests, without figures", "", "", lambda pair: pair[1].requests),
+]
+FELT: list[tuple[str, str, str, Callable[[Pair], float]]] = [
+    ("first contentful paint", "ms", "ours as soon as plain", lambda pair: pair[0].paint),
+    ("layout shift, first visit", "", "ours 0", lambda pair: pair[0].shift),
+    ("layout shift, next page", "", "ours 0", lambda pair: pair[1].shift),
+]
+
+
+def add_rows(table: Table, fast: dict[str, list[Pair]], slow: dict[str, list[Pair]], peer: str) -> None:
+    for network, visits, measures in ("", fast, MEASURES + FELT), (", slow network", slow, FELT):
+        for what, unit, wanted, value in measures:
+            ours, other = (list(map(value, visits[side])) for side in ("ours", peer))
+            middle = statistics.median(ours)
+            result = f"{statistics.median(other) / middle:.2f} times" if middle else ""
+            table.add(Row(what + network, ours, other, unit, result, wanted))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=9, help="visits of each side (%(default)s)")
+    options = parser.parse_args()
+    table, fast, slow = Table(), {side: [] for side in SIDES}, {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        build_sites(Path(folder).resolve())
+        site = Path(folder).resolve() / "site"
+        with serving(site) as address, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            for attempt in range(options.repeat + 1):
+                for side, path in SIDES.items():
+                    pair = read_two(browser, f"{address}{path}/", site)
+                    if attempt:  # at first, the browser and the server have just started
+                        fast[side].append(pair)
+            for _ in range(max(1, options.repeat // 3)):
+                for side, path in SIDES.items():
+                    slow[side].append(read_two(browser, f"{address}{path}/", site, SLOW))
+            chromium = browser.version
+    for peer in list(SIDES)[1:]:
+        table.title(
+            f"Our article on GELU, then the one on Swish, in Chromium {chromium}, beside the same text through {peer} "
+            f"{version(peer)}, in sites of {ARTICLES} articles. KB are 1000 bytes as they come over the network, text "
+            "in gzip; all comes from one server on this machine, MathJax too. Without the peers' search workers, 12 KB "
+            "of which Chromium does not tell. The slow network: 1.6 Mbit/s, 150 ms."
+        )
+        add_rows(table, fast, slow, peer)
+    table.save(RESULTS, chromium=chromium)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The sites that pages.py visits, one beside the other below site/: ours, and the same text through two peers."""
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import textwrap
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import nbformat
+import projects
+import yaml
+from measure import measure
+from mkdocs.utils import yaml_load
+from nbformat import v4
+
+from zhixing_site import cache
+from zhixing_site.build import write_pages
+from zhixing_site.expand import Expander
+from zhixing_site.page import MARK, Page, Use, read_pages
+from zhixing_site.run import Run
+from zhixing_site.snippet import read_snippet, snippet_paths
+
+ARTICLES = 46
+BUILDER = [sys.executable, "-m", "zhixing_site"]
+# Both peers load MathJax from elsewhere, each its own version; here the package lies on the same server as the rest.
+MATHJAX = {"jupyter": "2.7.7", "plain": "3.2.2"}
+NOTEBOOK_MATH = "MathJax.js?config=TeX-AMS_CHTML-full,Safe"
+# As the theme's documentation has it.
+PLAIN_MATH = """\
+window.MathJax = {
+  tex: {
+    inlineMath: [["\\\\(", "\\\\)"]],
+    displayMath: [["\\\\[", "\\\\]"]],
+    processEscapes: true,
+    processEnvironments: true,
+  },
+  options: {ignoreHtmlClass: ".*|", processHtmlClass: "arithmatex"},
+};
+document$.subscribe(() => {
+  MathJax.startup.output.clearCache();
+  MathJax.typesetClear();
+  MathJax.texReset();
+  MathJax.typesetPromise();
+});
+"""
+
+
+def build_sites(root: Path) -> None:
+    """Build site/en and site/zh with our builder, site/jupyter and site/plain with MkDocs."""
+    projects.write_repository(root)
+    measure([*BUILDER, "run"], root=root)
+    fill_up(root)
+    measure([*BUILDER, "build"], root=root)
+    pages = read_pages(root, "en")
+    snippets = [read_snippet(path, root) for path in snippet_paths(root)]
+    runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
+    with patch("zhixing_site.formula.to_html", as_tex):
+        write_plain(root, pages, runs)
+        write_jupyter(root, pages, runs)
+    for peer, release in MATHJAX.items():
+        measure([sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", f"{peer}.yml"], root=root)
+        fetch_mathjax(root, release)
+
+
+def as_tex(tex: str, block: bool, stop: str = "") -> str:
+    """A formula as such sites have it."""
+    return f"$$\n{tex.strip()}\n$$" if block else f"${tex}${stop}"
+
+
+def fetch_mathjax(root: Path, release: str) -> None:
+    subprocess.run(["npm", "pack", "--silent", f"mathjax@{release}"], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    with tarfile.open(root / f"mathjax-{release}.tgz") as package:
+        package.extractall(root / "site" / f"mathjax-{release}", filter="data")
+
+
+# Copies of our articles
+
+
+def fill_up(root: Path) -> None:
+    """Copy our articles under other names, with their runs, until there are enough of them."""
+    originals = [name for name in read_pages(root, "en") if "/" in name]
+    sections = defaultdict(list)
+    for n in range(ARTICLES - len(originals)):
+        area, article = originals[n % len(originals)].split("/")
+        folder = f"{area}_{n // len(originals) + 1}"
+        sections[folder].append(article)
+        copy_run(root, f"snippets/{area}/{article}.py", f"snippets/{folder}/{article}.py")
+        for language in projects.CONFIGS:
+            text = (root / "docs" / language / area / f"{article}.md").read_text()
+            text = re.sub(rf'(?<=["(]){area}/{article}\.py:', f"{folder}/{article}.py:", text)
+            text = re.sub(r"\]\((\w+)\.md", rf"](../{area}/\1.md", text)
+            projects.write(root / "docs" / language / folder / f"{article}.md", text)
+    lines = [
+        f"  - {folder}:\n" + "".join(map(f"      - {folder}/{{}}.md\n".format, sections[folder])) for folder in sections
+    ]
+    for config in projects.CONFIGS.values():
+        path = root / config
+        path.write_text(path.read_text() + "".join(lines))
+    projects.accept(root)
+
+
+def copy_run(root: Path, original: str, copy: str) -> None:
+    projects.copy(root / original, root / copy)
+    run = json.dumps(cache.load(read_snippet(root / original, root), root))
+    cache.store(json.loads(run.replace(original, copy)), read_snippet(root / copy, root), root)
+
+
+# Plain mkdocs-material
+
+
+def write_plain(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> None:
+    """The expanded pages, with one drawing a figure, since the theme has but one colour scheme by default."""
+    write_pages(list(pages.values()), runs, root, root / "plain")
+    for path in (root / "plain/en").rglob("*.md"):
+        path.write_text(re.sub(r"!\[[^\]]*\]\([^)]*-dark\.svg\)\{[^}]*\}", "", path.read_text()))
+    projects.write(root / "plain/en/mathjax.js", PLAIN_MATH)
+    ours = yaml_load((root / "mkdocs.yml").read_text())
+    write_config(
+        root,
+        "plain",
+        docs_dir="plain/en",
+        extra_javascript=["mathjax.js", f"/mathjax-{MATHJAX['plain']}/package/es5/tex-mml-chtml.js"],
+        markdown_extensions={**ours["markdown_extensions"], "pymdownx.arithmatex": {"generic": True}},
+        plugins={"search": {}, "mkdocstrings": ours["plugins"]["mkdocstrings"]},
+        nav=ours["nav"],
+    )
+
+
+def write_config(root: Path, peer: str, **settings: object) -> None:
+    config = {
+        "site_name": "知行 Zhixing",
+        "site_dir": f"site/{peer}",
+        "theme": {"name": "material", "font": False},
+        **settings,
+    }
+    (root / f"{peer}.yml").write_text(yaml.safe_dump(config, allow_unicode=True))
+
+
+# mkdocs-jupyter
+
+
+def write_jupyter(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> None:
+    """Each article as an executed notebook, with its figures in it."""
+    notebooks = {name: run.notebook for name, run in runs.items()}
+    for name, page in pages.items():
+        if "/" in name:
+            text = nbformat.writes(notebook(page, notebooks, root))
+            projects.write(root / "jupyter" / f"{name}.ipynb", text)
+        else:
+            projects.copy(root / "plain/en" / f"{name}.md", root / "jupyter" / f"{name}.md")
+    nav = re.sub(r"(\w/\w+)\.md", r"\1.ipynb", json.dumps(yaml_load((root / "mkdocs.yml").read_text())["nav"]))
+    mathjax = f"/mathjax-{MATHJAX['jupyter']}/package/{NOTEBOOK_MATH}"
+    plugins = {"search": {}, "mkdocs-jupyter": {"custom_mathjax_url": mathjax}}
+    write_config(root, "jupyter", docs_dir="jupyter", plugins=plugins, nav=json.loads(nav))
+
+
+def notebook(page: Page, notebooks: dict[str, dict], root: Path) -> nbformat.NotebookNode:
+    """The page with its shown cells, in the page's order; a figure has no code, as it has none on the page."""
+    page = replace(page, text=re.sub(r"^## [^\n]*\n\n:::.*", "", page.text, flags=re.MULTILINE))
+    expander, cells, text, end = Expander(page, notebooks, root), [], "", 0
+    for mark in MARK.finditer(page.text):
+        text += page.text[end : mark.start()]
+        end = mark.end()
+        if mark["fence"] and (uses := [use for use in page.included(mark) if not use.path.startswith("src/")]):
+            cells += [markdown_cell(text), *(code_cell(notebooks, use) for use in uses)]
+            text = ""
+        elif mark["figure"]:
+            cells += [markdown_cell(text), code_cell(notebooks, Use(*mark["figure"].split(":"), line=0, figure=True))]
+            text = re.sub(MARK, lambda inner: expander.replace(inner, 0), mark["caption"])
+        else:
+            text += expander.replace(mark, page.line(mark))
+    return v4.new_notebook(cells=[*cells, markdown_cell(text + page.text[end:])])
+
+
+def markdown_cell(text: str) -> nbformat.NotebookNode:
+    """Without what is our own Markdown's: headings' ids, fences' titles, boxes."""
+    text = re.sub(r'( \{ #[\w-]+ \}| title="[^"]*")$', "", text, flags=re.MULTILINE)
+    box = r'^[?!]{3}\+? \w+ "(.*)"\n((?:\n|    .*\n?)*)'
+    return v4.new_markdown_cell(
+        re.sub(box, lambda found: f"**{found[1]}**\n{textwrap.dedent(found[2])}", text, flags=re.M)
+    )
+
+
+def code_cell(notebooks: dict[str, dict], use: Use) -> nbformat.NotebookNode:
+    cell = next(cell for cell in notebooks[use.path]["cells"] if cell["id"] == use.name)
+    outputs = [each for each in cell["outputs"] if use.figure == (each["output_type"] == "display_data")]
+    source = "" if use.figure else cell["source"]
+    return v4.new_code_cell(source, outputs=[nbformat.from_dict(output) for output in outputs])
