@@ -7,10 +7,12 @@ from pathlib import Path
 
 from zhixing_site.expand import drawings, expand
 from zhixing_site.fault import Fault, Faults
+from zhixing_site.finish import finish
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
 from zhixing_site.render import Renderer
 from zhixing_site.run import Report, Run, run_all
+from zhixing_site.search import write_index
 from zhixing_site.snippet import snippet_paths
 from zhixing_site.twins import compare_all, unreviewed
 from zhixing_site.watch import Limits
@@ -29,6 +31,8 @@ def build(root: Path, limits: Limits, report: Report) -> None:
             expanded, site = Path(folder, "pages"), Path(folder, "site")
             _stop(write_pages(pages, runs, root, expanded))
             _stop(renderer.render(expanded, site))
+            finish(site)
+            write_index(site)
             _stop(check_links(site))
             _put_in_place(site, root)
 

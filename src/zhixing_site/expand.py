@@ -155,8 +155,8 @@ class Expander:
             size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
             width, height = (round(float(points) * 96 / 72) for points in size.groups())
             path = posixpath.relpath(figure_path(snippet, name, scheme), posixpath.dirname(self.page.name) or ".")
-            attributes = f'{{ width="{width}" height="{height}" loading=lazy .only-{scheme} }}'
-            images += f"![{_plain(caption)}]({path}){attributes}"
+            image = f'![{_plain(caption)}]({path}){{ width="{width}" height="{height}" loading=lazy }}'
+            images += f"[{image}]({path}){{ .enlarge .only-{scheme} }}"
         # Spans, since Markdown takes them in lists and boxes, too, where it tears a <figure> apart.
         return f'<span class="figure" role="figure">{images}<span class="caption">{caption}</span></span>'
 

@@ -1,11 +1,29 @@
 """Turn TeX into MathML that stands in Markdown unharmed."""
 
+import re
 from functools import cache
 
 from math_core import LatexError, LatexToMathML
 
 # What Markdown would read as its own in a formula's text or TeX.
 MARKDOWN = str.maketrans({character: f"&#{ord(character)};" for character in "\\*_`[]{}|~^$#!:"} | {"\n": " "})
+
+# The pages' policy allows no style inside them: theme/css/zhixing.css says what the classes mean.
+CLASSES = {
+    "text-align: left": "to-left",
+    "text-align: right": "to-right",
+    "justify-items: start": "",
+    "justify-items: end": "",
+    "padding-left: 0": "close-left",
+    "padding-right: 0": "close-right",
+    "padding-left:1em": "far-left",
+    "border-left: 0.05em solid currentcolor": "line-left",
+    "border-right: 0.05em solid currentcolor": "line-right",
+    "border-top: 0.05em solid currentcolor": "line-above",
+    "border-bottom: 0.05em solid currentcolor": "line-below",
+    "width: 50%": "half",
+    "width: 100%": "whole",
+}
 
 CONVERTER = LatexToMathML(annotation=True, fancy_error=False)
 
@@ -21,6 +39,16 @@ def to_html(tex: str, block: bool, stop: str = "") -> str:
     except LatexError as error:
         position, _, cause = str(error).partition(": ")
         raise ValueError(f"the formula does not parse at character {position}: {cause} ({tex.strip()})") from error
+    mathml = re.sub(r' style="([^"]*)"', lambda style: _classes(style[1]), mathml)
     kind = "formula formula-block" if block else "formula"
     span = f'<span class="{kind}">{mathml.translate(MARKDOWN)}</span>'
     return f'<span class="formula-line">{span}{stop}</span>' if stop else span
+
+
+def _classes(style: str) -> str:
+    declarations = filter(None, map(str.strip, style.split(";")))
+    try:
+        names = " ".join(filter(None, (CLASSES[declaration] for declaration in declarations)))
+    except KeyError as error:
+        raise ValueError(f"the formula needs the style {error}, which pages may not hold") from None
+    return f' class="{names}"'

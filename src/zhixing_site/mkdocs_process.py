@@ -33,7 +33,7 @@ def render(config: str, pages: str, site: str, dirty: bool) -> str:
 if __name__ == "__main__":
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as pages, tempfile.TemporaryDirectory() as site:
-        Path(pages, "index.md").write_text("字")
-        render(sys.argv[1], pages, site, dirty=False)  # loads what it uses: plugins, theme, the dictionary of words
+        Path(pages, "index.md").write_text("# A page")
+        render(sys.argv[1], pages, site, dirty=False)  # loads what it uses: extensions, plugins, the theme
     for line in sys.stdin:
         print(json.dumps(render(sys.argv[1], *json.loads(line))), flush=True)

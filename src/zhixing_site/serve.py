@@ -20,10 +20,12 @@ from watchfiles import watch
 
 from zhixing_site.build import check_shown, with_pages, write_pages
 from zhixing_site.fault import Fault, Faults
+from zhixing_site.finish import finish
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
 from zhixing_site.render import CONFIGS, Renderer
 from zhixing_site.run import Report, Run, run_all
+from zhixing_site.search import write_index
 from zhixing_site.snippet import snippet_paths
 from zhixing_site.twins import compare_all
 from zhixing_site.watch import Limits
@@ -65,10 +67,9 @@ class Preview:
         self._touch_documented(changed)
         names, whole = {page.path for page in pages}, {"theme", *CONFIGS.values()}
         anew = names != self.names or any(path.relative_to(self.root).parts[0] in whole for path in changed)
-        indices = {} if anew else {path: path.read_bytes() for path in self.site.glob("*/search/search_index.json")}
         faults += self.renderer.render(self.pages, self.site, dirty=not anew)
-        for path, index in indices.items():  # the new one knows nothing but the pages that differ
-            path.write_bytes(index)
+        finish(self.site)
+        write_index(self.site)
         self.names = names
         return faults + check_links(self.site)
 

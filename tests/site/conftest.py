@@ -33,6 +33,8 @@ markdown_extensions:
   pymdownx.highlight: {pygments_lang_class: true}
   pymdownx.superfences: {}
   tables: {}
+  toc: {permalink: true}
+extra: {twin: zh}
 """
 
 MKDOCS_ZH = """\
@@ -40,13 +42,23 @@ INHERIT: mkdocs.yml
 site_url: http://localhost/zh/
 docs_dir: !ENV [ZHIXING_PAGES, docs/zh]
 site_dir: site/zh
+extra: {twin: en}
 """
 
 TEMPLATE = """\
 <!doctype html>
 <html>
-<head><meta charset="utf-8"><title>{{ page.title }}</title></head>
-<body>{{ page.content }}</body>
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{{ page.title }}</title>
+<script>let here = 1;</script>
+</head>
+<body>
+{% set twin = config.extra.twin %}
+<a class="twin" href="{{ base_url }}/../{{ twin }}/{{ page.url }}" hreflang="{{ twin }}">{{ twin }}</a>
+<article>{{ page.content }}</article>
+</body>
 </html>
 """
 

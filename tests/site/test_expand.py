@@ -255,7 +255,8 @@ def test_other_fences_stay_as_they_are(expanded):
 def test_figure_has_an_image_for_each_scheme(expanded):
     light, dark = rendered(expanded("![A curve.](area/trial.py:curve)")).xpath(".//span[@class='figure']//img")
     assert [image.get("src") for image in (light, dark)] == ["trial/curve-light.svg", "trial/curve-dark.svg"]
-    assert [image.get("class") for image in (light, dark)] == ["only-light", "only-dark"]
+    assert [image.getparent().get("class") for image in (light, dark)] == ["enlarge only-light", "enlarge only-dark"]
+    assert [image.getparent().get("href") for image in (light, dark)] == [image.get("src") for image in (light, dark)]
     for image in (light, dark):
         assert (image.get("width"), image.get("height"), image.get("alt")) == ("480", "289", "A curve.")
 

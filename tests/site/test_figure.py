@@ -68,8 +68,8 @@ def test_page_shows_the_drawings_of_its_language(project):
     for language in ("en", "zh"):
         light, dark = project.html(f"{language}/area/squares").xpath("//span[@class='figure']//img")
         assert [light.get("src"), dark.get("src")] == ["curve-light.svg", "curve-dark.svg"]
-        assert "only-light" in light.get("class")
-        assert "only-dark" in dark.get("class")
+        assert "only-light" in light.getparent().get("class")
+        assert "only-dark" in dark.getparent().get("class")
 
 
 def test_size_of_the_image_is_that_of_the_drawing(project, drawings):

@@ -1,0 +1,75 @@
+"""What is done to the pages when MkDocs has rendered them."""
+
+import base64
+import hashlib
+
+import pytest
+
+
+def policy(project, page: str) -> dict[str, str]:
+    """The directives of the page's policy."""
+    (policy,) = project.html(page).xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
+    return dict(part.split(" ", 1) for part in policy.split("; "))
+
+
+def digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_policy_allows_the_site_itself_and_the_scripts_that_stand_in_the_page(project):
+    assert project.build() == (0, "")
+    for page in "en/area/squares", "zh":
+        assert policy(project, page)["default-src"] == "'self'"
+        assert policy(project, page)["script-src"] == f"'self' {digest('let here = 1;')}"
+        assert policy(project, page)["style-src"] == "'self'"
+
+
+@pytest.mark.parametrize(
+    ("inside", "counts"),
+    [
+        ("<script>a</script>", True),
+        ("<script\n  async>a</script>", True),
+        ('<script src="../index.html"></script>', False),
+        ('<script id="x" type="application/json">a</script>', False),
+        ("<style>a</style>", True),
+    ],
+)
+def test_what_counts_as_standing_in_the_page(project, inside, counts):
+    project.replace("theme/main.html", "<script>let here = 1;</script>", inside)
+    for page in "squares", "roots":
+        for language in "en", "zh":
+            (project.root / f"docs/{language}/area/{page}.md").unlink()
+            project.write(f"docs/{language}/index.md", "# Home { #home }\n")
+    (project.root / "snippets/area/squares.py").unlink()
+    (project.root / "snippets/area/roots.py").unlink()
+    project.command("accept")
+    assert project.build() == (0, "")
+    directives = policy(project, "en")["script-src"] + policy(project, "en")["style-src"]
+    assert directives.count("sha256") == (digest("a") in directives) == counts
+
+
+def test_each_heading_links_to_its_twin(project):
+    assert project.build() == (0, "")
+    links = project.html("en/area/squares").xpath("//a[@class='headertwin']")
+    assert [each.get("href") for each in links] == [f"../../../zh/area/squares/#{id}" for id in ("squares", "table")]
+    assert {(each.text, each.get("lang")) for each in links} == {("zh", "zh")}
+    assert project.html("zh").xpath("//h1/a[@class='headertwin']/@href") == ["./../en/#home"]
+
+
+def test_parts_in_the_other_language_say_so(project):
+    english = '# 知行 Zhi { #trial }\n\nAs 门，控 says, `码` and <b title="图">b</b>.\n'
+    chinese = "# 知行 { #trial }\n\n见门控，`码`。\n\n- A longer title, 1977。\n- 见 Page\n\nAll of this.\n"
+    project.page("area/trial", english, chinese)
+    assert project.build() == (0, "")
+    marked = project.html("en/area/trial").xpath("//article//span[@lang]")
+    assert [(each.get("lang"), each.text) for each in marked] == [("zh", "知行"), ("zh", "门，控"), ("zh", "码")]
+    marked = project.html("zh/area/trial").xpath("//article//*[@lang and not(@class)]")
+    assert [(each.tag, each.get("lang")) for each in marked] == [("li", "en"), ("p", "en")]
+
+
+def test_page_that_is_finished_stays_as_it_is(project):
+    project.build()
+    once = project.site()
+    project.build()
+    assert project.site() == once
+    assert not any(b"{policy}" in content for content in once.values())

@@ -1,0 +1,46 @@
+"""The index that the search box reads."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def index(project):
+    """A function: the sections of one language after a build, by id."""
+
+    def build(language: str) -> dict[str, dict]:
+        assert project.build() == (0, "")
+        return {section["id"]: section for section in json.loads(project.read(f"site/{language}/search.json"))}
+
+    return build
+
+
+def test_each_section_has_its_place_titles_text_and_code(index):
+    sections = index("en")
+    assert list(sections) == ["area/roots/", "area/squares/", "area/squares/#table"]
+    first, second = sections["area/squares/"], sections["area/squares/#table"]
+    assert (first["title"], first["page"], first["place"]) == ("Squares", "Squares", 0)
+    assert (second["title"], second["page"], second["place"]) == ("Table", "Squares", 1)
+    assert "def square(x):" in second["code"]
+    assert "def square(x):" not in second["text"]
+    assert second["text"].startswith("The function, which the roots undo:")
+
+
+def test_formulas_are_the_characters_that_they_show(index):
+    assert index("en")["area/squares/"]["text"].startswith("The square of 3 is 9, and 32=9.0. The squares up to x=2.")
+
+
+def test_each_language_has_its_own(index):
+    assert index("zh")["area/squares/#table"]["title"] == "表"
+    assert "the roots" not in json.dumps(index("zh"))
+
+
+def test_home_page_is_left_out(index):
+    assert not any("Home" in section["title"] for section in index("en").values())
+
+
+def test_words_of_neighbouring_blocks_stay_apart(index, project):
+    text = "- one\n- two\n\n| a | b |\n| --- | --- |\n| c | d |\n\nend*less*ly\n"
+    project.page("area/trial", f"# Trial {{ #trial }}\n\n{text}")
+    assert index("en")["area/trial/"]["text"] == "one two a b c d endlessly"
