@@ -31,3 +31,25 @@ addEventListener("copy", event => {
   fragment.remove();
   event.preventDefault();
 });
+
+// A figure that is clicked on, or that Enter is pressed on, is shown as large as the window.
+const enlarged = document.querySelector(".enlarged");
+document.addEventListener("click", event => {
+  const link = event.target.closest(".enlarge");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const [from, to] = [link.querySelector("img"), enlarged.querySelector("img")];
+  [to.src, to.alt] = [from.src, from.alt];
+  enlarged.showModal();
+});
+enlarged.addEventListener("click", () => enlarged.close());
+
+// What can be scrolled sideways can be reached with the keyboard, and nothing else of its kind.
+const wide = new ResizeObserver(entries => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+const scrollers = () => document.querySelectorAll(".formula-block, .md-typeset__scrollwrap, .md-typeset pre > code");
+addEventListener("load", () => scrollers().forEach(element => wide.observe(element)));
