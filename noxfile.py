@@ -28,10 +28,16 @@ def serve(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
     hook = "--jaxtyping-packages=zhixing,beartype.beartype"
-    run(session, "pytest", "-n2", "-m", "not wrong_input", hook, *session.posargs)
-    run(session, "pytest", "-m", "wrong_input")
+    run(session, "pytest", "-n2", "--ignore=tests/browser", "-m", "not wrong_input", hook, *session.posargs)
+    run(session, "pytest", "--ignore=tests/browser", "-m", "wrong_input")
     # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
     run(session, "pytest", "-n2", "--markdown-docs", "docs/en")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The built site in Chromium: pages, search, keyboard, print; failures leave screenshots in build/browser/."""
+    run(session, "pytest", "-n2", "tests/browser", *session.posargs)
 
 
 @nox.session
@@ -44,5 +50,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time and memory beside peers; needs `pip install -c constraints.txt -e '.[dev,bench]'`."""
-    run(session, "python", "benchmarks/build.py", *session.posargs)
+    """The builder and its pages beside peers; `-- pages` for the pages alone, else what follows is for the builder.
+
+    Needs `pip install -c constraints.txt -e '.[dev,bench]'`, Chromium and npm.
+    """
+    part, *rest = session.posargs or [""]
+    if part != "pages":
+        run(session, "python", "benchmarks/build.py", *session.posargs)
+    if part in ("pages", ""):
+        run(session, "python", "benchmarks/pages.py", *rest)

@@ -1,0 +1,153 @@
+"""Every page, in both colour schemes, on a phone and a desk, with and without JavaScript."""
+
+import re
+from pathlib import Path
+
+import axe_playwright_python
+import lxml.html
+import pytest
+
+SITE = Path(__file__).resolve().parents[2] / "site"
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+
+# Text outside code, and outside what is there for machines.
+RAW_TEX = r"""() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    if (node.parentElement.closest("code, pre, script, noscript, style, annotation")) continue;
+    if (/\$[^$]+\$|\\[a-zA-Z]{2,}/.test(node.data)) found.push(node.data);
+  }
+  return found;
+}"""
+
+# Images that are shown, which are made to load now.
+IMAGES = """() => [...document.querySelectorAll("article img")].filter(image => image.checkVisibility())
+  .map(image => { image.loading = "eager"; return [image.src, image.alt, image.complete, image.naturalWidth]; })"""
+
+SHIFT = """() => new Promise(resolve => {
+  let sum = 0;
+  new PerformanceObserver(list => list.getEntries().forEach(entry => sum += entry.value))
+    .observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => resolve(sum), 50);
+})"""
+
+# Text whose script is not that of the language that it is said to be in.
+STRANGE = r"""() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement, text = walker.currentNode.data;
+    if (element.closest("script, noscript, pre, code, math, [data-md-component=toc]")) continue;
+    const chinese = element.closest("[lang]").lang.startsWith("zh");
+    const words = text.match(/[A-Za-z]{2,}/g) ?? [];
+    if (/\p{sc=Han}/u.test(text) ? !chinese : chinese && words.length > 5) found.push(text);
+  }
+  return found;
+}"""
+
+
+def bad_images(page) -> list:
+    """Those that cannot be read, or that say nothing to who does not see them."""
+    for _ in range(200):
+        images = page.evaluate(IMAGES)
+        if all(complete for _, _, complete, _ in images):
+            break
+        page.wait_for_timeout(20)
+    return [image for image in images if not all(image)]
+
+
+# Of formulas one, and of each kind of words in code one: the others are alike, and axe looks at every element.
+THIN_OUT = """() => {
+  const seen = new Set();
+  for (const span of document.querySelectorAll("pre code span")) {
+    if (seen.has(span.className)) span.replaceWith(...span.childNodes);
+    seen.add(span.className);
+  }
+  [...document.querySelectorAll("math")].slice(1).forEach(math => math.replaceChildren());
+}"""
+
+
+def violations(page, script: bool) -> list[str]:
+    """What axe finds that is serious or critical."""
+    page.evaluate(THIN_OUT)
+    # Without our script, wide formulas have no tabindex. Browsers let the keyboard reach what scrolls, which axe does
+    # not know, and `test_wide_formula_is_reached_without_a_script` looks at.
+    rules = {} if script else {"scrollable-region-focusable": {"enabled": False}}
+    page.evaluate(AXE)
+    found = page.evaluate("rules => axe.run({ rules, resultTypes: ['violations'] })", rules)["violations"]
+    return [
+        f"{each['id']}: {node['html'][:200]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def without_scripts(route) -> None:
+    """The page as if no script had run, in a tab where ours still can: axe does not work where none may."""
+    answer = route.fetch()
+    route.fulfill(response=answer, body=re.sub(r"<script.*?</script>", "", answer.text(), flags=re.DOTALL))
+
+
+# Any two of these properties are seen together.
+SETTINGS = [("light", 360, True), ("dark", 1300, True), ("dark", 360, False), ("light", 1300, False)]
+
+
+@pytest.mark.parametrize(("scheme", "width", "script"), SETTINGS)
+def test_page(tab, page, scheme, width, script):
+    visit = tab(color_scheme=scheme, width=width, java_script_enabled=script)
+    visit.open(page)
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert visit.page.evaluate(RAW_TEX) == []
+    assert visit.page.evaluate(STRANGE) == []
+    assert bad_images(visit.page) == []
+    if not script:
+        assert visit.wrong == []
+        visit = tab(color_scheme=scheme, width=width)
+        visit.page.route(re.compile(r"/$|\.html$"), without_scripts)
+        visit.open(page)
+    else:
+        assert visit.page.evaluate(SHIFT) == 0
+    assert violations(visit.page, script) == []
+    assert visit.wrong == []
+
+
+def sections(name: str) -> list[str]:
+    return lxml.html.parse(str(SITE / name / "index.html")).xpath("//article//*[self::h2 or self::h3]/@id")
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_language_switch_keeps_page_and_section(tab, twin_page, script):
+    name, twin = twin_page, ("zh" if twin_page.startswith("en") else "en") + twin_page[2:]
+    visit = tab(java_script_enabled=script)
+    visit.open(name)
+    visit.page.click(".md-header .twin")
+    assert visit.at() == twin
+    for section in sections(name)[1::2][-2:]:
+        visit.open(f"{name}#{section}")
+        visit.page.click(".md-header .twin" if script else f"[id='{section}'] .headertwin")
+        assert visit.at() == f"{twin}#{section}"
+        visit.page.locator(f"[id='{section}']").wait_for()
+    assert visit.wrong == []
+
+
+def test_copy_buttons_copy_the_code_and_nothing_else(tab, article):
+    blocks = lxml.html.parse(str(SITE / article / "index.html")).xpath(
+        "//article//pre[not(ancestor::*[contains(@class,'no-copy')])]"
+    )
+    codes = [
+        block.text_content().rstrip("\n")
+        for block in blocks
+        if "doc-signature" not in block.getparent().get("class", "")
+    ]
+    visit = tab(permissions=["clipboard-read", "clipboard-write"])
+    visit.open(article)
+    copied = []
+    for button in visit.page.locator(".md-code__button[data-md-type=copy]").all():
+        button.evaluate("button => button.closest('details')?.setAttribute('open', '')")
+        button.click()
+        copied.append(visit.page.evaluate("navigator.clipboard.readText()").rstrip("\n"))
+    assert [code for code in copied if code in codes] == codes
+    assert visit.wrong == []
