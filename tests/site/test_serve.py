@@ -72,6 +72,42 @@ def test_search_finds_what_was_saved_and_what_was_not(desk):
     assert index[1]["text"].startswith("Three squared")
 
 
+def test_saved_snippet_runs_alone_and_is_shown_in_both_languages(desk):
+    assert desk.save("snippets/area/squares.py", "(1, 2, 3)", "(1, 2, 30)") == ""
+    assert desk.ran == ["snippets/area/squares.py"]
+    assert "30 900" in desk.shown(SQUARES)
+    assert "30 900" in desk.shown(SQUARES.replace("en", "zh"))
+
+
+def test_saved_module_runs_what_depends_on_it(desk):
+    assert desk.save("src/things/root.py", "x**0.5", "x**0.5 + 1") == ""
+    assert desk.ran == ["snippets/area/roots.py"]
+    assert "4.0" in desk.shown(ROOTS)
+
+
+def test_saved_module_has_pages_rendered_that_document_it(desk):
+    for language in "en", "zh":
+        path = f"docs/{language}/area/roots.md"
+        desk.project.write(path, desk.project.read(path) + "\n::: things.lonely\n")
+    desk.save()
+    before = desk.rendered()
+    desk.save("src/things/lonely.py", "1", "2")
+    after = desk.rendered()
+    assert {page for page in before if after[page] != before[page]} >= {ROOTS, ROOTS.replace("en", "zh")}
+    assert after[SQUARES] == before[SQUARES]
+
+
+def test_failing_snippet_is_told_and_its_pages_stay(desk):
+    said = desk.save("snippets/area/squares.py", "(1, 2, 3)", "(1, 2, 1 / 0)")
+    assert "ZeroDivisionError" in said
+    assert "shown on docs/en/area/squares.md" in said
+    assert "3 9" in desk.shown(SQUARES)
+    said = desk.save("docs/en/area/roots.md", "# Roots", "# All roots")
+    assert "ZeroDivisionError" in said
+    assert "All roots" in desk.shown(ROOTS)
+    assert desk.save("snippets/area/squares.py", "1 / 0", "3") == ""
+
+
 def test_failing_snippet_at_the_start_leaves_the_other_pages(project, renderer):
     project.replace("snippets/area/squares.py", "(1, 2, 3)", "(1, 2, 1 / 0)")
     desk = Desk(project, renderer)
