@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections import defaultdict
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -31,12 +32,18 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a tab that was left
+            super().handle_error(request, client_address)
+
+
 @pytest.fixture(scope="session")
 def address(tmp_path_factory):
     """Where the site is served."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "sub").symlink_to(SITE)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+    with Server(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
         Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}/sub/"
         server.shutdown()
