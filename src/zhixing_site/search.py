@@ -9,8 +9,8 @@ import lxml.html
 
 from zhixing_site.page import LANGUAGES
 
-# What nobody searches for, or what stands there twice, as a formula's TeX beside its characters.
-SILENT = {"annotation", "button", "script", "style", "svg"}
+# What nobody searches for.
+SILENT = {"button", "script", "style", "svg"}
 LINKS = {"headerlink", "headertwin"}  # the classes of the signs beside a heading
 HEADINGS = {f"h{level}" for level in range(1, 7)}
 BLOCKS = HEADINGS | {
@@ -48,7 +48,10 @@ def _read(path: Path, home: Path, changed: int) -> list[dict[str, str | int]]:
     article = lxml.html.parse(str(path), parser=lxml.html.HTMLParser(encoding="utf-8")).find(".//article")
     sections = [{"id": "", "title": "", "text": "", "code": ""}]
     _collect(article, sections, "text")
-    titled = [{key: re.sub(r"\s+", " ", text).strip() for key, text in section.items()} for section in sections[1:]]
+    titled = [
+        {key: re.sub(r"\s+", " ", text.replace("\u2061", "")).strip() for key, text in section.items()}
+        for section in sections[1:]
+    ]
     url = f"{path.parent.relative_to(home).as_posix()}/"
     for place, section in enumerate(titled):
         section |= {"id": f"{url}#{section['id']}" if place else url, "page": titled[0]["title"], "place": place}
@@ -60,11 +63,15 @@ def _collect(element: lxml.html.HtmlElement, sections: list[dict[str, str]], key
     if element.tag in HEADINGS and element.get("id"):
         sections.append({"id": element.get("id"), "title": "", "text": "", "code": ""})
         key = "title"
-    elif element.tag == "pre":
-        key = "code"
+    if element.tag == "pre":
+        sections[-1]["code"] += element.text_content()
+        return
+    if element.tag == "math":
+        sections[-1][key] += element.xpath("string(semantics/*[1])")
+        return
     sections[-1][key] += element.text or ""
     for child in element:
         if isinstance(child.tag, str) and child.tag not in SILENT and child.get("class") not in LINKS:
             _collect(child, sections, key)
         alone = child.tag in BLOCKS or child.get("class") in CAPTIONS
-        sections[-1][key] += (" " if alone else "") + (child.tail or "").replace("\u2061", "")
+        sections[-1][key] += (" " if alone else "") + (child.tail or "")
