@@ -111,9 +111,7 @@ function marked(name, text, terms) {
   const escaped = terms.map(term => term.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).sort((a, b) => b.length - a.length);
   const pattern = new RegExp(`(${escaped.join("|")})`, "iu");
   text.split(pattern).forEach((part, i) => {
-    const node = i % 2 ? document.createElement("mark") : document.createTextNode(part);
-    if (i % 2) node.textContent = part;
-    element.append(node);
+    element.append(i % 2 ? Object.assign(document.createElement("mark"), { textContent: part }) : part);
   });
   return element;
 }
@@ -150,7 +148,7 @@ let asked = 0;
 async function show() {
   const query = input.value;
   const turn = ++asked;
-  ready ??= load();
+  ready ??= load().catch(error => { ready = undefined; throw error; }); // the next key tries again
   const search = await ready;
   if (turn !== asked) return; // more has been typed since
   const pages = words(query).length ? grouped(search(query)) : [];
