@@ -1,0 +1,155 @@
+"""What there is to copy: the modules of the installed package `zhixing`, and their public functions and classes."""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from zhixing_copy.source import PACKAGE, Module
+from zhixing_copy.standalone import Standalone, digest, standalone
+
+HEADER = """\
+# {name}, from 知行 Zhixing {version}. SPDX-License-Identifier: MIT
+# Copyright (c) 2026 the Zhixing authors
+# Page: {page}
+# Source: {source}
+# Verified with {verified}. Needs {needs}.
+# sha256 of what follows: {digest}
+
+"""
+PATTERN = re.compile(
+    "".join(
+        re.escape(line)
+        .replace(r"\{", "{")
+        .replace(r"\}", "}")
+        .format_map(
+            {
+                field: f"(?P<{field}>[^\n]+?)"
+                for field in ("name", "version", "page", "source", "verified", "needs", "digest")
+            }
+        )
+        for line in HEADER.splitlines(keepends=True)
+    )
+)
+
+
+read_metadata = cache(metadata)  # of a package, which takes a millisecond
+
+
+class Refusal(Exception):
+    """Why something cannot be done, for whoever asked for it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A module, activations/gelu, or a definition of one, activations/gelu.gelu_tanh."""
+
+    module: str
+    definition: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}.{self.definition}" if self.definition else self.module
+
+    @property
+    def stem(self) -> str:
+        """What its file is called."""
+        return self.definition or self.module.rpartition("/")[2]
+
+
+@cache
+def installed() -> dict[str, Module]:
+    """The modules of the installed package."""
+    return read_modules(Path(find_spec(PACKAGE).origin).parent)
+
+
+def read_modules(root: Path) -> dict[str, Module]:
+    """{name: module} of the package in this folder."""
+    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("*/*.py"))}
+    return {name: Module(name, path) for name, path in names.items() if not name.endswith("__init__")}
+
+
+def entries(modules: Mapping[str, Module]) -> Iterator[Entry]:
+    """Each module, followed by its definitions."""
+    for name, module in modules.items():
+        yield Entry(name)
+        yield from (Entry(name, definition) for definition in module.public)
+
+
+def find(name: str, modules: Mapping[str, Module]) -> Entry:
+    """The entry of this name; the end of it is enough where no other ends so. A definition goes before a module.
+
+    Raises:
+        Refusal: There is none, or there are several.
+    """
+    wanted = name.removesuffix(".py")
+    everything = list(entries(modules))
+    for same in (
+        lambda each: each.name == wanted,
+        lambda each: each.definition == wanted,
+        lambda each: each.stem == wanted,
+    ):
+        found = [each for each in everything if same(each)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise Refusal(f"{name} is in several places: {', '.join(each.name for each in found)}")
+    known = {text: each.name for each in everything for text in (each.stem, each.name)}
+    near = [known[text] for text in difflib.get_close_matches(wanted, known, n=3)]
+    raise Refusal(
+        f"there is no {name}" + (f"; is it {' or '.join(dict.fromkeys(near))}?" if near else "; see `zhixing list`")
+    )
+
+
+def shortest(entry: Entry, modules: Mapping[str, Module]) -> str:
+    """The shortest name that finds the entry."""
+    alike = [each for each in entries(modules) if each.stem == entry.stem]
+    definitions = [each for each in alike if each.definition]  # which go before modules
+    return entry.stem if (definitions or alike) == [entry] else entry.name
+
+
+def write(entry: Entry, modules: Mapping[str, Module]) -> str:
+    """The entry's file, with its header."""
+    code, hosts = standalone(modules, entry.module, entry.definition), addresses()
+    header = HEADER.format(
+        name=entry.name,
+        version=read_metadata(PACKAGE)["Version"],
+        page=f"{hosts['Site']}en/{entry.module}/",
+        source=f"{hosts['Source']}src/{PACKAGE}/{entry.module}.py",
+        verified=_verified(code),
+        needs=", ".join(code.needs) or "nothing else",
+        digest=code.digest,
+    )
+    return header + code.text
+
+
+def addresses() -> dict[str, str]:
+    """Where the site and its source are hosted: what pyproject.toml says, but for a site that SITE_URL names."""
+    found = dict(line.split(", ") for line in read_metadata(PACKAGE).get_all("Project-URL"))
+    if site := os.environ.get("SITE_URL"):
+        found["Site"] = site.rstrip("/") + "/"
+    return found
+
+
+def _verified(code: Standalone) -> str:
+    """The versions that the tests ran with, of Python and of what the file needs."""
+    versions = json.loads((Path(__file__).parent / "verified.json").read_text())
+    return ", ".join(f"{name} {versions[name]}" for name in ("Python", *code.needs))
+
+
+def read(text: str) -> tuple[dict[str, str], bool]:
+    """The fields of a file's header, and whether what follows is as it was written.
+
+    Raises:
+        Refusal: There is no such header, or it is damaged.
+    """
+    header = PATTERN.match(text)
+    if not header:
+        raise Refusal("has no header of a copied file, or a damaged one")
+    return header.groupdict(), digest(text[header.end() :]) == header["digest"]

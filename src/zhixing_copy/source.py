@@ -1,0 +1,124 @@
+"""Read a module's source: its imports, and the statements that define its names."""
+
+import ast
+import symtable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+PACKAGE = "zhixing"
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that an import binds: `from torch import nn`, or `import torch` where `name` is empty."""
+
+    module: str
+    name: str
+    bound: str
+
+    @property
+    def statement(self) -> str:
+        alias = "" if self.bound in (self.name, self.module.partition(".")[0]) else f" as {self.bound}"
+        return f"from {self.module} import {self.name}{alias}" if self.name else f"import {self.module}{alias}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement at the top of a module. `first` and `last` are its lines, from 1, with comments right above it."""
+
+    node: ast.stmt
+    first: int
+    last: int
+    names: frozenset[str]  # that it binds; none if it only acts on what others have bound
+    uses: frozenset[str]  # names of the module that it, or what is in it, refers to
+    inner: tuple[Import, ...]  # imports inside of functions
+
+
+@dataclass(frozen=True)
+class Module:
+    """`zhixing.activations.gelu` has the name activations/gelu."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def source(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.source, self.path)
+
+    @cached_property
+    def docstring(self) -> str:
+        return ast.get_docstring(self.tree) or ""
+
+    @cached_property
+    def imports(self) -> dict[str, Import]:
+        return {each.bound: each for node in self.tree.body for each in _imports(node)}
+
+    @cached_property
+    def statements(self) -> list[Statement]:
+        """All but the docstring and the imports."""
+        body = self.tree.body[bool(self.docstring) :]
+        lines = self.source.splitlines()
+        return [_statement(node, lines) for node in body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+
+    @cached_property
+    def sources(self) -> set[str]:
+        """The modules of the package that it imports something of."""
+        return sources(self.tree)
+
+    @cached_property
+    def public(self) -> list[str]:
+        """The functions and classes whose names do not begin with an underscore."""
+        return [
+            each.node.name
+            for each in self.statements
+            if isinstance(each.node, DEFINITIONS) and not each.node.name.startswith("_")
+        ]
+
+    def summary(self, definition: str = "") -> str:
+        """The first line of a docstring."""
+        nodes = [self.tree] + [each.node for each in self.statements if isinstance(each.node, DEFINITIONS)]
+        docs = [ast.get_docstring(node) for node in nodes if getattr(node, "name", "") == definition]
+        return (docs[0] or "").partition("\n")[0] if docs else ""
+
+
+def sources(tree: ast.Module) -> set[str]:
+    """The modules of the package that any of its imports names."""
+    wanted = {each.module for node in ast.walk(tree) for each in _imports(node)}
+    names = (name.partition(".") for name in wanted)
+    return {name.replace(".", "/") for package, _, name in names if package == PACKAGE}
+
+
+def _imports(node: ast.stmt) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield Import(alias.name, "", alias.asname or alias.name.partition(".")[0])
+    if isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            yield Import(node.module, alias.name, alias.asname or alias.name)
+
+
+def _statement(node: ast.stmt, lines: list[str]) -> Statement:
+    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
+    while first > 1 and lines[first - 2].startswith("#"):
+        first -= 1
+    table = symtable.symtable("\n".join(lines[first - 1 : node.end_lineno]), "<statement>", "exec")
+    names = {each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_namespace()}
+    uses = set(_globals(table))
+    inner = tuple(each for part in ast.walk(node) if part is not node for each in _imports(part))
+    return Statement(node, first, node.end_lineno, frozenset(names - {"_"}), frozenset(uses), inner)
+
+
+def _globals(table: symtable.SymbolTable) -> Iterator[str]:
+    top = table.get_type() == "module"
+    for symbol in table.get_symbols():
+        if symbol.is_referenced() and (top or symbol.is_global()):
+            yield symbol.get_name()
+    for child in table.get_children():
+        yield from _globals(child)

@@ -1,0 +1,200 @@
+"""Write one file that needs nothing of the package: a definition or a module, with all that it refers to."""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+
+from zhixing_copy.source import PACKAGE, Import, Module, Statement
+
+SHAPES = "jaxtyping"
+LINE = 100
+
+
+@dataclass(frozen=True)
+class Standalone:
+    """`text` is the code without a header; `needs` names what must be installed; `borrowed` what is from where."""
+
+    name: str
+    text: str
+    needs: tuple[str, ...]
+    borrowed: dict[str, list[str]]  # {another module: names}
+
+    @property
+    def digest(self) -> str:
+        return digest(self.text)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def standalone(modules: Mapping[str, Module], module: str, definition: str = "") -> Standalone:
+    """The module, or one definition of it, for itself.
+
+    Raises:
+        ValueError: There is no such definition; two things of one name come together; or the code says something that
+            does not work outside of the package, as an import of a module as a whole.
+    """
+    collection = Collection(modules)
+    home = modules[module]
+    if definition and definition not in home.public:
+        raise ValueError(f"{module} defines no {definition}")
+    for statement in home.statements:
+        if not definition or definition in statement.names:
+            collection.take(module, statement)
+    text = "" if definition or not home.docstring else f"{ast.get_source_segment(home.source, home.tree.body[0])}\n\n"
+    imports, needs = _imports(collection.imports.values())
+    text += imports + collection.code()
+    name = f"{module}.{definition}" if definition else module
+    try:
+        compile(text, name, "exec")
+    except SyntaxError as error:
+        raise ValueError(f"{name} for itself does not compile: {error}") from error
+    names = {other: {name for each in taken for name in each.names} for other, taken in collection.taken.items()}
+    borrowed = {other: sorted(found) for other, found in names.items() if found and other != module}
+    return Standalone(name, text, needs, borrowed)
+
+
+@dataclass
+class Collection:
+    """Statements of modules, what each module imports of which, and the imports of other packages that they need."""
+
+    modules: Mapping[str, Module]
+    taken: dict[str, set[Statement]] = field(default_factory=dict)
+    sources: dict[str, set[str]] = field(default_factory=dict)  # {module: those that it takes something of}
+    imports: dict[str, Import] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)  # {name: where it comes from}
+
+    def take(self, module: str, statement: Statement) -> None:
+        """The statement, and what it refers to."""
+        home, taken = self.modules[module], self.taken.setdefault(module, set())
+        if statement in taken:
+            return
+        taken.add(statement)
+        self.sources.setdefault(module, set())
+        for name in sorted(statement.names):
+            self._own(name, module)
+        for each in statement.inner:
+            self._link(module, each)
+        for name in sorted(statement.uses):
+            if name in home.imports:
+                self._link(module, home.imports[name])
+        for other in home.statements:
+            # One that binds nothing acts on the first name that it refers to: a registration, say.
+            if other.names & statement.uses or (not other.names and other.uses & statement.names):
+                self.take(module, other)
+
+    def _link(self, module: str, wanted: Import) -> None:
+        top, _, path = wanted.module.partition(".")
+        if top == SHAPES:
+            return
+        if top != PACKAGE:
+            if wanted in self.modules[module].imports.values():
+                self._own(wanted.bound, wanted.statement)
+                self.imports[wanted.bound] = wanted
+            return
+        source = path.replace(".", "/")
+        if source not in self.modules or wanted.bound != wanted.name:
+            raise ValueError(f"{module}: import names of a module as they are called there, not `{wanted.statement}`")
+        self.sources[module].add(source)
+        for statement in self.modules[source].statements:
+            if wanted.name in statement.names:
+                self.take(source, statement)
+
+    def _own(self, name: str, owner: str) -> None:
+        if self.owners.setdefault(name, owner) != owner:
+            raise ValueError(f"{name} comes from {self.owners[name]} and from {owner}")
+
+    def code(self) -> str:
+        text = ""
+        try:
+            order = list(
+                TopologicalSorter(
+                    {module: sorted(self.sources[module]) for module in sorted(self.sources)}
+                ).static_order()
+            )
+        except CycleError as error:
+            raise ValueError(f"modules import from each other: {' from '.join(error.args[1])}") from error
+        for module in order:
+            home, last = self.modules[module], None
+            for statement in home.statements:
+                if statement in self.taken[module]:
+                    near = last and last.last + 1 == statement.first
+                    text += ("\n" if near else "\n\n\n") if text or self.imports else ""
+                    text += _rewritten(home, statement)
+                    last = statement
+        return text + "\n"
+
+
+def _imports(wanted: Iterator[Import]) -> tuple[str, tuple[str, ...]]:
+    """The import statements, those of Python's own library first, and the names of the others."""
+    whole, parts = set(), {}
+    for each in wanted:
+        if each.name:
+            parts.setdefault(each.module, set()).add(each.statement.partition(" import ")[2])
+        else:
+            whole.add((each.module, each.statement))
+    statements = [
+        *sorted(whole),
+        *((module, f"from {module} import {', '.join(sorted(parts[module]))}") for module in sorted(parts)),
+    ]
+    own = [(module.partition(".")[0] in sys.stdlib_module_names, module, text) for module, text in statements]
+    blocks = ["\n".join(text for is_own, _, text in own if is_own is side) for side in (True, False)]
+    needs = sorted({module.partition(".")[0] for is_own, module, _ in own if not is_own})
+    return "\n\n".join(filter(None, blocks)), tuple(needs)
+
+
+def _rewritten(home: Module, statement: Statement) -> str:
+    """The statement's source with shapes as comments, and without the imports from the package that are inside."""
+    lines = home.source.splitlines()
+    inner = {
+        number
+        for node in ast.walk(statement.node)
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == PACKAGE
+        for number in range(node.lineno, node.end_lineno + 1)
+    }
+    notes: dict[int, list[tuple[str, str]]] = {}
+    for node, label in sorted(_shapes(home, statement.node), key=lambda pair: (pair[0].lineno, -pair[0].col_offset)):
+        of, shape = node.slice.elts
+        if node.lineno != node.end_lineno:
+            raise ValueError(f"{home.name}:{node.lineno}: a shape that goes over several lines")
+        line = lines[node.lineno - 1].encode()
+        kept = line[of.col_offset : of.end_col_offset]
+        lines[node.lineno - 1] = (line[: node.col_offset] + kept + line[node.end_col_offset :]).decode()
+        notes.setdefault(node.lineno, []).insert(0, (label, f"{node.value.id} ({shape.value})"))
+    for number, said in notes.items():
+        line, note = lines[number - 1], f"# {_note(said)}"
+        if len(line) + 2 + len(note) <= LINE:
+            lines[number - 1] = f"{line}  {note}"
+        else:
+            lines[number - 1] = f"{line[: len(line) - len(line.lstrip())]}{note}\n{line}"
+    kept = [lines[number - 1] for number in range(statement.first, statement.last + 1) if number not in inner]
+    return "\n".join(kept)
+
+
+def _note(said: list[tuple[str, str]]) -> str:
+    """What each shape of a line belongs to, where they belong to more than one thing."""
+    if len({label for label, _ in said}) == 1:
+        return ", ".join(shape for _, shape in said)
+    labels = [label if i == 0 or label != said[i - 1][0] else "" for i, (label, _) in enumerate(said)]
+    return ", ".join(label + shape for label, (_, shape) in zip(labels, said, strict=True))
+
+
+def _shapes(home: Module, statement: ast.stmt) -> Iterator[tuple[ast.Subscript, str]]:
+    """Each annotation with a shape, and what it belongs to, as a comment has it."""
+    kinds = {each.bound for each in home.imports.values() if each.module == SHAPES}
+    labels, found = {}, set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.arg) and node.annotation:
+            labels |= {id(part): f"{node.arg}: " for part in ast.walk(node.annotation)}
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns:
+            labels |= {id(part): "returns " for part in ast.walk(node.returns)}
+    for node in ast.walk(statement):  # a subscript comes before its parts
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in kinds:
+            found.add(node.value)
+            yield node, labels.get(id(node), "")
+        if isinstance(node, ast.Name) and node.id in kinds and node not in found:
+            raise ValueError(f"{home.name}:{node.lineno}: {node.id} is used otherwise than for a shape")
