@@ -12,6 +12,12 @@ def run(session: nox.Session, program: str, *arguments: str) -> None:
     session.run(str(Path(sys.executable).parent / program), *arguments)
 
 
+def checked() -> list[str]:
+    """The modules whose shapes are checked: not those of Triton kernels, which the check would wrap."""
+    paths = sorted(Path("src/zhixing").rglob("*.py"))
+    return [".".join(path.with_suffix("").parts[1:]) for path in paths if not path.stem.endswith("_triton")]
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run every snippet and build both sites into site/."""
@@ -27,9 +33,10 @@ def serve(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
-    hook = "--jaxtyping-packages=zhixing,beartype.beartype"
-    run(session, "pytest", "-n2", "--ignore=tests/browser", "-m", "not wrong_input", hook, *session.posargs)
-    run(session, "pytest", "--ignore=tests/browser", "-m", "wrong_input")
+    hook = f"--jaxtyping-packages={','.join(checked())},beartype.beartype"
+    bare = "wrong_input or compiled"
+    run(session, "pytest", "-n2", "--ignore=tests/browser", "-m", f"not ({bare})", hook, *session.posargs)
+    run(session, "pytest", "--ignore=tests/browser", "-m", bare)
     # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
     run(session, "pytest", "-n2", "--markdown-docs", "docs/en")
 
@@ -52,10 +59,23 @@ def lint(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The builder and its pages beside peers; `-- pages` for the pages alone, else what follows is for the builder.
 
+    `-- ddp` records the time lines of the page on DDP anew; `-- attention_cpu` what attention costs on the CPU, and
+    `-- attention_compiled` what its kernels compile to for several GPUs; `-- lighthouse` what Lighthouse says of site/.
+
     Needs `pip install -c constraints.txt -e '.[dev,bench]'`, Chromium and npm.
     """
     part, *rest = session.posargs or [""]
+    if part in ("ddp", "attention_cpu", "attention_compiled", "lighthouse"):
+        run(session, "python", f"benchmarks/{part}.py", *rest)
+        return
     if part != "pages":
         run(session, "python", "benchmarks/build.py", *session.posargs)
     if part in ("pages", ""):
         run(session, "python", "benchmarks/pages.py", *rest)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """On a machine with a GPU: the tests of the kernels there, not interpreted, and their speed beside torch's."""
+    run(session, "pytest", "tests/attention", "-k", "flash", *session.posargs)
+    run(session, "python", "benchmarks/attention.py")

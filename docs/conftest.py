@@ -69,7 +69,7 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
             # A definition is shown to be read, without its imports. It runs in its module, and not again here,
             # since that would register an operator anew, without its gradient. What is shown must compile.
             importlib.import_module(".".join(Path(path).with_suffix("").parts[1:]))
-            compile(Expander(Page("", ""), {}, ROOT).definition(path, name), path, "exec")
+            compile(Expander(Page("", ""), {}, ROOT, {}).definition(path, name), path, "exec")
         else:
             snippet = read_snippet(ROOT / "snippets" / path, ROOT)
             run({cell.name: cell for cell in snippet.cells}[name], snippet.path, vars(session))

@@ -1,16 +1,17 @@
-"""Make css/math-font.css from STIX Two Math of the npm package @fontsource/stix-two-math.
+"""Make css/math-font.css and fonts/math-rest.woff2 from STIX Two Math of the npm package @fontsource/stix-two-math.
 
     python theme/math_font.py package/files/stix-two-math-latin-400-normal.woff2
 
-Cuts the font down to what articles use, and mends what Chromium shows badly: primes, which stand too small and too high
-as superscripts, since the package's font lacks the feature `ssty`; the room right of a root, which is reserved for the
-widest root sign; the bar of a root in a line of text, which touches what is below it. Needs fontTools and brotli.
+Cuts the font in two, what articles use and what they may come to use, and mends what Chromium shows badly: primes,
+which stand too small and too high as superscripts, since the package's font lacks the feature `ssty`; the room right of
+a root, which is reserved for the widest root sign; the bar of a root in a line of text, which touches what is below it.
+Needs fontTools and brotli.
 """
 
 import base64
 import io
 import sys
-import textwrap
+from copy import deepcopy
 from pathlib import Path
 
 from fontTools.misc.transform import Transform
@@ -19,7 +20,15 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.subset import Options, Subsetter, parse_unicodes
 from fontTools.ttLib import TTFont
 
-UNICODES = """
+# In the stylesheet: what the articles use. A test of the built pages sees that no formula needs more; add it here.
+CORE = """
+    20-7E A0 AF B1 B7 D7 2C6 2D9 2DC 393 394 398 39B 3A0 3A3 3A6 3A8 3A9 3B1-3C9 3D1 3D5 3F5 2016 2026 2032 2033 2061
+    23DF 210E 2112 2113 211D 2190 2192 21A6 21D2 2200 2202 2205 2207 2208 220F 2211 2212 2218 221A 221D 221E 2225 2229
+    222A 222B 223C 2248 2260 2261 2264 2265 226A 226B 2282 2286 2295 2297 2299 22A4 22C5 22EE 22EF 2308-230B 27E8
+    27E9 FE00 1D434-1D467 1D4A9 1D4AA 1D53C 1D6FC-1D716 1D719 1D7CF
+"""
+# Of these, all but the core lie in a file that a browser loads where one of them is shown.
+ALL = """
     20-7E A0 AC B1 B7 D7 F7 131 237 2C6 2C7 2D8-2DC 300-30C 332 338 391-3A9 3B1-3F6 2010-2015 2018-201D 2020-2022 2026
     2032-2034 2044 2061-2064 20D7 2102 210B 210D 210E 2110 2112 2113 2115 2119-211D 2124 212C 2130 2131 2133 2190-2199
     21A6 21AA 21D0-21D5 2200-2209 220B 220C 220F-2213 2215-221E 2220-2230 2234 2235 223C 2243 2245 2248 224D 225C
@@ -33,20 +42,53 @@ TOP, HEIGHT = 0.54, 0.44  # of a prime, in em of the superscript
 
 STYLESHEET = """\
 /* Made by math_font.py from STIX Two Math 5.3.0 (npm: @fontsource/stix-two-math); its licence is STIX-OFL.txt.
-   The font lies in the stylesheet itself, so that it is there before the first paint and no formula moves. */
+   What formulas need lies in the stylesheet itself, so that it is there before the first paint and none moves. */
 @font-face {{
   font-family: "STIX Two Math";
-  src: url("data:font/woff2;base64,{}") format("woff2");
+  src: url("data:font/woff2;base64,{core}") format("woff2");
+}}
+@font-face {{
+  font-family: "STIX Two Math";
+  src: url("../fonts/math-rest.woff2") format("woff2");
+  unicode-range: {rest};
 }}
 """
 
 
 def main(source: str) -> None:
     font = TTFont(source)
-    options = Options(hinting=False, layout_features=[], name_IDs=[0, 1, 2, 13, 14])
-    subsetter = Subsetter(options)
-    subsetter.populate(unicodes=parse_unicodes(textwrap.dedent(UNICODES).replace("\n", " ")))
-    subsetter.subset(font)
+    mend(font)
+    font.flavor = "woff2"
+    core, rest = parse(CORE), parse(ALL) - parse(CORE)
+    stylesheet = STYLESHEET.format(core=base64.b64encode(cut(font, core)).decode(), rest=ranges(rest))
+    theme = Path(__file__).parent
+    (theme / "css" / "math-font.css").write_text(stylesheet)
+    (theme / "fonts" / "math-rest.woff2").write_bytes(cut(font, rest))
+
+
+def parse(ranges: str) -> set[int]:
+    return set(parse_unicodes(" ".join(ranges.split())))
+
+
+def ranges(codes: set[int]) -> str:
+    """As CSS has it."""
+    first = sorted(code for code in codes if code - 1 not in codes)
+    last = sorted(code for code in codes if code + 1 not in codes)
+    return ", ".join(f"U+{a:X}-{b:X}" if a < b else f"U+{a:X}" for a, b in zip(first, last, strict=True))
+
+
+def cut(font: TTFont, codes: set[int]) -> bytes:
+    """A file with these characters, in all their sizes."""
+    part = deepcopy(font)
+    subsetter = Subsetter(Options(hinting=False, layout_features=[], name_IDs=[0, 1, 2, 13, 14]))
+    subsetter.populate(unicodes=codes)
+    subsetter.subset(part)
+    buffer = io.BytesIO()
+    part.save(buffer)
+    return buffer.getvalue()
+
+
+def mend(font: TTFont) -> None:
     glyphs = font.getBestCmap()
     for prime in PRIMES:
         outline, em = font["glyf"][glyphs[prime]], font["head"].unitsPerEm
@@ -57,11 +99,6 @@ def main(source: str) -> None:
     constants.RadicalVerticalGap.Value = constants.RadicalDisplayStyleVerticalGap.Value
     for taller in variants(font, glyphs[ROOT]):
         redraw(font, taller, Transform(width / font["hmtx"][taller][0], 0, 0, 1, 0, 0))
-    font.flavor = "woff2"
-    buffer = io.BytesIO()
-    font.save(buffer)
-    stylesheet = Path(__file__).parent / "css" / "math-font.css"
-    stylesheet.write_text(STYLESHEET.format(base64.b64encode(buffer.getvalue()).decode()))
 
 
 def variants(font: TTFont, name: str) -> set[str]:

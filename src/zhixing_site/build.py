@@ -5,11 +5,16 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from zhixing_copy.catalogue import read_modules
+from zhixing_site.articles import navigation, read_areas
 from zhixing_site.expand import drawings, expand
 from zhixing_site.fault import Fault, Faults
-from zhixing_site.finish import finish
-from zhixing_site.links import check_links
+from zhixing_site.found import Site, site_url, with_head, write_found, write_maps
+from zhixing_site.hold import all_files, hold_all, offered, write_files
+from zhixing_site.lab import lab_page, notebook_file, script_file
+from zhixing_site.links import check_links, check_published
 from zhixing_site.page import LANGUAGES, Page, read_pages
+from zhixing_site.parts import Parts, read_commit
 from zhixing_site.render import Renderer
 from zhixing_site.run import Report, Run, run_all
 from zhixing_site.search import write_index
@@ -25,15 +30,32 @@ def build(root: Path, limits: Limits, report: Report) -> None:
         pages = [*english.values(), *chinese.values()]
         runs, faults = run_all(snippet_paths(root), root, limits, report)
         _stop(with_pages(faults, pages))
-        _stop(compare_all(english, chinese) + unreviewed(english, chinese, root) + check_shown(pages, runs))
+        areas, faults = read_areas(english, chinese)
+        _stop(faults + compare_all(english, chinese) + unreviewed(english, chinese, root) + check_shown(pages, runs))
+        modules = read_modules(root / "src/zhixing")
+        files, faults = all_files(modules)
+        _stop(faults)
+        held, faults = hold_all(files, modules, root, report)
+        _stop(faults)
         (root / ".cache").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-") as folder:  # a rename away from site/
-            expanded, site = Path(folder, "pages"), Path(folder, "site")
-            _stop(write_pages(pages, runs, root, expanded))
-            _stop(renderer.render(expanded, site))
-            finish(site)
-            write_index(site)
-            _stop(check_links(site))
+            expanded, beside, site = (Path(folder, name) for name in ("pages", "beside", "site"))
+            whole = Site(english, chinese, site_url())
+            parts = Parts(areas, runs, modules, root, held, read_commit(root))
+            faults = []
+            for language in LANGUAGES:  # while the first is rendered, the next is written
+                faults += write_pages([*whole.pages(language).values()], parts, whole, expanded)
+                if not faults:
+                    renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)))
+            _stop(faults)
+            _stop(write_found(whole, parts.notebooks, root, beside))
+            write_files(files, beside)
+            _stop(renderer.answers(site))
+            _move(beside, site)
+            write_maps(whole, renderer.rendered, site)
+            write_index(site, renderer.rendered)
+            rendered = renderer.rendered, whole.url
+            _stop(check_links(site, *rendered) + check_published(site, *rendered))
             _put_in_place(site, root)
 
 
@@ -72,21 +94,28 @@ def with_pages(faults: list[Fault], pages: list[Page]) -> list[Fault]:
     return placed
 
 
-def write_pages(pages: list[Page], runs: dict[str, Run], root: Path, folder: Path) -> list[Fault]:
+def write_pages(pages: list[Page], parts: Parts, site: Site, folder: Path) -> list[Fault]:
     """Write all that MkDocs reads: below folder/<language>, expanded pages, drawings, other files of docs/<language>.
 
-    Files that are the same already are not touched, nor are pages at fault, whose faults are returned.
+    The languages are those of the pages. Files that are the same already are not touched, nor are pages at fault, whose
+    faults are returned.
     """
-    notebooks, faults = {name: run.notebook for name, run in runs.items()}, []
-    for language in LANGUAGES:
+    root, notebooks, offers, faults = parts.root, parts.notebooks, offered(parts.modules), []
+    for language in {page.language for page in pages}:
         for path in (root / "docs" / language).rglob("*"):
             if path.is_file() and path.suffix != ".md":
                 _write(folder / path.relative_to(root / "docs"), path.read_bytes())
         for path, drawing in drawings(notebooks, language).items():
             _write(folder / language / path, drawing.encode())
     for page in pages:
+        run = parts.runs.get(page.snippet)
         try:
-            _write(folder / page.language / f"{page.name}.md", expand(page, notebooks, root).encode())
+            text = parts.around(page, expand(page, parts.notebooks_for(page), root, offers, parts.of(page)))
+            _write(folder / page.language / f"{page.name}.md", with_head(text, page, site).encode())
+            if run and page.language == "en":
+                lab = expand(lab_page(page, run), notebooks, root, offers)
+                for ending, text in ("md", lab), ("ipynb", notebook_file(page, run)), ("py", script_file(page, run)):
+                    _write(folder / f"en/lab/{page.name}.{ending}", text.encode())
         except Fault as fault:
             faults.append(fault)
     return faults
@@ -96,6 +125,13 @@ def _write(path: Path, content: bytes) -> None:
     if not path.exists() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Move all files below one folder to the same places below another."""
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        (target / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target / path.relative_to(folder))
 
 
 def _put_in_place(new: Path, root: Path) -> None:

@@ -7,9 +7,10 @@ import posixpath
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from zhixing_site import formula
 from zhixing_site.fault import Fault
@@ -18,14 +19,29 @@ from zhixing_site.page import MARK, VALUE, Page
 SCHEMES = ("light", "dark")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]\d+)?%?")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+NOTHING = MappingProxyType({})
+
+LABELS = {
+    "en": ("Copy {file}", "Copied", "Download", "The code with all that it needs of this library, in one file"),
+    "zh": ("复制 {file}", "已复制", "下载", "代码连同它在本库中用到的一切，合成一个文件"),
+}
 
 
-def expand(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
+def expand(
+    page: Page,
+    notebooks: Mapping[str, dict],
+    root: Path,
+    offers: Mapping[str, tuple[str, str]],
+    parts: Mapping[str, str] = NOTHING,
+) -> str:
     """The page as plain Markdown, from {snippet name: executed notebook} and the files below `root`.
+
+    `offers` says what can be copied, below which it is offered: {"src/zhixing/area/article.py:definition": (name of its
+    file below code/, its name for the command)}. `parts` are the texts that stand for `--8<-- "part"`.
 
     Raises Fault at the first mark that cannot be expanded.
     """
-    expander = Expander(page, notebooks, root)
+    expander = Expander(page, notebooks, root, offers, parts)
     return MARK.sub(lambda mark: expander.replace(mark, page.line(mark)), page.text)
 
 
@@ -52,6 +68,8 @@ class Expander:
     page: Page
     notebooks: Mapping[str, dict]
     root: Path
+    offers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def replace(self, mark: re.Match, line: int) -> str:
         try:
@@ -64,9 +82,11 @@ class Expander:
                 return self._figure(mark, line)
             if mark["table"]:
                 return self._table(mark["table"])
+            if mark["part"]:
+                return self._part(mark["part"])
             if mark["value"]:
                 value = self._value(mark)
-                return value.replace("-", "−") if NUMBER.fullmatch(value) else _escape(value)
+                return value.replace("-", "−") if NUMBER.fullmatch(value) else escape(value)
             if mark["escape"] == r"\$":
                 return "&#36;"
             if mark["heading"] and re.search(r"(?<!\\)\$|\{\{", mark["heading"]):
@@ -81,12 +101,13 @@ class Expander:
         return mark[0]
 
     def _fence(self, mark: re.Match) -> str:
-        code, shown, title = [], [], ""
+        code, shown, offered, title = [], [], [], ""
         for use in self.page.included(mark):
             try:
                 if use.path.startswith("src/"):
                     code.append(self.definition(use.path, use.name))
                     title = f' title="{use.path}"'
+                    offered += self._offer(f"{use.path}:{use.name.partition('.')[0]}")
                 else:
                     cell = self._cell(use.path, use.name)
                     code.append(cell["source"])
@@ -99,10 +120,26 @@ class Expander:
             return mark[0]
         blocks = [_block(mark["info"].strip() + title, "\n\n\n".join(code))]
         blocks += [_block(" { .text .output .no-copy }", text) for text in shown]
-        return textwrap.indent("\n\n".join(blocks), mark["indent"])
+        return textwrap.indent("\n\n".join(blocks + list(dict.fromkeys(offered))), mark["indent"])
+
+    def _offer(self, what: str) -> list[str]:
+        """A line below a definition from which its file is copied or downloaded; none for what is not offered."""
+        if what not in self.offers:
+            return []
+        file, command = self.offers[what]
+        copy, copied, download, title = LABELS[self.page.language]
+        copy = copy.format(file=posixpath.basename(file))
+        address = "../" * (self.page.name.count("/") + 2) + f"code/{file}"
+        return [
+            f'<p class="take" title="{title}"><button type="button" data-done="{copied}">{copy}</button> '
+            f'<a href="{address}" download>{download}</a> <code>zhixing copy {command}</code></p>'
+        ]
 
     def definition(self, path: str, name: str) -> str:
-        """The definition's source; without its docstring, which stands in the page's API section."""
+        """The definition's source; without its docstring, which stands in the page's API section.
+
+        Without a name, the whole file as it is, for readers to copy.
+        """
         if not (self.root / path).is_file():
             raise ValueError(f"there is no file {path}")
         source = (self.root / path).read_text()
@@ -110,6 +147,8 @@ class Expander:
             body = _parse(source).body
         except SyntaxError as error:
             raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
+        if not name:
+            return source.strip()
         for part in name.split("."):
             node = next((node for node in body if part in _names(node)), None)
             if not node:
@@ -130,7 +169,7 @@ class Expander:
         raise ValueError(f"there is no cell {name} in snippets/{snippet}")
 
     def _value(self, mark: re.Match) -> str:
-        snippet, name = f"{self.page.name}.py", mark["value"]
+        snippet, name = self.page.snippet, mark["value"]
         values = self.notebooks[snippet]["metadata"]["zhixing"]["values"] if snippet in self.notebooks else {}
         if name not in values:
             raise ValueError(f"no number or text `{name}` is left at the end of snippets/{snippet}")
@@ -146,19 +185,42 @@ class Expander:
 
     def _figure(self, mark: re.Match, line: int) -> str:
         snippet, name = mark["figure"].split(":")
-        drawings = self._cell(snippet, name)["metadata"]["drawings"]
-        caption = re.sub(MARK, lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
-        if not drawings or not caption:
-            raise ValueError("a figure without a caption" if drawings else f"cell {name} draws no figure")
+        caption = self.caption(mark, line)
+        first = line == next(use.line for use in self.page.uses if use.figure)
         images = ""
         for scheme in SCHEMES:
-            size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
-            width, height = (round(float(points) * 96 / 72) for points in size.groups())
+            width, height = self.size(snippet, name, scheme)
             path = posixpath.relpath(figure_path(snippet, name, scheme), posixpath.dirname(self.page.name) or ".")
-            image = f'![{_plain(caption)}]({path}){{ width="{width}" height="{height}" loading=lazy }}'
+            # The first is seen at once: it comes with the page, the others when they are scrolled to.
+            comes = "fetchpriority=high" if first and scheme == "light" else "loading=lazy"
+            image = f'![{plain(caption)}]({path}){{ width="{width}" height="{height}" {comes} }}'
             images += f"[{image}]({path}){{ .enlarge .only-{scheme} }}"
         # Spans, since Markdown takes them in lists and boxes, too, where it tears a <figure> apart.
         return f'<span class="figure" role="figure">{images}<span class="caption">{caption}</span></span>'
+
+    def caption(self, mark: re.Match, line: int) -> str:
+        """The caption of a figure's mark, expanded."""
+        caption = re.sub(MARK, lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
+        if not caption:
+            raise ValueError("a figure without a caption")
+        return caption
+
+    def size(self, snippet: str, name: str, scheme: str) -> tuple[int, int]:
+        """Width and height of the cell's figure in pixels."""
+        drawings = self._cell(snippet, name)["metadata"]["drawings"]
+        if not drawings:
+            raise ValueError(f"cell {name} draws no figure")
+        size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
+        width, height = (round(float(points) * 96 / 72) for points in size.groups())
+        return width, height
+
+    def _part(self, name: str) -> str:
+        if not self.parts.get(name):
+            there = ", ".join(name for name, text in self.parts.items() if text) or "none"
+            raise ValueError(
+                f"there is nothing to show for `{name}` here; of the parts that the builder writes: {there}"
+            )
+        return self.parts[name]
 
     def _table(self, path: str) -> str:
         """The file's rows, of which the first is the head."""
@@ -176,7 +238,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(map(_escape, cells))} |"
+    return f"| {' | '.join(map(escape, cells))} |"
 
 
 def _names(node: ast.stmt) -> list[str]:
@@ -200,13 +262,13 @@ def _block(info: str, text: str) -> str:
     return f"{fence}{info}\n{text}\n{fence}"
 
 
-def _plain(caption: str) -> str:
+def plain(caption: str) -> str:
     """The caption as plain text, for `alt`: formulas as the characters that they show."""
     text = html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]*>", "", caption))
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return _escape(re.sub(r"[*`\u2061]", "", text))
+    return escape(re.sub(r"[*`\u2061]", "", text))
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown and HTML show as it is."""
     return html.escape(text, quote=False).translate(formula.MARKDOWN)

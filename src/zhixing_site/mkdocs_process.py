@@ -1,9 +1,10 @@
-"""MkDocs, loaded and waiting: for each request on standard input a build, and on standard output what went wrong."""
+"""MkDocs, loaded and waiting: for each request on standard input a build; standard output says what came of it."""
 
 import io
 import json
 import logging
 import os
+import pickle
 import sys
 import tempfile
 import traceback
@@ -13,16 +14,20 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import MkDocsException
 
+from zhixing_copy.catalogue import addresses
+from zhixing_site.rendered import take_up
 
-def render(config: str, pages: str, site: str, dirty: bool) -> str:
-    """Let MkDocs build the site, the pages that differ if `dirty`; returns its warnings and errors."""
+
+def render(config: str, pages: str, site: Path, language: str, navigation: list, dirty: bool) -> str:
+    """Let MkDocs build a language, the pages that differ if `dirty`; returns its warnings and errors."""
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     handler.addFilter(lambda record: "'dirty' build" not in record.msg)  # it warns of being asked for one
     logging.getLogger("mkdocs").handlers = [handler]
     os.environ["ZHIXING_PAGES"] = pages
     try:
-        build(load_config(config, site_dir=site), dirty=dirty)
+        where = {"site_dir": str(site / language), "site_url": f"{addresses()['Site']}{language}/"}
+        build(load_config(config, nav=navigation, **where), dirty=dirty)
     except MkDocsException as error:
         print(error, file=said)
     except Exception:
@@ -32,8 +37,14 @@ def render(config: str, pages: str, site: str, dirty: bool) -> str:
 
 if __name__ == "__main__":
     logging.disable(logging.INFO)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a plugin prints is no answer
     with tempfile.TemporaryDirectory() as pages, tempfile.TemporaryDirectory() as site:
         Path(pages, "index.md").write_text("# A page")
-        render(sys.argv[1], pages, site, dirty=False)  # loads what it uses: extensions, plugins, the theme
+        # Loads what it uses: extensions, plugins, the theme.
+        render(sys.argv[1], pages, Path(site), "en", ["index.md"], dirty=False)
     for line in sys.stdin:
-        print(json.dumps(render(sys.argv[1], *json.loads(line))), flush=True)
+        language, pages, site, navigation, dirty = json.loads(line)
+        said = render(sys.argv[1], pages, Path(site), language, navigation, dirty)
+        answers.write(pickle.dumps((said, take_up(Path(site), language, anew=not dirty))))
+        answers.flush()

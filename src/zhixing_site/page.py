@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
+import yaml
+
 from zhixing_site.fault import Fault
 
 LANGUAGES = ("en", "zh")
@@ -31,12 +33,14 @@ MARK = re.compile(
     + VALUE.pattern
     + r"""
     | ^--8<--[ ]"(?P<table>[\w/]+\.csv)"[ ]*$
+    | ^--8<--[ ]"(?P<part>[a-z/]+)"[ ]*$
     | (?P<stray>\$|--8<--|\{\{(?!\{))
     | \]\((?P<link>[^()\s]+)\)
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
-INCLUDE = re.compile(r'--8<-- "(?P<path>[\w/]+\.py):(?P<name>[\w.]+)"')
+# A file of src/ may stand without a name, and is then shown whole.
+INCLUDE = re.compile(r'--8<-- "(?=src/|[^"]*:)(?P<path>[\w/]+\.py)(?::(?P<name>[\w.]+))?"')
 HEADING_ID = re.compile(r"\{ *#([\w-]+) *\}\s*$")
 
 
@@ -45,7 +49,7 @@ class Use:
     """A place where a page shows something of a Python file: code, or a figure."""
 
     path: str  # a file below src/, or a snippet's name
-    name: str
+    name: str  # of a definition or a cell; nothing for the whole file
     line: int
     figure: bool = False
 
@@ -77,6 +81,29 @@ class Page:
     def name(self) -> str:
         """The path below the language's folder, without its ending; twins share it: activations/gelu."""
         return self.path.split("/", 2)[2].removesuffix(".md")
+
+    @cached_property
+    def title(self) -> str:
+        """The first heading as plain text; without one, the name."""
+        heading = re.search(r"^# +(.+?) *(\{ *#[\w-]+ *\} *)?$", self.text, re.MULTILINE)
+        return re.sub("[`*]", "", heading[1]) if heading else self.name
+
+    @property
+    def snippet(self) -> str:
+        """The name of the snippet whose values it quotes: activations/gelu.py."""
+        return f"{self.name.removeprefix('lab/')}.py"
+
+    @cached_property
+    def meta(self) -> dict:
+        """The front matter; raises Fault where it is no mapping."""
+        mark = MARK.match(self.text)
+        try:
+            meta = yaml.load(mark["matter"].strip().strip("-"), yaml.CSafeLoader) if mark and mark["matter"] else {}
+        except yaml.YAMLError as error:
+            raise Fault(f"the front matter is no YAML: {error}", self.path, 1) from error
+        if not isinstance(meta, dict):
+            raise Fault("the front matter is no list of `key: value`", self.path, 1)
+        return meta
 
     def line(self, mark: re.Match) -> int:
         return self.text.count("\n", 0, mark.start()) + 1
@@ -119,7 +146,7 @@ class Page:
                     cause = 'a fence that includes holds nothing but lines `--8<-- "path.py:name"`'
                     raise Fault(cause, self.path, number)
                 if match:
-                    yield Use(match["path"], match["name"], number)
+                    yield Use(match["path"], match["name"] or "", number)
 
 
 def read_pages(root: Path, language: str) -> dict[str, Page]:
@@ -140,7 +167,7 @@ def _collect(mark: re.Match, marks: dict[str, list[str]]) -> None:
     for kind in "block", "inline":
         if mark[kind]:  # without its white space and its words, which are the language's own
             marks[kind].append(re.sub(r"\s+", "", re.sub(r"\\text\{[^{}]*\}", r"\\text{}", mark[kind])))
-    for kind in "figure", "table", "value", "link":
+    for kind in "figure", "table", "part", "value", "link":
         if mark[kind]:
             marks[kind].append(mark[kind])
     marks["value"] += [value[1] for value in VALUE.finditer(mark["inline"] or mark["block"] or "")]

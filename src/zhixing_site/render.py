@@ -2,21 +2,25 @@
 
 import json
 import os
-import shutil
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+from zhixing_copy.catalogue import addresses
 from zhixing_site.fault import Fault
+from zhixing_site.finish import set_policy
+from zhixing_site.rendered import Rendered, read
 
 CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
 
 
 class Renderer:
-    """The two processes, which start at once and end with the context."""
+    """The two processes, which start at once and end with the context; `rendered` holds all pages of the site."""
 
     def __init__(self, root: Path):
         self.root = root
+        self.rendered: dict[str, Rendered] = {}
         self.processes = {language: self._start(language) for language in CONFIGS}
 
     def __enter__(self) -> "Renderer":
@@ -27,32 +31,45 @@ class Renderer:
             process.kill()
             process.communicate()  # closes the pipes
 
-    def render(self, pages: Path, site: Path, dirty: bool = False) -> list[Fault]:
-        """Build both languages side by side, only the pages that differ if `dirty`, and copy the page at the root.
+    def ask(self, language: str, pages: Path, site: Path, navigation: list, dirty: bool = False) -> None:
+        """Begin to build a language below site/<language>, only the pages that differ if `dirty`."""
+        process = self.processes[language]
+        if process.poll() is not None:
+            process.communicate()
+            process = self.processes[language] = self._start(language)
+        request = language, str(pages / language), str(site), navigation, dirty
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+
+    def answers(self, site: Path, anew: bool = True) -> list[Fault]:
+        """Wait until both languages are there, `anew` or as they were else, and copy the page at the root.
 
         A fault is all that MkDocs warns of in one language.
         """
-        for language in CONFIGS:
-            self._ask(language, (str(pages / language), str(site / language), dirty))
-        faults = [Fault(said, config) for language, config in CONFIGS.items() if (said := self._answer(language))]
+        if anew:
+            self.rendered.clear()
+        faults = []
+        for language, config in CONFIGS.items():
+            said, rendered = self._answer(language)
+            faults += [Fault(said, config)] if said else []
+            self.rendered |= rendered
         site.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.root / "docs" / "index.html", site)
+        home = (self.root / "docs" / "index.html").read_text().replace("{site-url}", addresses()["Site"])
+        home = set_policy(home)
+        (site / "index.html").write_text(home)
+        self.rendered["index.html"] = read(home)
         return faults
 
     def _start(self, language: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "zhixing_site.mkdocs_process", CONFIGS[language]]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         # Ctrl-C goes to a whole session: in one of its own, the process is ended by us.
         return subprocess.Popen(command, cwd=self.root, env=environment, start_new_session=True, **pipes)
 
-    def _ask(self, language: str, request: tuple) -> None:
-        if self.processes[language].poll() is not None:
-            self.processes[language].communicate()
-            self.processes[language] = self._start(language)
-        print(json.dumps(request), file=self.processes[language].stdin, flush=True)
-
-    def _answer(self, language: str) -> str:
+    def _answer(self, language: str) -> tuple[str, dict[str, Rendered]]:
         process = self.processes[language]
-        answer = process.stdout.readline()
-        return json.loads(answer) if answer else f"MkDocs was ended from outside (exit code {process.wait()})"
+        try:
+            return pickle.load(process.stdout)
+        except EOFError:
+            return f"MkDocs was ended from outside (exit code {process.wait()})", {}

@@ -2,26 +2,25 @@
 
 import multiprocessing
 import os
+import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from zhixing_site import cache
 from zhixing_site.fault import Fault
 from zhixing_site.snippet import Snippet, read_snippet
-from zhixing_site.watch import TICK, Ending, Limits, read_outcome, watch
+from zhixing_site.watch import TICK, Ending, Limits, SuddenEnd, in_watched_process
 
-# What could make two runs of one snippet differ is fixed: the order of sets, the number of threads.
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MPLBACKEND": "svg"}
-
-FORKSERVER = multiprocessing.get_context("forkserver")
-# What IPython imports only where a shell is made.
-IPYTHON = [f"IPython.core.{name}" for name in ("application", "completer", "completerlib", "magics", "oinspect")]
-FORKSERVER.set_forkserver_preload(["torch", "zhixing_site.watch", *IPYTHON, "zhixing_site.preload"])
+# What could make two runs of one snippet differ is fixed: the order of sets, the number of threads, and that kernels
+# for a GPU are interpreted, whether there is one or not.
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MPLBACKEND": "svg", "TRITON_INTERPRET": "1"}
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,27 @@ def run_one(path: Path, root: Path, limits: Limits) -> Run:
     if notebook := cache.load(snippet, root):
         return Run(snippet, notebook)
     with tempfile.TemporaryDirectory(prefix="zhixing-", ignore_cleanup_errors=True) as folder:
-        process = FORKSERVER.Process(target=watch, args=(snippet, root, Path(folder), limits, os.getpid()))
-        process.start()
-        process.join()
-        notebook, ending = read_outcome(Path(folder), snippet)
+        try:
+            notebook, ending = in_watched_process(partial(_execute, snippet, root), Path(folder), limits)
+        except SuddenEnd as end:
+            raise _located(end, snippet, Path(folder)) from None
     cache.store(notebook, snippet, root)
     return Run(snippet, notebook, ending)
+
+
+def _execute(snippet: Snippet, root: Path, folder: Path) -> dict:
+    """The executed notebook; leaves in `folder` the `cell` that was begun last."""
+    from zhixing_site.child import Execution  # not above: the build itself never imports what a run needs
+
+    sys.argv = [snippet.path]
+    return Execution(snippet, root).execute(lambda cell: (folder / "cell").write_text(cell.name))
+
+
+def _located(end: SuddenEnd, snippet: Snippet, folder: Path) -> Fault:
+    """At the line where the process was, if it could say so, else at the cell that was begun last."""
+    if not (folder / "cell").exists():
+        return Fault(str(end), snippet.path)
+    begun = (folder / "cell").read_text()
+    cell = next(cell for cell in snippet.cells if cell.name == begun)
+    places = re.findall(rf'File "[^"]*{re.escape(snippet.path)}", line (\d+)', end.log)
+    return Fault(str(end), snippet.path, int(places[0]) if places else cell.line, cell.name)

@@ -18,11 +18,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from watchfiles import watch
 
+from zhixing_copy.catalogue import read_modules
+from zhixing_site.articles import navigation, read_areas
 from zhixing_site.build import check_shown, with_pages, write_pages
 from zhixing_site.fault import Fault, Faults
-from zhixing_site.finish import finish
+from zhixing_site.found import Site, site_url
+from zhixing_site.hold import all_files, write_files
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
+from zhixing_site.parts import Parts
 from zhixing_site.render import CONFIGS, Renderer
 from zhixing_site.run import Report, Run, run_all
 from zhixing_site.search import write_index
@@ -40,7 +44,7 @@ class Preview:
     def __init__(self, root: Path, limits: Limits, report: Report, renderer: Renderer):
         self.root, self.limits, self.report, self.renderer = root, limits, report, renderer
         self.pages, self.site = root / ".cache/preview/pages", root / ".cache/preview/site"
-        self.names: set[str] = set()
+        self.seen: tuple[set[str], dict[str, list]] = set(), {}
         self.version, self.faults = "0", ""
         self.news = threading.Condition()
         shutil.rmtree(self.pages.parent, ignore_errors=True)
@@ -58,20 +62,32 @@ class Preview:
     def _update(self, changed: set[Path]) -> list[Fault]:
         english, chinese = (read_pages(self.root, language) for language in LANGUAGES)
         pages = [*english.values(), *chinese.values()]
+        site = Site(english, chinese, site_url())
         runs, faults = run_all(snippet_paths(self.root), self.root, self.limits, self._report)
         failed = {fault.path.removeprefix("snippets/") for fault in faults}
         sound = [page for page in pages if not failed & {f"{page.name}.py", *(use.path for use in page.uses)}]
-        faults = with_pages(faults, pages) + write_pages(sound, runs, self.root, self.pages)
+        areas, wrong = read_areas(english, chinese)
+        modules = read_modules(self.root / "src/zhixing")
+        parts = Parts(areas, runs, modules, self.root, held={})
+        faults = wrong + with_pages(faults, pages) + write_pages(sound, parts, site, self.pages)
         faults += check_shown(pages, runs) + compare_all(english, chinese)
         self._write_stubs(pages)
         self._touch_documented(changed)
-        names, whole = {page.path for page in pages}, {"theme", *CONFIGS.values()}
-        anew = names != self.names or any(path.relative_to(self.root).parts[0] in whole for path in changed)
-        faults += self.renderer.render(self.pages, self.site, dirty=not anew)
-        finish(self.site)
-        write_index(self.site)
-        self.names = names
-        return faults + check_links(self.site)
+        whole = {"theme", *CONFIGS.values()}
+        names = {page.path for page in pages}
+        navigations = {language: navigation(areas, site.pages(language)) for language in LANGUAGES}
+        anew = (names, navigations) != self.seen or any(
+            path.relative_to(self.root).parts[0] in whole for path in changed
+        )
+        for language in LANGUAGES:
+            self.renderer.ask(language, self.pages, self.site, navigations[language], dirty=not anew)
+        faults += self.renderer.answers(self.site, anew)
+        files, more = all_files(modules)
+        write_files(files, self.site)
+        faults += more
+        write_index(self.site, self.renderer.rendered)
+        self.seen = names, navigations
+        return faults + check_links(self.site, self.renderer.rendered, site.url)
 
     def _report(self, path: str, result: Run | Fault) -> None:
         if isinstance(result, Fault) or result.ending:  # what is cached is no news
@@ -80,7 +96,8 @@ class Preview:
     def _write_stubs(self, pages: list[Page]) -> None:
         """A page at fault that never was sound is shown as its name, and a page that is gone is not."""
         wanted = {self.pages / page.language / f"{page.name}.md": page.name for page in pages}
-        for path in set(self.pages.rglob("*.md")) - wanted.keys():
+        labs = {self.pages / f"en/lab/{page.name}.md" for page in pages}
+        for path in set(self.pages.rglob("*.md")) - wanted.keys() - labs:
             path.unlink()
         for path, name in wanted.items():
             if not path.exists():

@@ -1,10 +1,13 @@
 """Read a snippet: a percent-format notebook whose cells have names."""
 
+import ast
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from zhixing_copy.source import sources
 from zhixing_site.fault import Fault
 
 HEADER = re.compile(r'# %% (?P<name>[A-Za-z_]\w*)( tags=\["hidden"\]| raises="\w+"| warns="\w+")*', re.ASCII)
@@ -30,6 +33,11 @@ class Snippet:
     def name(self) -> str:
         """The path below `snippets`, as pages write it: activations/gelu.py."""
         return self.path.removeprefix("snippets/")
+
+    @cached_property
+    def sources(self) -> set[str]:
+        """The modules of the library that it imports: activations/gelu."""
+        return sources(ast.parse(self.content))
 
 
 def snippet_paths(root: Path) -> list[Path]:

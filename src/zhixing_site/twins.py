@@ -9,7 +9,7 @@ from zhixing_site.page import Page, Section
 REVIEWED = "docs/reviewed.txt"
 
 # What stands alone must agree in order; what stands in sentences as a set, for word order is the language's own.
-IN_ORDER = ("fence", "block", "figure", "table")
+IN_ORDER = ("fence", "block", "figure", "table", "part")
 AS_SETS = ("inline", "value", "link")
 
 

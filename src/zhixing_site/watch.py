@@ -1,7 +1,7 @@
-"""Run one snippet in a process that is watched: for its time, its memory and whatever it leaves behind.
+"""Run one job in a process that is watched: for its time, its memory and whatever it leaves behind.
 
-Three processes: the build; a watcher, forked from the fork server; a worker, forked from the watcher, which runs the
-cells. The watcher adopts every process that the worker starts, also one that leaves the worker's session (torchrun's
+Three processes: the build; a watcher, forked from the fork server; a worker, forked from the watcher, which does
+the job. The watcher adopts every process that the worker starts, also one that leaves the worker's session (torchrun's
 do), and ends them all.
 """
 
@@ -10,7 +10,6 @@ import faulthandler
 import multiprocessing
 import os
 import pickle
-import re
 import resource
 import signal
 import sys
@@ -23,7 +22,11 @@ from pathlib import Path
 import psutil
 
 from zhixing_site.fault import Fault
-from zhixing_site.snippet import Snippet
+
+FORKSERVER = multiprocessing.get_context("forkserver")
+# What IPython imports only where a shell is made.
+IPYTHON = [f"IPython.core.{name}" for name in ("application", "completer", "completerlib", "magics", "oinspect")]
+FORKSERVER.set_forkserver_preload(["torch", "zhixing_site.watch", *IPYTHON, "zhixing_site.preload"])
 
 TICK = 0.05  # seconds between two looks at the processes
 GRACE = 0.2  # seconds for the worker to say where it is, before it is ended
@@ -46,8 +49,47 @@ class Ending:
     peak: int
 
 
-def watch(snippet: Snippet, root: Path, folder: Path, limits: Limits, build: int) -> None:
-    """Leaves in `folder`: `ending`, `outcome` (notebook or Fault), `cell` (the last one begun) and `log`."""
+Job = Callable[[Path], object]  # called with a folder for whatever it writes; anything that can be pickled
+
+
+def in_watched_process(job: Job, folder: Path, limits: Limits) -> tuple[object, Ending]:
+    """What the job returns, and how its process ended.
+
+    Raises:
+        Fault: That which the job raised.
+        SuddenEnd: The process ended before that.
+    """
+    process = FORKSERVER.Process(target=_watch, args=(job, folder, limits, os.getpid()))
+    process.start()
+    process.join()
+    if not (folder / "ending").exists():
+        raise SuddenEnd("the run was ended from outside", "")
+    ending: Ending = pickle.loads((folder / "ending").read_bytes())
+    if ending.passed or ending.code or not (folder / "outcome").exists():
+        cause = ending.passed or f"quits the process with exit code {ending.code}"
+        if ending.code < 0:
+            cause = f"the process is ended by {signal.Signals(-ending.code).name}"
+        raise SuddenEnd(cause, (folder / "log").read_text(errors="replace"))
+    outcome = pickle.loads((folder / "outcome").read_bytes())
+    if isinstance(outcome, Fault):
+        raise outcome
+    return outcome, ending
+
+
+class SuddenEnd(Exception):
+    """A process that ended with its job undone; `log` is what it wrote to its standard streams."""
+
+    def __init__(self, cause: str, log: str):
+        super().__init__(cause)
+        self.cause, self.log = cause, log
+
+    def __str__(self) -> str:
+        said = "\n".join([line for line in self.log.splitlines() if line][-12:])
+        return f"{self.cause}\n{said}".strip()
+
+
+def _watch(job: Job, folder: Path, limits: Limits, build: int) -> None:
+    """Leaves in `folder`: `ending`, `outcome` (what the job returned, or a Fault) and `log`."""
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SUBREAPER, 1)
@@ -55,7 +97,7 @@ def watch(snippet: Snippet, root: Path, folder: Path, limits: Limits, build: int
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     worker = os.fork()
     if worker == 0:
-        _work(snippet, root, folder)
+        _work(job, folder)
     code, passed, peak = _wait(psutil.Process(worker), limits, lambda: stopped or not _alive(build_process))
     seconds = time.perf_counter() - started
     while left := psutil.Process().children(recursive=True):
@@ -98,14 +140,13 @@ def _try(call):
         return None
 
 
-def _work(snippet: Snippet, root: Path, folder: Path) -> None:
+def _work(job: Job, folder: Path) -> None:
     """The worker's whole life; it never returns."""
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # Python's own, not the fork server's
-    sys.argv = [snippet.path]
     os.mkdir(folder / "scratch")
     os.chdir(folder / "scratch")
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -113,10 +154,8 @@ def _work(snippet: Snippet, root: Path, folder: Path) -> None:
         os.dup2(source, target)
     faulthandler.enable(file=2)
     faulthandler.register(signal.SIGUSR1, file=2)
-    from zhixing_site.child import Execution  # not above: the build itself never imports what a run needs
-
     try:
-        outcome = Execution(snippet, root).execute(lambda cell: (folder / "cell").write_text(cell.name))
+        outcome = job(folder)
     except Fault as fault:
         outcome = fault
     except BaseException:
@@ -124,28 +163,3 @@ def _work(snippet: Snippet, root: Path, folder: Path) -> None:
         os._exit(1)
     (folder / "outcome").write_bytes(pickle.dumps(outcome))
     os._exit(0)
-
-
-def read_outcome(folder: Path, snippet: Snippet) -> tuple[dict, Ending]:
-    """The executed notebook and how the run ended; raises the run's Fault, or one that tells of its sudden end."""
-    if not (folder / "ending").exists():
-        raise Fault("the run was ended from outside", snippet.path)
-    ending: Ending = pickle.loads((folder / "ending").read_bytes())
-    if ending.passed or ending.code or not (folder / "outcome").exists():
-        raise _sudden_end(folder, snippet, ending)
-    outcome = pickle.loads((folder / "outcome").read_bytes())
-    if isinstance(outcome, Fault):
-        raise outcome
-    return outcome, ending
-
-
-def _sudden_end(folder: Path, snippet: Snippet, ending: Ending) -> Fault:
-    begun = (folder / "cell").read_text() if (folder / "cell").exists() else snippet.cells[0].name
-    cell = next(cell for cell in snippet.cells if cell.name == begun)
-    log = (folder / "log").read_text(errors="replace")
-    places = re.findall(rf'File "[^"]*{re.escape(snippet.path)}", line (\d+)', log)
-    cause = ending.passed or f"quits the process with exit code {ending.code}"
-    if ending.code < 0:
-        cause = f"the process is ended by {signal.Signals(-ending.code).name}"
-    said = "\n".join([line for line in log.splitlines() if line][-12:])
-    return Fault(f"{cause}\n{said}".strip(), snippet.path, int(places[0]) if places else cell.line, cell.name)

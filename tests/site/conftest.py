@@ -20,10 +20,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what 
 
 MKDOCS = """\
 site_name: Small
-site_url: http://localhost/en/
 docs_dir: !ENV [ZHIXING_PAGES, docs/en]
 site_dir: site/en
-theme: {name: null, custom_dir: theme}
+theme: {name: null, custom_dir: theme, static_templates: [404.html]}
 plugins: []
 markdown_extensions:
   admonition: {}
@@ -35,11 +34,11 @@ markdown_extensions:
   tables: {}
   toc: {permalink: true}
 extra: {twin: zh}
+not_in_nav: /lab/
 """
 
 MKDOCS_ZH = """\
 INHERIT: mkdocs.yml
-site_url: http://localhost/zh/
 docs_dir: !ENV [ZHIXING_PAGES, docs/zh]
 site_dir: site/zh
 extra: {twin: en}
@@ -50,16 +49,29 @@ TEMPLATE = """\
 <html>
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{content-security-policy}">
 <title>{{ page.title }}</title>
+{% if page.meta.description %}<meta name="description" content="{{ page.meta.description }}">{% endif %}
+{% if page.canonical_url %}<link rel="canonical" href="{{ page.canonical_url }}">{% endif %}
+{{ page.meta.head }}
 <script>let here = 1;</script>
 </head>
 <body>
 {% set twin = config.extra.twin %}
+{% if not page.url.startswith("lab/") %}
 <a class="twin" href="{{ base_url }}/../{{ twin }}/{{ page.url }}" hreflang="{{ twin }}">{{ twin }}</a>
+{% endif %}
 <article>{{ page.content }}</article>
 </body>
 </html>
+"""
+
+MISSING = """\
+<!doctype html>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{content-security-policy}">
+<title>404</title>
+<a href="{{ base_url }}">Home</a>
 """
 
 SQUARES = """\
@@ -139,6 +151,8 @@ FILES = {
     "mkdocs.yml": MKDOCS,
     "mkdocs.zh.yml": MKDOCS_ZH,
     "theme/main.html": TEMPLATE,
+    "theme/404.html": MISSING,
+    "theme/images/logo.svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 2"><path d="M0 0h2v2z"/></svg>\n',
     "docs/index.html": '<!doctype html>\n<title>Small</title>\n<a href="en/">English</a> <a href="zh/">中文</a>\n',
     "docs/en/index.md": "# Home { #home }\n\nSee [squares](area/squares.md#table).\n",
     "docs/zh/index.md": "# 首页 { #home }\n\n见[平方](area/squares.md#table)。\n",

@@ -442,10 +442,10 @@ def test_killed_build_leaves_nothing_and_spoils_nothing(project, pristine, build
     after = {
         path: content
         for path, content in project.site().items()
-        if not re.search("area/trial|sitemap|search.json", path)
+        if not re.search("area/trial|sitemap|search.json|llms.txt", path)
     }
     assert after == {path: content for path, content in pristine.site().items() if path in after}
-    assert len(after) == len(pristine.site()) - 6  # a sitemap, also compressed, and an index a language
+    assert len(after) == len(pristine.site()) - 6  # what lists pages: three sitemaps, two indices, llms.txt
 
 
 def test_interrupted_build_leaves_nothing(project, builds):

@@ -86,7 +86,7 @@ def expanded(tmp_path):
     def expanded(text: str, path: str = "docs/en/area/trial.md") -> str:
         (tmp_path / "src").mkdir(exist_ok=True)
         (tmp_path / "src/power.py").write_text(SOURCE)
-        return expand(Page(path, text), {"area/trial.py": NOTEBOOK}, tmp_path)
+        return expand(Page(path, text), {"area/trial.py": NOTEBOOK}, tmp_path, {})
 
     return expanded
 
@@ -219,6 +219,10 @@ def test_definition_by_its_name(expanded, name, source):
     assert text == f'```python title="src/power.py"\n{source}\n```'
 
 
+def test_whole_file(expanded):
+    assert expanded('```python\n--8<-- "src/power.py"\n```') == f'```python title="src/power.py"\n{SOURCE.strip()}\n```'
+
+
 def test_cell_without_output(expanded):
     assert expanded('```python\n--8<-- "area/trial.py:quiet"\n```') == "```python\nx = 1\n```"
 
@@ -259,6 +263,13 @@ def test_figure_has_an_image_for_each_scheme(expanded):
     assert [image.getparent().get("href") for image in (light, dark)] == [image.get("src") for image in (light, dark)]
     for image in (light, dark):
         assert (image.get("width"), image.get("height"), image.get("alt")) == ("480", "289", "A curve.")
+
+
+def test_first_figure_comes_with_the_page(expanded):
+    figures = "Text.\n\n![A curve.](area/trial.py:curve)\n\n![It again.](area/trial.py:curve)"
+    images = rendered(expanded(figures)).xpath(".//img")
+    assert [image.get("fetchpriority") for image in images] == ["high", None, None, None]
+    assert [image.get("loading") for image in images] == [None, "lazy", "lazy", "lazy"]
 
 
 @pytest.mark.parametrize(

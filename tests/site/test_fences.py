@@ -33,6 +33,7 @@ RIGHT = {
     "draws": "# %% draws\nimport matplotlib.pyplot as plt\n\nplt.figure()\n\n# %% later\n"
     'assert not plt.get_fignums() and plt.get_backend() == "svg"\n',
     "has_one_thread": '# %% thread\nimport os\n\nassert os.environ["OMP_NUM_THREADS"] == "1"\n',
+    "interprets_kernels": '# %% kernels\nimport os\n\nassert os.environ["TRITON_INTERPRET"] == "1"\n',
     "has_an_empty_folder": "# %% folder\nimport os\n\nassert not os.listdir()\n",
     "pickles": "# %% pickles\nimport pickle\n\n\nclass Point:\n    pass\n\n\npickle.dumps(Point())\n",
     "finds_its_source": "# %% source\nimport inspect\n\n\ndef one():\n    return 1\n\n\n"
@@ -88,6 +89,7 @@ FAILING = {
     "names_no_cell": (fence("area/cells.py:none"), ":none"),
     "has_only_a_docstring": (fence("src/things/empty.py:empty"), ":empty"),
     "defined_in_what_fails": (fence("src/things/broken.py:broken"), ":broken"),
+    "whole_file_that_fails": (fence("src/things/broken.py"), "broken.py"),
     "typed": (FINE + "\n~~~ python\nx = 1\n~~~\n", "~~~ python"),
     "in_a_quotation": ("> ```py\n> x = 1\n> ```\n\n" + FINE, "> ```py"),
     "beside_a_bullet": ("- ``` {.python}\n  x = 1\n  ```\n\n" + FINE, "- ```"),
@@ -113,6 +115,7 @@ def pages(pristine, tmp_path_factory):
         project.write(f"src/things/{name}.py", module)
     for name, (page, _) in FAILING.items():
         project.page(f"failing/{name}", page)
+    project.page("right/whole", fence("src/things/counted.py"))
     project.article("right/defines", COUNTS, fence("src/things/counted.py:counted") + fence("right/defines.py:counts"))
     return project
 
@@ -170,7 +173,7 @@ def shown(page: Page, root: Path) -> list[str]:
         read_snippet(root / "snippets" / use.path, root) for use in page.uses if not use.path.startswith("src/")
     ]
     cells = {s.name: [{"id": cell.name, "source": cell.source, "outputs": []} for cell in s.cells] for s in snippets}
-    expander = Expander(page, {name: {"cells": each} for name, each in cells.items()}, root)
+    expander = Expander(page, {name: {"cells": each} for name, each in cells.items()}, root, {})
     return [expander.replace(mark, page.line(mark)) for mark in MARK.finditer(page.text) if mark["fence"]]
 
 

@@ -5,6 +5,8 @@ import hashlib
 
 import pytest
 
+from zhixing_site.finish import finish
+
 
 def policy(project, page: str) -> dict[str, str]:
     """The directives of the page's policy."""
@@ -53,6 +55,7 @@ def test_each_heading_links_to_its_twin(project):
     links = project.html("en/area/squares").xpath("//a[@class='headertwin']")
     assert [each.get("href") for each in links] == [f"../../../zh/area/squares/#{id}" for id in ("squares", "table")]
     assert {(each.text, each.get("lang")) for each in links} == {("zh", "zh")}
+    assert project.read("site/zh/area/squares/index.html").count(' lang="en" lang="en"') == 0
     assert project.html("zh").xpath("//h1/a[@class='headertwin']/@href") == ["./../en/#home"]
 
 
@@ -67,9 +70,31 @@ def test_parts_in_the_other_language_say_so(project):
     assert [(each.tag, each.get("lang")) for each in marked] == [("li", "en"), ("p", "en")]
 
 
+def test_name_of_a_file_is_in_english():
+    name = '<span class="filename">src/one/two.py</span>'
+    assert finish(name, "zh") == name.replace(">src", ' lang="en">src')
+
+
+def test_evidence_after_the_api_is_in_the_language_of_its_page():
+    api, evidence = '<div class="doc doc-object doc-module"', '<div class="evidence"><p>验证，见<a href="">此 '
+    page = f'<p>文</p>{api}><p>Of 图.</p></div>{evidence}</a> <a href="">Page</a></p></div></article><p>Foot</p>'
+    wanted = f'<p>文</p>{api} lang="en"><p>Of <span lang="zh">图</span>.</p></div>{evidence}</a> '
+    assert finish(page, "zh") == wanted + '<a href="" lang="en">Page</a></p></div></article><p>Foot</p>'
+
+
+def test_what_machines_read_is_not_marked_and_what_readers_read_is_no_place_for_the_policy(project):
+    project.replace("theme/main.html", "<article>", '<script>let a = "知行";</script><article>')
+    project.page(
+        "area/trial", "# Trial { #trial }\n\nThe text `{content-security-policy}`.\n", "# 试 { #trial }\n\n文\n"
+    )
+    assert project.build() == (0, "")
+    assert '<script>let a = "知行";</script>' in project.read("site/en/area/trial/index.html")
+    assert "<code>{content-security-policy}</code>" in project.read("site/en/area/trial/index.html")
+
+
 def test_page_that_is_finished_stays_as_it_is(project):
     project.build()
     once = project.site()
     project.build()
     assert project.site() == once
-    assert not any(b"{policy}" in content for content in once.values())
+    assert not any(b'content="{content-security-policy}"' in content for content in once.values())

@@ -1,6 +1,7 @@
 """Which module may import what."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def imported(path: Path) -> set[str]:
 
 BUILDER = sorted((SOURCE / "zhixing_site").rglob("*.py"))
 LIBRARY = sorted((SOURCE / "zhixing").rglob("*.py"))
+COPY = sorted((SOURCE / "zhixing_copy").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(SOURCE).as_posix())
@@ -31,6 +33,11 @@ def test_library_knows_nothing_of_its_documentation(path):
 @pytest.mark.parametrize("path", BUILDER, ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_builder_knows_no_deep_learning(path):
     assert not imported(path) & {"zhixing", "torch"}
+
+
+@pytest.mark.parametrize("path", COPY, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_what_copies_code_needs_nothing_but_python(path):
+    assert imported(path) <= {"zhixing_copy", *sys.stdlib_module_names}
 
 
 def test_one_module_of_the_builder_imports_the_site_generator():

@@ -2,7 +2,14 @@
 
 import pytest
 
-from zhixing_site.links import check_links
+from zhixing_site.links import check_links, check_published
+from zhixing_site.rendered import read
+
+
+def check(site, url: str = "http://localhost/") -> list[str]:
+    """What is said of the links of all pages of the site, which will lie at this address."""
+    pages = {path.relative_to(site).as_posix(): read(path.read_text()) for path in site.rglob("*.html")}
+    return list(map(str, check_links(site, pages, url) + check_published(site, pages, url)))
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def dead(tmp_path):
         (site / "en/style.css").write_text("")
         (site / "en/a b.svg").write_text("")
         (tmp_path / "outside.html").write_text("")
-        return [str(fault) for fault in check_links(site)]
+        return check(site)
 
     return dead
 
@@ -72,6 +79,7 @@ def test_link_that_leads_somewhere(dead, reference):
         ("../../../outside.html", "there is no such file"),
         ("/en/", "server's root"),
         ("/", "server's root"),
+        ("..//style.css", "a step without a name"),
     ],
 )
 def test_dead_link(dead, reference, cause):
@@ -106,7 +114,7 @@ def test_page_of_errors_may_start_at_the_root(tmp_path):
     (tmp_path / "en").mkdir()
     for path in ("en/index.html", "en/404.html"):
         (tmp_path / path).write_text('<title>x</title><a href="/en/">x</a>')
-    (message,) = map(str, check_links(tmp_path))
+    (message,) = check(tmp_path)
     assert message.startswith("en/index.html")
     (tmp_path / "en/404.html").write_text('<title>x</title><a href="/en/nothing/">x</a>')
-    assert any(str(fault).startswith("en/404.html: dead link /en/nothing/") for fault in check_links(tmp_path))
+    assert any(said.startswith("en/404.html: dead link /en/nothing/") for said in check(tmp_path))

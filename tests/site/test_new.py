@@ -7,18 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+
+from zhixing_site.articles import read_areas
+from zhixing_site.page import read_pages
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAV = "nav:\n  - Home: index.md\n  - Area:\n      - Roots: area/roots.md\n      - Squares: area/squares.md\n"
 
 
 @pytest.fixture
 def desk(project):
-    """The small project, with our template, and with a navigation in both configurations."""
+    """The small project, with our template."""
     shutil.copytree(REPOSITORY / "template", project.root / "template")
-    for config in "mkdocs.yml", "mkdocs.zh.yml":
-        project.write(config, project.read(config) + NAV)
     project.write("src/zhixing/__init__.py", "")
     return project
 
@@ -51,18 +50,20 @@ def test_second_article_of_an_area_keeps_what_is_there(desk):
     assert desk.read("src/zhixing/fresh/__init__.py") == '"""Mine."""\n'
 
 
-@pytest.mark.parametrize(
-    ("article", "entry"),
-    [
-        ("area/more", {"Area": [{"Roots": "area/roots.md"}, {"Squares": "area/squares.md"}, {"More": "area/more.md"}]}),
-        ("fresh/more", {"Fresh": [{"More": "fresh/more.md"}]}),
-    ],
-)
-def test_new_article_is_the_last_of_its_area_in_both_navigations(desk, article, entry):
-    desk.command("new", article)
-    for config in "mkdocs.yml", "mkdocs.zh.yml":
-        navigation = yaml.safe_load(desk.read(config).partition("nav:")[1] + desk.read(config).partition("nav:")[2])
-        assert navigation["nav"][-1] == entry
+def test_new_area_is_the_last_and_a_second_article_leaves_it_as_it_is(desk):
+    for name in "newer/two", "fresh/one":
+        assert desk.command("new", name) == (0, "")
+    text = desk.read("docs/en/fresh/index.md")
+    desk.write("docs/en/fresh/index.md", text.replace("in two or three sentences", "in a word"))
+    desk.command("accept")
+    assert desk.command("new", "fresh/three") == (0, "")
+    assert "in a word" in desk.read("docs/en/fresh/index.md")
+    areas, faults = read_areas(*(read_pages(desk.root, language) for language in ("en", "zh")))
+    assert faults == []
+    assert [(area.name, [each.name for each in area.articles]) for area in areas] == [
+        ("newer", ["newer/two"]),
+        ("fresh", ["fresh/one", "fresh/three"]),
+    ]
 
 
 @pytest.mark.parametrize("name", ["more", "Area/more", "area/more.md", "a/b/c", "area/2more", "../more", "area/"])
@@ -73,15 +74,10 @@ def test_name_that_is_no_slug_is_a_fault(desk, name):
 
 
 def test_article_that_is_there_is_not_touched(desk):
-    before = desk.read("mkdocs.yml"), desk.read("docs/en/area/squares.md")
+    before = desk.read("docs/en/area/squares.md")
     code, said = desk.command("new", "area/squares")
     assert code == 1
     assert "there is already docs/en/area/squares.md, docs/zh/area/squares.md, snippets/area/squares.py" in said
-    assert before == (desk.read("mkdocs.yml"), desk.read("docs/en/area/squares.md"))
+    assert before == desk.read("docs/en/area/squares.md")
+    assert not (desk.root / "docs/en/area/index.md").exists()
     assert not (desk.root / "src/zhixing/area").exists()
-
-
-def test_navigation_stands_last_in_the_configurations():
-    for config in "mkdocs.yml", "mkdocs.zh.yml":
-        sections = [line for line in (REPOSITORY / config).read_text().splitlines() if line[:1].isalpha()]
-        assert sections[-1] == "nav:"

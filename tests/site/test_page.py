@@ -98,6 +98,7 @@ def test_uses_are_the_included_names_and_figures_with_their_lines():
 --8<-- "area/a.py:one"
 
 --8<-- "src/things/power.py:Power.forward"
+--8<-- "src/things/power.py"
 ```
 
 ![A
@@ -112,8 +113,9 @@ curve.](area/a.py:two)
     assert page(text).uses == [
         Use("area/a.py", "one", 4),
         Use("src/things/power.py", "Power.forward", 6),
-        Use("area/a.py", "two", 9, figure=True),
-        Use("area/b.py", "three", 15),
+        Use("src/things/power.py", "", 7),
+        Use("area/a.py", "two", 10, figure=True),
+        Use("area/b.py", "three", 16),
     ]
 
 

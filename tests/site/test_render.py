@@ -19,15 +19,17 @@ def renderer(project):
 
 
 def render(project, renderer, dirty=False):
-    faults = renderer.render(project.root / "pages", project.root / "rendered", dirty)
-    return "\n".join(map(str, faults))
+    site = project.root / "rendered"
+    for language in CONFIGS:
+        renderer.ask(language, project.root / "pages", site, ["index.md"], dirty)
+    return "\n".join(map(str, renderer.answers(site, anew=not dirty)))
 
 
 def test_renders_both_languages_again_and_again(project, renderer):
     for old, new in ("more", "much more"), ("much more", "little more"):
         project.replace("pages/zh/index.md", f"[{old}]", f"[{new}]")
         assert render(project, renderer) == ""
-        assert f'<a href="area/more/">{new}</a>' in project.read("rendered/zh/index.html")
+        assert f'<a href="area/more/" lang="en">{new}</a>' in project.read("rendered/zh/index.html")
         assert '<a href="area/more/">more</a>' in project.read("rendered/en/index.html")
         assert (project.root / "rendered/en/area/more/index.html").exists()
         assert project.read("rendered/index.html") == project.read("docs/index.html")
@@ -46,6 +48,29 @@ def test_warnings_are_told_each_time(project, renderer, dirty):
     assert render(project, renderer, dirty) == ""
 
 
+def test_pages_that_were_rendered_and_those_that_were_not_are_read(project, renderer):
+    """A page is finished when it is read."""
+    render(project, renderer)
+    pages = [f"{language}/{page}.html" for language in CONFIGS for page in ("404", "index", "area/more/index")]
+    assert sorted(renderer.rendered) == sorted([*pages, "index.html"])
+    before = dict(renderer.rendered)
+    project.replace("pages/zh/index.md", "[more]", "## New { #new }\n\n[more]")
+    render(project, renderer, dirty=True)
+    assert "new" in renderer.rendered["zh/index.html"].anchors
+    assert {name for name in before if renderer.rendered[name] is not before[name]} == {
+        "zh/index.html",
+        "index.html",
+        "en/404.html",
+        "zh/404.html",
+    }
+    project.write("theme/main.html", "<title>no place for a policy</title>")
+    (project.root / "pages/zh/area/more.md").unlink()
+    project.replace("pages/zh/index.md", "[more](area/more.md)", "")
+    assert render(project, renderer) == ""
+    assert sorted(renderer.rendered) == sorted({*pages, "index.html"} - {"zh/area/more/index.html"})
+    assert renderer.rendered["en/index.html"].references == []
+
+
 def test_error_inside_mkdocs_is_told_with_its_place(project, renderer):
     project.write("theme/main.html", "{{ page.content.nothing.more }}")
     said = render(project, renderer)
@@ -60,9 +85,9 @@ def test_process_that_was_killed_is_told_of_and_started_anew(project, renderer):
     assert render(project, renderer) == ""
     process = renderer.processes["en"]
     process.send_signal(signal.SIGSTOP)  # it is busy
-    renderer._ask("en", ("nothing", "nowhere", False))
+    renderer.ask("en", project.root / "nothing", project.root / "nowhere", [])
     process.kill()
-    assert renderer._answer("en") == "MkDocs was ended from outside (exit code -9)"
+    assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
     assert render(project, renderer) == ""
 
 

@@ -293,8 +293,9 @@ def test_variable_that_cannot_be_read_is_no_value(project, body):
 
 
 def test_runs_are_deterministic(project):
-    show = 'import os; print(hash("x"), {"a", "b", "c", "d", "e", "f"}, os.environ["OMP_NUM_THREADS"])'
-    fixed = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    set_by_us = '[os.environ[name] for name in ("OMP_NUM_THREADS", "TRITON_INTERPRET")]'
+    show = f'import os; print(hash("x"), {{"a", "b", "c", "d", "e", "f"}}, {set_by_us})'
+    fixed = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
     printed = subprocess.run([sys.executable, "-c", show], env=fixed, capture_output=True, text=True).stdout
     ran(project, f"# %% one\n{show}\n\n# %% two\nimport torch\n\nprint(torch.get_num_threads())\n")
     assert project.printed("area/trial", "one") == printed
@@ -344,7 +345,7 @@ time.sleep(1)
     project.write(TRIAL, snippet)
     code, said = project.run(TRIAL)
     assert code == 1
-    assert said == f"{TRIAL}: the run was ended from outside\n"
+    assert said == f"{TRIAL}:2, cell wrong: the run was ended from outside\n"
 
 
 def test_runs_leave_no_process_and_no_folder(project, tmp_path, monkeypatch):

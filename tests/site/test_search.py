@@ -27,8 +27,12 @@ def test_each_section_has_its_place_titles_text_and_code(index):
     assert second["text"].startswith("The function, which the roots undo:")
 
 
-def test_formulas_are_the_characters_that_they_show(index):
-    assert index("en")["area/squares/"]["text"].startswith("The square of 3 is 9, and 32=9.0. The squares up to x=2.")
+def test_formulas_are_lines_of_characters(index, project):
+    assert index("en")["area/squares/"]["text"].startswith("The square of 3 is 9, and 3^2=9.0. The squares up to x=2.")
+    formulas = [r"\frac12\sqrt{x+1}", r"(x_i - y)^2", r"\sum_{i=1}^n x'_i", r"\frac{a+b}{2.5}", r"\log\hat x"]
+    project.page("area/trial", "# Trial { #trial }\n\n" + "\n\n".join(f"${formula}$" for formula in formulas) + "\n")
+    shown = "1/2√(x+1) (x_i−y)^2 ∑_(i=1)^nx_i′ (a+b)/2.5 logxˆ"
+    assert index("en")["area/trial/"]["text"] == shown
 
 
 def test_each_language_has_its_own(index):

@@ -200,6 +200,11 @@ MARKS = {
         4,
         "there is no file src/things/nothing.py",
     ),
+    "missing whole file": (
+        '```python\n--8<-- "src/things/nothing.py"\n```',
+        4,
+        "there is no file src/things/nothing.py",
+    ),
     "missing definition": (
         '```python\n--8<-- "src/things/power.py:cube"\n```',
         4,

@@ -13,6 +13,9 @@ const WORD = /\p{sc=Han}+|\d+\.\d+|(?:[^\P{L}\p{sc=Han}]|\p{N}|\p{M})+(?:[._](?:
 const MOST = 10; // pages shown
 const SECTIONS = 3; // of a page
 
+// Full-width letters, as Chinese keyboards have them, and mathematical ones are letters.
+const plain = text => text.normalize("NFKC").toLowerCase();
+
 // 正态分布 is 正态, 态分, 分布; the last character stands alone as well, so that each one begins something.
 const pairs = run => [...run].slice(1).map((character, i) => [...run][i] + character);
 
@@ -20,7 +23,7 @@ const pairs = run => [...run].slice(1).map((character, i) => [...run][i] + chara
 const parts = word => (/[._]/.test(word) && !/^[\d.]+$/.test(word) ? [word, ...word.split(/[._]+/)] : [word]);
 
 function indexed(text) {
-  return (text.toLowerCase().match(WORD) ?? []).flatMap(word =>
+  return (plain(text).match(WORD) ?? []).flatMap(word =>
     HAN.test(word) ? [...pairs(word), word.at(-1)] : parts(word));
 }
 
@@ -29,11 +32,13 @@ function clause(word, last, stem, combineWith) {
   if (HAN.test(word)) {
     return word.length > 1 ? { combineWith, queries: pairs(word) } : { queries: [word], prefix: true };
   }
-  const whole = { queries: [word], fuzzy: word.length > 4 ? 0.2 : false, prefix: last, weights: { fuzzy: 0.2, prefix: 0.6 } };
-  return { combineWith: "OR", queries: [whole, stem(word)] };
+  const named = /\.[^.]*\p{L}[^.]*$/u.test(word) ? [word.split(".").at(-1)] : []; // torch.nn.SiLU is about SiLU
+  const fuzzy = word.length > 4 && !named.length ? 0.2 : false; // not to find torch.nn.GELU
+  const whole = { queries: [word], fuzzy, prefix: last, weights: { fuzzy: 0.2, prefix: 0.6 } };
+  return { combineWith: "OR", queries: [whole, stem(word), ...named] };
 }
 
-const GREEK = Object.fromEntries(Object.entries({
+const GREEK = new Map(Object.entries({
   alpha: "α", beta: "β", gamma: "γ", delta: "δ", epsilon: "ε", eta: "η", theta: "θ", kappa: "κ", lambda: "λ", mu: "μ",
   xi: "ξ", pi: "π", rho: "ρ", sigma: "σ", tau: "τ", phi: "φ", chi: "χ", psi: "ψ", omega: "ω",
 }).map(([name, letter]) => [letter, name]));
@@ -41,7 +46,7 @@ const LITTLE = new Set("a an and are as at be by do does for from how in is it o
 
 // What is looked for: without the words that are everywhere, unless there are no others.
 function words(query) {
-  const all = query.toLowerCase().replace(/(?<=\p{sc=Han})[的地得了](?=\p{sc=Han})/gu, " ").match(WORD) ?? [];
+  const all = plain(query).replace(/(?<=\p{sc=Han})[的地得了](?=\p{sc=Han})/gu, " ").match(WORD) ?? [];
   const telling = all.filter(word => !LITTLE.has(word));
   return telling.length ? telling : all;
 }
@@ -61,12 +66,12 @@ async function load() {
     storeFields: ["title", "page", "text", "code", "place"],
     extractField: (section, name) => (FROM[name] ? FROM[name](section) : section[name]),
     tokenize: indexed,
-    processTerm: word => (HAN.test(word) ? word : [...new Set([word, GREEK[word] ?? stem(word)])]),
+    processTerm: word => (HAN.test(word) ? word : [...new Set([word, GREEK.get(word) ?? stem(word)])]),
   });
   await index.addAllAsync(await response.json());
   return query => {
     const typed = words(query);
-    const phrase = query.trim().toLowerCase();
+    const phrase = plain(query).trim();
     const options = {
       tokenize: term => [term],
       processTerm: term => term,
@@ -87,11 +92,12 @@ const aside = id => /#references$|#.*\./.test(id);
 
 // Articles come before lists, prose before references and the API, what is there word for word before what is not, the
 // section that brings a thing up before those that come back to it, as before the page's introduction, which only names
-// what follows. `place` counts a page's sections from 0, which is the introduction.
+// what follows, unless the page is called so. `place` counts a page's sections from 0, which is the introduction.
 function weight(id, { title, text, code, place }, phrase) {
-  const there = title.toLowerCase().startsWith(phrase) ? 4 : `${title} ${text} ${code}`.toLowerCase().includes(phrase) ? 3 : 1;
+  const named = title.toLowerCase().startsWith(phrase);
+  const there = named ? 4 : `${title} ${text} ${code}`.toLowerCase().includes(phrase) ? 3 : 1;
   const article = id.split("#")[0].split("/").length > 2;
-  return (there / (1 + (place || 8) / 8)) * (article ? 1 : 0.3) * (aside(id) ? 0.1 : 1);
+  return (there / (1 + (place || (named ? 0 : 8)) / 8)) * (article ? 1 : 0.3) * (aside(id) ? 0.1 : 1);
 }
 
 // The sections of each page, the best page first: its best section counts whole, the next one half, and so on.
@@ -102,7 +108,7 @@ function grouped(found) {
     pages.set(page, [...(pages.get(page) ?? []), section]);
   }
   const score = sections => sections.reduceRight((sum, section) => section.score + sum / 2, 0);
-  return [...pages.values()].sort((one, other) => score(other) - score(one)).slice(0, MOST);
+  return [...pages.values()].sort((one, other) => score(other) - score(one));
 }
 
 // The text with what was found marked, in an element of this name.
@@ -148,11 +154,12 @@ let asked = 0;
 async function show() {
   const query = input.value;
   const turn = ++asked;
-  ready ??= load().catch(error => { ready = undefined; throw error; }); // the next key tries again
+  ready ??= load().catch(() => { ready = undefined; }); // the next key tries again
   const search = await ready;
-  if (turn !== asked) return; // more has been typed since
+  if (!search) status.textContent = dialog.dataset.failed;
+  if (!search || turn !== asked) return; // more has been typed since
   const pages = words(query).length ? grouped(search(query)) : [];
-  list.replaceChildren(...pages.map(sections => item(sections, query)));
+  list.replaceChildren(...pages.slice(0, MOST).map(sections => item(sections, query)));
   const { none, one, other } = dialog.dataset;
   dialog.dataset.shown = query;
   status.textContent = !words(query).length ? "" : pages.length > 1 ? other.replace("#", pages.length) : pages.length ? one : none;
@@ -172,18 +179,25 @@ addEventListener("keydown", event => {
     open();
   }
 });
-input.addEventListener("input", show);
-dialog.querySelector("form").addEventListener("submit", event => {
+input.addEventListener("input", event => event.isComposing || show()); // pinyin on its way to characters
+input.addEventListener("compositionend", show);
+dialog.querySelector("form").addEventListener("submit", async event => {
   event.preventDefault();
+  await show(); // the index may be on its way
   list.querySelector("a")?.click();
 });
 dialog.addEventListener("keydown", event => {
+  event.stopPropagation(); // the theme's keys lead elsewhere
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step) return;
+  if (!step || event.isComposing) return;
   const stops = [input, ...list.querySelectorAll("a")];
   const next = stops[stops.indexOf(document.activeElement) + step];
   if (next) { event.preventDefault(); next.focus(); }
 });
+dialog.addEventListener("pointerdown", event => {
+  if (event.target === dialog) dialog.close(); // beside it
+});
 dialog.addEventListener("click", event => {
-  if (event.target === dialog || event.target.closest("a, .search-close")) dialog.close(); // beside it, or on a result
+  const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey; // the result opens in another tab
+  if (event.target.closest("a, .search-close") && !elsewhere) dialog.close();
 });

@@ -1,10 +1,12 @@
 // The language switch keeps the section: it takes over the address's fragment.
 const twin = document.querySelector(".twin");
 const follow = () => { twin.hash = location.hash; };
-twin.addEventListener("pointerdown", follow);
-twin.addEventListener("click", follow);
-addEventListener("hashchange", follow);
-follow();
+if (twin) {
+  twin.addEventListener("pointerdown", follow);
+  twin.addEventListener("click", follow);
+  addEventListener("hashchange", follow);
+  follow();
+}
 
 // A copied formula is its TeX.
 addEventListener("copy", event => {
@@ -13,7 +15,7 @@ addEventListener("copy", event => {
   const fragment = document.createElement("div");
   for (let i = 0; i < selection.rangeCount; i++) {
     const range = selection.getRangeAt(i);
-    const end = node => (node.nodeType === Node.TEXT_NODE ? node.parentElement : node).closest(".formula");
+    const end = node => (node.closest ? node : node.parentElement)?.closest(".formula");
     if (end(range.startContainer)) range.setStartBefore(end(range.startContainer));
     if (end(range.endContainer)) range.setEndAfter(end(range.endContainer));
     fragment.append(range.cloneContents());
@@ -26,10 +28,32 @@ addEventListener("copy", event => {
   // innerText needs layout, so the fragment is laid out where nobody sees it.
   fragment.style.cssText = "position: fixed; left: -9999px; white-space: normal";
   document.body.append(fragment);
+  for (const unseen of [...fragment.querySelectorAll("*")].filter(element => !element.checkVisibility())) unseen.remove();
+  for (const link of fragment.querySelectorAll("a[href]")) link.href = link.href; // whole, for where it is pasted
+  for (const image of fragment.querySelectorAll("img")) image.src = image.src;
   event.clipboardData.setData("text/plain", fragment.innerText);
   event.clipboardData.setData("text/html", fragment.innerHTML);
   fragment.remove();
   event.preventDefault();
+});
+
+// Below a definition: copy its file, which the link beside the button downloads.
+document.addEventListener("click", async event => {
+  const button = event.target.closest(".take button");
+  if (!button) return;
+  const link = button.nextElementSibling;
+  const file = fetch(link.href).then(answer => answer.ok ? answer.text() : Promise.reject(answer.statusText));
+  try {
+    // The clipboard takes a promise, since some browsers write only while the click lasts.
+    const text = file.then(text => new Blob([text], { type: "text/plain" }));
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": text })]);
+  } catch {
+    link.click();
+    return;
+  }
+  const label = button.textContent;
+  button.textContent = button.dataset.done;
+  setTimeout(() => { button.textContent = label; }, 2000);
 });
 
 // A figure that is clicked on, or that Enter is pressed on, is shown as large as the window.
@@ -43,6 +67,34 @@ document.addEventListener("click", event => {
   enlarged.showModal();
 });
 enlarged.addEventListener("click", () => enlarged.close());
+enlarged.addEventListener("keydown", event => event.stopPropagation()); // the theme's keys lead elsewhere
+
+// The menu of a narrow screen by keyboard: its labels are buttons.
+const drawer = document.querySelector("#__drawer");
+const narrow = matchMedia("(max-width: 76.234375em)");
+const opener = document.querySelector(".md-header [for=__drawer]");
+const reach = () => {
+  opener.ariaExpanded = drawer.checked;
+  for (const label of document.querySelectorAll(".md-sidebar--primary label:is([for^=__nav], [for=__toc])")) {
+    const area = label.parentElement.querySelector(".md-nav__container > a");
+    if (area) label.ariaLabel = area.textContent.trim(); // beside a link to the area, an arrow alone
+    if (narrow.matches) [label.tabIndex, label.role] = [0, "button"];
+    else ["tabindex", "role"].forEach(name => label.removeAttribute(name));
+  }
+};
+narrow.addEventListener("change", reach);
+drawer.addEventListener("change", reach);
+reach();
+addEventListener("keydown", event => {
+  if (event.key === " " && event.target.matches("label[tabindex]")) {
+    event.preventDefault();
+    event.target.click();
+  }
+  if (event.key === "Escape" && drawer.checked) {
+    drawer.click();
+    opener.focus();
+  }
+});
 
 // What can be scrolled sideways can be reached with the keyboard, and nothing else of its kind.
 const wide = new ResizeObserver(entries => {

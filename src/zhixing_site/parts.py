@@ -1,0 +1,357 @@
+"""What the builder writes into pages: facts and evidence on an article; cards, reading paths and numbers elsewhere."""
+
+import ast
+import html
+import platform
+import posixpath
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import quote
+
+from zhixing_copy.catalogue import Entry, addresses
+from zhixing_copy.source import Module
+from zhixing_site.articles import PATHS, Area, Article, leads_to, menu
+from zhixing_site.expand import SCHEMES, Expander, figure_path, plain
+from zhixing_site.hold import Held
+from zhixing_site.lab import lab_link
+from zhixing_site.page import HEADING_ID, MARK, Page
+from zhixing_site.run import Run
+
+UNKNOWN = "…"  # what a preview does not know, in which no test runs
+PACE = {"en": 225, "zh": 400}  # words, or Chinese characters, a minute
+READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9fff]")}
+# Of the Source, as GitHub lays out a repository.
+FILE, EDIT, REPORT = "blob/main/{path}", "edit/main/{path}", "issues/new?title={title}"
+# What tests run on, and is no reference for what they test.
+TOOLS = {"hypothesis", "psutil", "pytest", "zhixing", "zhixing_copy", "zhixing_site"}
+
+WORDS = {
+    "en": {
+        "reading": "Reading time",
+        "minutes": "{minutes} min: {count:,} words at {pace} a minute, without code and formulas",
+        "papers": "Papers",
+        "requires": "Read before",
+        "leads": "Leads to",
+        "verified": "Verified by the build of <time>{day}</time>{commit} with torch {torch} and Python {python}.",
+        "commit": " at commit <code>{commit}</code>",
+        "tests": "{count} tests pass with the code of this page",
+        "cite": "How to cite this page",
+        "edit": "Edit this page",
+        "report": "Report an error",
+        "and": " and ",
+        "comma": ", ",
+        "author": "The Zhixing authors",
+    },
+    "zh": {
+        "reading": "阅读时间",
+        "minutes": "{minutes} 分钟：{count:,} 字，每分钟 {pace} 字，代码与公式不计",
+        "papers": "论文",
+        "requires": "先读",
+        "leads": "接着读",
+        "verified": "本页由 <time>{day}</time> 的构建{commit}验证，使用 torch {torch} 与 Python {python}。",
+        "commit": "（提交 <code>{commit}</code>）",
+        "tests": "使用本页代码，{count} 项测试全部通过",
+        "cite": "如何引用本页",
+        "edit": "编辑本页",
+        "report": "报告错误",
+        "and": " 与 ",
+        "comma": "、",
+        "author": "知行 Zhixing 作者",
+    },
+}
+CARD = """\
+<li>{area}<div class="card">
+{pictures}<{level} class="card-title"><a href="{address}">{title}</a></{level}>
+<p>{summary}</p>
+</div></li>"""
+PICTURE = '<img class="only-{scheme}" src="{path}" alt="{alt}" width="{width}" height="{height}" loading="lazy">'
+EVIDENCE = """
+
+<div class="evidence" markdown="1">
+
+<p>{verified}</p>
+{lab}
+{tests}
+<details class="cite" markdown="1">
+<summary>{cite}</summary>
+
+```text
+{bibtex}
+```
+
+</details>
+
+<p><a href="{edit_address}">{edit}</a> · <a href="{report_address}">{report}</a></p>
+
+</div>
+"""
+TESTS = """\
+<details class="tests"><summary>{summary}</summary><div lang="en">
+{files}
+</div></details>
+"""
+BIBTEX = """\
+@misc{{zhixing-{key},
+  title  = {{{title}}},
+  author = {{{{{author}}}}},
+  year   = {{{year}}},
+  url    = {{{url}}},
+  note   = {{知行 Zhixing, {day}{commit}}}
+}}"""
+
+read_version = cache(version)  # of a package, which takes a millisecond
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that the parts are made of. What the tests say is from `Held`, and so never older than the source.
+
+    `hold_all` runs them in the build itself, or knows them by a digest of the file, its tests, and all that these
+    import: of a report that is kept anywhere else nobody would know what it speaks of.
+    """
+
+    areas: list[Area]
+    runs: Mapping[str, Run]
+    modules: Mapping[str, Module]
+    root: Path
+    held: Mapping[str, Held]  # nothing in a preview
+    commit: str = ""
+
+    @cached_property
+    def articles(self) -> dict[str, Article]:
+        return {article.name: article for area in self.areas for article in area.articles}
+
+    @cached_property
+    def notebooks(self) -> dict[str, dict]:
+        return {name: run.notebook for name, run in self.runs.items()}
+
+    # On an article
+
+    def around(self, page: Page, text: str) -> str:
+        """An article's expanded text, with its facts below the title and what speaks for it at the end."""
+        if page.name not in self.articles:
+            return text + (lab_link(page) if page.snippet in self.runs else "")
+        title = re.search(rf"^# .*{HEADING_ID.pattern}", text, re.MULTILINE)
+        return text[: title.end()] + "\n\n" + self.facts(page) + text[title.end() :] + self.evidence(page)
+
+    def facts(self, page: Page) -> str:
+        article, words = self.articles[page.name], WORDS[page.language]
+        required = [self.articles[name] for name in article.requires if name in self.articles]
+        count, pace = reading(page), PACE[page.language]
+        facts = {
+            "reading": [words["minutes"].format(minutes=max(1, round(count / pace)), count=count, pace=pace)],
+            "papers": [_paper(paper, page) for paper in article.english.meta.get("papers", [])],
+            "requires": [" · ".join(self._link(each, page) for each in required)],
+            "leads": [" · ".join(self._link(each, page) for each in leads_to(article, self.areas))],
+        }
+        rows = ["".join(f"<dd>{text}</dd>" for text in texts if text) for texts in facts.values()]
+        items = [f"<div><dt>{words[key]}</dt>{row}</div>" for key, row in zip(facts, rows, strict=True) if row]
+        return "\n".join(['<dl class="facts">', *items, "</dl>"])
+
+    def evidence(self, page: Page) -> str:
+        words, source = WORDS[page.language], addresses()["Source"]
+        return EVIDENCE.format_map(
+            {
+                **words,
+                "verified": self._verified(words),
+                "lab": lab_link(page) if page.snippet in self.runs else "",
+                "tests": self._tests(page),
+                "bibtex": self._bibtex(page),
+                "edit_address": source + EDIT.format(path=page.path),
+                "report_address": source + REPORT.format(title=quote(f"{page.name}: ")),
+            }
+        )
+
+    def _verified(self, words: Mapping[str, str]) -> str:
+        commit = words["commit"].format(commit=self.commit) if self.commit else ""
+        versions = {"torch": read_version("torch"), "python": platform.python_version()}
+        return words["verified"].format(day=today(), commit=commit, **versions)
+
+    def _tests(self, page: Page) -> str:
+        """The tests that hold the article's modules, by their files, each with the number of its cases."""
+        names = {test for module in self.modules_of(page) for test in self.tests_of(module)}
+        cases = Counter(name.partition("[")[0] for name in sorted(names))
+        files = {}
+        for test, count in cases.items():
+            path, _, name = test.partition("::")
+            files.setdefault(path, []).append(f"<li>{_breakable(name)}{f' × {count}' if count > 1 else ''}</li>")
+        if not files:
+            return ""
+        source = addresses()["Source"]
+        listed = (
+            f'<p><a href="{source}{FILE.format(path=path)}">{path}</a></p><ul>{"".join(tests)}</ul>'
+            for path, tests in files.items()
+        )
+        summary = WORDS[page.language]["tests"].format(count=f"{len(names):,}")
+        return TESTS.format(summary=summary, files="\n".join(listed))
+
+    def modules_of(self, page: Page) -> list[str]:
+        """The modules that the page shows something of, or that its snippet imports."""
+        paths = {use.path for use in page.uses}
+        shown = {path.removeprefix("src/zhixing/").removesuffix(".py") for path in paths if path.startswith("src/")}
+        run = self.runs.get(page.snippet)
+        imported = run.snippet.sources if run else set()
+        return [name for name in self.modules if name in shown | imported]
+
+    def tests_of(self, module: str) -> tuple[str, ...]:
+        return self.held[module].tests.get(Entry(module), ()) if module in self.held else ()
+
+    def _bibtex(self, page: Page) -> str:
+        return BIBTEX.format(
+            key=page.name.replace("/", "-"),
+            title=re.sub(r"([&%$#_{}])", r"\\\1", page.title),
+            author=WORDS[page.language]["author"],
+            year=self.articles[page.name].date.year,
+            url=f"{addresses()['Site']}{page.language}/{page.name}/",
+            day=today(),
+            commit=f", {self.commit}" if self.commit else "",
+        )
+
+    def _link(self, article: Article, page: Page) -> str:
+        other = article.pages[page.language]
+        return f'<a href="{address(page, other)}">{html.escape(menu(other))}</a>'
+
+    # On other pages
+
+    def of(self, page: Page) -> dict[str, str]:
+        """The texts of the page's marks `--8<-- "part"`."""
+        area = next((area for area in self.areas if page.name == f"{area.name}/index"), None)
+        if area:
+            return {"articles": _cards(self._card(article, page, "h2") for article in area.articles)}
+        if page.name == "index":
+            cards = (card for area in self.areas for card in self._area(area, page))
+            return {"articles": _cards(cards), **{f"start/{path}": self._path(path, page) for path in PATHS}}
+        return {}
+
+    def notebooks_for(self, page: Page) -> dict[str, dict]:
+        """{snippet's name: executed notebook} for the marks of the page."""
+        return self.notebooks | self._numbers(page)
+
+    def _numbers(self, page: Page) -> dict[str, dict]:
+        """The values that the home page can quote, as a notebook that ends in them."""
+        if page.name != "index":
+            return {}
+        words = WORDS[page.language]
+        tests = {test for module in self.held for test in self.tests_of(module)}
+        libraries = sorted(_libraries(frozenset(self.root / test.partition("::")[0] for test in tests)))
+        *most, last = libraries or [""]
+        values = {
+            "articles": len(self.articles),
+            "tests": f"{len(tests):,}" if tests else UNKNOWN,
+            "references": words["and"].join(filter(None, [words["comma"].join(most), last])) or UNKNOWN,
+            "commit": self.commit or UNKNOWN,
+            "day": today(),
+        }
+        return {page.snippet: {"cells": [], "metadata": {"zhixing": {"values": values}}}}
+
+    def _area(self, area: Area, page: Page) -> Iterator[str]:
+        """The cards of an area, whose name stands above the first."""
+        introduction = area.pages[page.language]
+        name = f'<a href="{address(page, introduction)}">{html.escape(menu(introduction))}</a>'
+        for number, article in enumerate(area.articles):
+            yield self._card(article, page, "h4", "" if number else f'<h3 class="area">{name}</h3>')
+
+    def _card(self, article: Article, page: Page, level: str, area: str = "") -> str:
+        other = article.pages[page.language]
+        return CARD.format(
+            area=area,
+            pictures="".join(self._pictures(article, page)),
+            level=level,
+            address=address(page, other),
+            title=html.escape(other.title),
+            summary=html.escape(other.meta["summary"]),
+        )
+
+    def _pictures(self, article: Article, page: Page) -> Iterator[str]:
+        """The article's cover in both colour schemes, described by its caption."""
+        cover, other = article.english.meta.get("cover"), article.pages[page.language]
+        if not cover:
+            return
+        expander = Expander(other, self.notebooks, self.root)
+        mark = next(each for each in MARK.finditer(other.text) if each["figure"] == f"{other.snippet}:{cover}")
+        alt = plain(expander.caption(mark, other.line(mark))).replace('"', "&quot;")
+        for scheme in SCHEMES:
+            width, height = expander.size(other.snippet, cover, scheme)
+            path = posixpath.relpath(figure_path(other.snippet, cover, scheme), _folder(page) or ".")
+            yield PICTURE.format(scheme=scheme, path=path, alt=alt, width=width, height=height)
+
+    def _path(self, path: str, page: Page) -> str:
+        """The articles that have a place in this path, in its order."""
+        places = {each.name: each.english.meta.get("start", {}).get(path) for each in self.articles.values()}
+        names = sorted((name for name in places if places[name] is not None), key=places.get)
+        items = [f"<li>{self._link(self.articles[name], page)}</li>" for name in names]
+        return "\n".join(['<ol class="reading-path">', *items, "</ol>"]) if items else ""
+
+
+def _breakable(name: str) -> str:
+    return html.escape(name).replace("_", "_<wbr>")
+
+
+def _cards(cards: Iterable[str]) -> str:
+    return "\n".join(['<ul class="cards">', *cards, "</ul>"]) if (cards := [*cards]) else ""
+
+
+def reading(page: Page) -> int:
+    """How many words, or Chinese characters, there are to read: without code, formulas, addresses and the API."""
+
+    def prose(mark: re.Match) -> str:
+        if mark["figure"]:
+            return MARK.sub(prose, mark["caption"])
+        return HEADING_ID.sub("", mark["heading"]) if mark["heading"] else " "
+
+    text = re.sub(r"^:::.*$", "", MARK.sub(prose, page.text), flags=re.MULTILINE)
+    return len(READ[page.language].findall(re.sub(r"<[^>]*>", "", text)))
+
+
+def address(page: Page, other: Page) -> str:
+    """The relative address of another page of the same language."""
+    return posixpath.relpath(_folder(other) or ".", _folder(page) or ".") + "/"
+
+
+def _folder(page: Page) -> str:
+    return page.name.removesuffix("index").strip("/")
+
+
+def _paper(paper: str | dict, page: Page) -> str:
+    """A link, which for an arXiv number says what the article's last link there does."""
+    if isinstance(paper, dict):
+        title, url = paper["title"], paper["url"]
+    else:
+        url = f"https://arxiv.org/abs/{paper}"
+        links = re.findall(rf"\[([^\[\]]+)\]\({re.escape(url)}\)", page.text)
+        title = re.sub(r"[*`]", "", links[-1]) if links else f"arXiv:{paper}"
+    return f'<a href="{html.escape(url)}">{html.escape(title)}</a>'
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def read_commit(root: Path) -> str:
+    """The commit, with `-dirty` where files differ from it; nothing where there is none."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@cache
+def _libraries(paths: frozenset[Path]) -> set[str]:
+    """The libraries that these tests import to hold code against."""
+    names = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.partition(".")[0])
+    return names - TOOLS - sys.stdlib_module_names
