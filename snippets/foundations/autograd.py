@@ -1,0 +1,656 @@
+# %% setup
+import torch
+from torch import nn
+
+from zhixing.foundations.autograd import Variable, grad, topological
+from zhixing.foundations.elementary import exp, largest, log, logsumexp, sin, sqrt, tanh
+
+
+def leaf(values):
+    return Variable(torch.tensor(values, dtype=torch.float64), requires_grad=True)
+
+
+# %% trace
+x1, x2 = leaf(2.0), leaf(5.0)
+v1, v2, v3 = log(x1), x1 * x2, sin(x2)
+v4 = v1 + v2
+y = v4 - v3
+
+names = ["x1", "x2", "v1 = ln x1", "v2 = x1 x2", "v3 = sin x2", "v4 = v1 + v2", "y"]
+nodes = [x1, x2, v1, v2, v3, v4, y]
+adjoints = grad(y, nodes, retain_graph=True)
+for name, node, adjoint in zip(names, nodes, adjoints, strict=True):
+    value, slope = node.value.item(), adjoint.value.item()
+    print(f"{name:13} value {value:7.3f}   gradient {slope:7.3f}")
+
+# %% trace_holds tags=["hidden"]
+import math
+
+# Baydin et al., tables 2 and 3, to the three decimals printed there.
+table = [2, 5, 0.693, 10, -0.959, 10.693, 11.652], [5.5, 1.716, 1, 1, -1, 1, 1]
+assert [round(node.value.item(), 3) for node in nodes] == table[0]
+assert [round(adjoint.value.item(), 3) for adjoint in adjoints] == table[1]
+slope1, slope2 = (adjoint.value.item() for adjoint in adjoints[:2])
+assert math.isclose(slope1, 1 / 2 + 5)
+assert math.isclose(slope2, 2 - math.cos(5))
+
+# %% picture tags=["hidden"]
+import matplotlib.pyplot as plt
+
+SYMBOLS = {"log": r"$\ln$", "mul": r"$\times$", "sin": r"$\sin$", "add": "$+$"}
+SYMBOLS |= {"neg": "$-$", "exp": r"$\exp$", "pow": r"$(\,\cdot\,)^2$", "": ""}
+
+
+def layers(order):
+    """The column of each node: right of its parents; of a leaf, left of a use."""
+    column = {}
+    for node in order:
+        column[node] = 1 + max((column[edge.parent] for edge in node.edges), default=-1)
+    for node in order:
+        if not node.edges:
+            users = [column[n] for n in order if node in [e.parent for e in n.edges]]
+            column[node] = min(users) - 1
+    return column
+
+
+def draw(axes, output, labels, gradients):
+    order = topological(output)
+    column = layers(order)
+    place = {}
+    for number in range(max(column.values()) + 1):
+        members = [node for node in order if column[node] == number]
+        if number:  # at the height of what it was computed from
+            members.sort(key=lambda n: -sum(place[e.parent][1] for e in n.edges))
+        else:
+            members.sort(key=lambda n: labels[n])
+        for rank, node in enumerate(members):
+            place[node] = (number, (len(members) - 1) / 2 - rank)
+    for node in order:
+        for edge in node.edges:
+            (x, height), (of_x, of_height) = place[node], place[edge.parent]
+            axes.annotate(
+                "",
+                (x - 0.31, height),
+                (of_x + 0.31, of_height),
+                arrowprops={"arrowstyle": "-|>", "color": "#6b7280", "lw": 1.2},
+            )
+        x, height = place[node]
+        box = plt.Rectangle(
+            (x - 0.31, height - 0.36), 0.62, 0.72, fill=False, ec="#24292f", lw=1
+        )
+        axes.add_patch(box)
+        axes.text(x, height + 0.19, labels[node], ha="center", va="center", fontsize=11)
+        for shift, number, colour in (
+            (-0.03, node.value.item(), "#0b62b8"),
+            (-0.23, gradients[node].value.item(), "#c2410c"),
+        ):
+            axes.text(
+                x,
+                height + shift,
+                f"{number:.3f}".replace("-", "−"),
+                ha="center",
+                va="center",
+                color=colour,
+            )
+    heights = [height for _, height in place.values()]
+    axes.set(
+        xlim=(-0.4, max(column.values()) + 0.4),
+        ylim=(min(heights) - 0.45, max(heights) + 0.45),
+    )
+    axes.axis("off")
+
+
+order = topological(y)
+labels = {node: SYMBOLS[node.operation] for node in order}
+labels |= {x1: "$x_1$", x2: "$x_2$", v1: r"$v_1 = \ln x_1$", v2: r"$v_2 = x_1 x_2$"}
+labels |= {v3: r"$v_3 = \sin x_2$", v4: "$v_4 = v_1 + v_2$", y: "$y = v_4 - v_3$"}
+figure, axes = plt.subplots(figsize=(6.4, 3.6))
+draw(axes, y, labels, dict(zip(order, grad(y, order, retain_graph=True), strict=True)))
+axes.plot([], [], "s", color="#0b62b8", label="value")
+axes.plot([], [], "s", color="#c2410c", label="gradient of $y$")
+figure.legend(loc="outside upper right", ncols=2)
+
+# %% not_a_scalar raises="RuntimeError"
+x = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+y = torch.sin(x[:2] * x[1:])
+y.backward()
+
+# %% jacobian_by_rows
+for row in torch.eye(2, dtype=torch.float64):
+    (product,) = torch.autograd.grad(y, x, row, retain_graph=True)
+    print("row of the Jacobian", [round(value, 3) for value in product.tolist()])
+
+# %% jacobian_holds tags=["hidden"]
+rows = [
+    torch.autograd.grad(y, x, row, retain_graph=True)[0]
+    for row in torch.eye(2).double()
+]
+full = torch.func.jacrev(lambda x: torch.sin(x[:2] * x[1:]))(x.detach())
+torch.testing.assert_close(torch.stack(rows), full)
+u = torch.tensor([2.0, -3.0], dtype=torch.float64)
+(by_gradient,) = torch.autograd.grad(y, x, u, retain_graph=True)
+(by_scalar,) = torch.autograd.grad((u * y).sum(), x, retain_graph=True)
+torch.testing.assert_close(by_gradient, u @ full)
+torch.testing.assert_close(by_scalar, u @ full)
+
+# %% modes
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def flops(run, *arguments):
+    with FlopCounterMode(display=False) as counter:
+        run(*arguments)
+    return counter.get_total_flops()
+
+
+def network(x, weights):
+    for weight in weights:
+        x = torch.tanh(x @ weight)
+    return x
+
+
+generator = torch.Generator().manual_seed(0)
+n, sizes, forward_mode, reverse_mode = 16, [1, 2, 4, 8, 16, 32, 64], [], []
+for m in sizes:
+    shapes = (n, 32), (32, 32), (32, m)
+    weights = [0.3 * torch.randn(*shape, generator=generator) for shape in shapes]
+    x = torch.randn(1, n, generator=generator)
+
+    def f(x, weights=weights):
+        return network(x, weights)
+
+    forward_mode.append(flops(torch.func.jacfwd(f), x) / flops(f, x))
+    reverse_mode.append(flops(torch.func.jacrev(f), x) / flops(f, x))
+    print(
+        f"m = {m:2}: forward {forward_mode[-1]:4.1f}, reverse {reverse_mode[-1]:4.1f}"
+    )
+
+# %% modes_hold tags=["hidden"]
+assert forward_mode == [n + 2 for m in sizes]
+assert reverse_mode == [m + 1 for m in sizes]
+
+# %% modes_figure
+figure, axes = plt.subplots()
+axes.plot(sizes, forward_mode, "o-", label="forward mode")
+axes.plot(sizes, reverse_mode, "s-", label="reverse mode")
+axes.axvline(n, ls=":", color="0.5", lw=1.2)
+axes.set(xlabel="outputs $m$", ylabel="cost of the Jacobian / cost of $f$")
+axes.set_xscale("log", base=2)
+axes.set_yscale("log", base=2)
+axes.set_xticks(sizes, [f"{size}" for size in sizes])
+axes.set_yticks(sizes, [f"{size}" for size in sizes])
+axes.legend()
+
+# %% cheap_gradient
+ratios = {}
+for depth in (1, 2, 4, 8):
+    weights = [torch.randn(32, 32, requires_grad=True) for _ in range(depth)]
+    x = torch.randn(4, 32)
+
+    def step(x=x, weights=weights):
+        network(x, weights).sum().backward()
+
+    ratios[depth] = flops(step) / flops(network, x, weights)
+    print(f"depth {depth}: value and gradient cost {ratios[depth]:.3f} × the value")
+
+# %% product
+for count in (2, 10, 100):
+    factors = [leaf(1 + 1 / number) for number in range(1, count + 1)]
+    product = factors[0]
+    for factor in factors[1:]:
+        product = product * factor
+    slopes = grad(product, factors, create_graph=True)
+    graph = {node for y in (product, *slopes) for node in topological(y)}
+    used = sum(node.operation == "mul" for node in graph)
+    print(f"{count:3} factors: {used:3} products for the value and {count} slopes")
+
+# %% costs_hold tags=["hidden"]
+assert ratios == {depth: 3 - 1 / depth for depth in ratios}
+assert used == 3 * (count - 1)
+naive = (count - 1) + count * (count - 2)
+for slope, factor in zip(slopes, factors, strict=True):
+    assert math.isclose(slope.value, (count + 1) / factor.value)
+
+# %% side_by_side
+points = torch.randn(200, 2, generator=generator, dtype=torch.float64)
+labels = (points.norm(dim=1) > 1.2).long()
+start = [
+    torch.randn(*shape, generator=generator, dtype=torch.float64)
+    for shape in ((2, 16), (16,), (16, 2), (2,))
+]
+ours = [Variable(value.clone(), requires_grad=True) for value in start]
+theirs = [value.clone().requires_grad_() for value in start]
+optimizer = torch.optim.SGD(theirs, lr=0.5)
+
+for number in range(201):
+    w1, b1, w2, b2 = ours
+    logits = tanh(Variable(points) @ w1 + b1) @ w2 + b2
+    loss = (logsumexp(logits, -1) - logits[torch.arange(200), labels]).mean()
+    loss.backward()
+
+    w1, b1, w2, b2 = theirs
+    logits = torch.tanh(points @ w1 + b1) @ w2 + b2
+    of_torch = nn.functional.cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    of_torch.backward()
+
+    if number % 50 == 0:
+        print(f"step {number:3}: loss {loss.value:.12f}, torch's {of_torch:.12f}")
+    optimizer.step()
+    for parameter in ours:
+        parameter.value -= 0.5 * parameter.grad.value
+        parameter.grad = None
+
+# %% side_by_side_holds tags=["hidden"]
+for mine, tensor in zip(ours, theirs, strict=True):
+    torch.testing.assert_close(mine.value, tensor.detach())
+gap = abs(loss.value.item() - of_torch.item())
+assert gap < 1e-12
+assert loss.value < 0.25
+
+# %% leaves warns="UserWarning"
+weight = torch.randn(3, 2, requires_grad=True)
+scaled = torch.randn(3, 2, requires_grad=True) * 0.1
+print("weight: leaf", weight.is_leaf, "| grad_fn", weight.grad_fn)
+print("scaled: leaf", scaled.is_leaf, "| grad_fn", type(scaled.grad_fn).__name__)
+(weight + scaled).sum().backward()
+print("gradients:", weight.grad is not None, scaled.grad is not None)
+
+# %% accumulates
+x = torch.tensor(3.0, requires_grad=True)
+for _ in range(3):
+    (x * x).backward()
+    print("gradient", x.grad.item())
+
+# %% freed raises="RuntimeError"
+x = torch.tensor(3.0, requires_grad=True)
+y = x * x
+y.backward(retain_graph=True)
+y.backward()
+print("gradient", x.grad.item())
+y.backward()
+
+# %% without_recording
+with torch.no_grad():
+    print("in no_grad:", (x * x).requires_grad)
+print("detached:  ", (x * x).detach().requires_grad)
+print("same memory:", x.detach().data_ptr() == x.data_ptr())
+
+# %% version_counter raises="RuntimeError"
+x = torch.tensor([1.0, 2.0], requires_grad=True)
+y = x.exp()
+print("exp saved", y.grad_fn._saved_result.tolist(), "at version", y._version)
+y.mul_(2)
+print("now version", y._version)
+y.sum().backward()
+
+# %% unharmed
+x = torch.tensor([1.0, 2.0], requires_grad=True)
+y = x + 1
+z = 3 * y
+y.mul_(2)
+z.sum().backward()
+print("gradient", x.grad.tolist())
+
+# %% ours_notices raises="RuntimeError"
+x = leaf([1.0, 2.0])
+y = exp(x)
+y.value.mul_(2)
+y.sum().backward()
+
+# %% leaf_in_place raises="RuntimeError"
+weight = torch.ones(2, requires_grad=True)
+with torch.no_grad():
+    weight -= 0.1
+print("under no_grad:", weight.tolist())
+weight -= 0.1
+
+
+# %% cube_root
+class CubeRoot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        y = x.sign() * x.abs().clamp(min=1)
+        while ((step := (y - x / y**2) / 3).abs() > 1e-12 * y.abs()).any():
+            y = y - step
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        return g / (3 * y**2)
+
+
+x = torch.tensor([-8.0, 0.5, 27.0], dtype=torch.float64, requires_grad=True)
+print(CubeRoot.apply(x).tolist())
+print("first derivative right: ", torch.autograd.gradcheck(CubeRoot.apply, x))
+print("second derivative right:", torch.autograd.gradgradcheck(CubeRoot.apply, x))
+
+
+# %% wrong_slope raises="GradcheckError"
+class WrongSlope(CubeRoot):
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        return g / (2 * y**2)
+
+
+torch.autograd.gradcheck(WrongSlope.apply, x)
+
+# %% cube_root_holds tags=["hidden"]
+wide = torch.tensor([-1e30, -1e-30, 1e-3, 1e30], dtype=torch.float64)
+expected = wide.sign() * wide.abs() ** (1 / 3)
+torch.testing.assert_close(CubeRoot.apply(wide), expected)
+root = CubeRoot.apply(x)
+torch.testing.assert_close(root.detach() ** 3, x.detach())
+torch.testing.assert_close(
+    torch.autograd.grad(root.sum(), x)[0], x.detach().abs() ** (-2 / 3) / 3
+)
+
+# %% gradient_penalty
+critic = nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 1)).double()
+generator = torch.Generator().manual_seed(0)
+with torch.no_grad():
+    for parameter in critic.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)
+samples = torch.randn(64, 2, generator=generator, dtype=torch.float64)
+optimizer = torch.optim.Adam(critic.parameters(), lr=0.02)
+for number in range(101):
+    x = samples.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    norm = slope.norm(dim=1)
+    penalty = ((norm - 1) ** 2).mean()
+    if number % 25 == 0:
+        print(f"step {number:3}: slopes {norm.min():.2f} to {norm.max():.2f}")
+    optimizer.zero_grad()
+    penalty.backward()
+    optimizer.step()
+
+# %% penalty_holds tags=["hidden"]
+assert penalty < 0.02
+w1, b1, w2, b2 = (
+    Variable(value.detach().clone(), requires_grad=True)
+    for value in critic.parameters()
+)
+points = Variable(samples, requires_grad=True)
+height = (tanh(points @ w1.mT + b1) @ w2.mT + b2).sum()
+(slope,) = grad(height, [points], create_graph=True)
+ours = ((sqrt((slope * slope).sum(1)) - 1) ** 2).mean()
+ours.backward()
+x = samples.clone().requires_grad_()
+(of_torch,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+critic.zero_grad()
+((of_torch.norm(dim=1) - 1) ** 2).mean().backward()
+for mine, parameter in zip((w1, b1, w2), critic.parameters(), strict=False):
+    torch.testing.assert_close(mine.grad.value, parameter.grad)
+assert b2.grad is None
+assert critic[2].bias.grad is None
+
+# %% without_create_graph raises="RuntimeError"
+x = samples.clone().requires_grad_()
+(slope,) = torch.autograd.grad(critic(x).sum(), x)
+((slope.norm(dim=1) - 1) ** 2).mean().backward()
+
+
+# %% functional
+def loss_of(weight, x, label):
+    return (torch.tanh(x @ weight) - label) ** 2
+
+
+weight = torch.tensor([0.5, -1.0], dtype=torch.float64)
+inputs, labels = samples[:5], torch.ones(5, dtype=torch.float64)
+slope_of = torch.func.grad(loss_of)
+each = torch.func.vmap(slope_of, in_dims=(None, 0, 0))(weight, inputs, labels)
+print("a gradient for each example:", tuple(each.shape))
+hessian = torch.func.hessian(loss_of)(weight, inputs[0], labels[0])
+print("Hessian:", [[round(value, 3) for value in row] for row in hessian.tolist()])
+
+# %% functional_holds tags=["hidden"]
+for gradient, x, label in zip(each, inputs, labels, strict=True):
+    w = weight.clone().requires_grad_()
+    loss_of(w, x, label).backward()
+    torch.testing.assert_close(gradient, w.grad)
+torch.testing.assert_close(hessian, hessian.T)
+w = leaf(weight.tolist())
+ours = (tanh(Variable(inputs[0]) @ w) - 1) ** 2
+(slope,) = grad(ours, [w], create_graph=True)
+rows = [grad(slope[number], [w], retain_graph=True)[0].value for number in range(2)]
+torch.testing.assert_close(torch.stack(rows), hessian)
+
+
+# %% checkpoint
+class Checkpoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, run, x):
+        ctx.run = run
+        ctx.save_for_backward(x)
+        return run(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.run(x)
+        y.backward(g)
+        return None, x.grad
+
+
+# %% peak
+from collections import Counter
+
+
+def most_saved(run, x):
+    """The most bytes held for the backward pass at a time, each memory counted once."""
+    held, most = Counter(), 0
+
+    class Saved:
+        def __init__(self, tensor):
+            nonlocal most
+            self.tensor, self.key = tensor, (tensor.data_ptr(), tensor.nbytes)
+            held[self.key] += 1
+            most = max(most, sum(size for (_, size), uses in held.items() if uses))
+
+        def __del__(self):
+            held[self.key] -= 1
+
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        run(x).sum().backward()
+    return most
+
+
+# %% square_root_rule
+def chain(count):
+    def run(x):
+        global layers_run
+        for _ in range(count):
+            layers_run += 1
+            x = torch.sin(x)
+        return x
+
+    return run
+
+
+def in_segments(count, size):
+    def run(x):
+        for _ in range(count // size):
+            x = Checkpoint.apply(chain(size), x)
+        return x
+
+    return run
+
+
+def cost(run):
+    global layers_run
+    layers_run = 0
+    x = torch.randn(1000, requires_grad=True)
+    return most_saved(run, x) / x.nbytes, layers_run
+
+
+depth = 64
+whole, layers_once = cost(chain(depth))
+print(f"no checkpoints: {whole:3.0f} activations, {layers_once:3} layers run")
+peaks, layers_twice = {}, {}
+for size in (1, 2, 4, 8, 16, 32, 64):
+    peaks[size], layers_twice[size] = cost(in_segments(depth, size))
+    print(f"segments of {size:2}: {peaks[size]:3.0f} activations,", end="")
+    print(f" {layers_twice[size]:3} layers run")
+
+# %% square_root_rule_holds tags=["hidden"]
+assert (whole, layers_once) == (depth, depth)
+assert peaks == {s: depth // s + s - 1 for s in peaks}
+least = min(peaks.values())
+assert least == peaks[8] == 2 * 8 - 1
+assert set(layers_twice.values()) == {2 * depth}
+
+
+def by_torch(size):
+    def run(x):
+        parts = depth // size
+        return torch.utils.checkpoint.checkpoint_sequential(
+            [chain(1)] * depth, parts, x, use_reentrant=True
+        )
+
+    return run
+
+
+# torch's own does not run the last segment again.
+for size in (4, 8, 16):
+    assert cost(by_torch(size)) == (peaks[size], 2 * depth - size)
+# The exercise: a thousand layers in segments, and in segments of segments.
+one_level = min(cost(in_segments(1000, size))[0] for size in (20, 25, 40, 50))
+assert one_level == 1000 / 25 + 25 - 1 == 1000 / 40 + 40 - 1
+
+
+def nested(x):
+    for _ in range(10):
+        x = Checkpoint.apply(in_segments(100, 10), x)
+    return x
+
+
+two_levels, layers_thrice = cost(nested)
+assert (two_levels, layers_thrice) == (3 * 10 - 2, 3000)
+plain = torch.randn(7, requires_grad=True)
+again = plain.detach().clone().requires_grad_()
+chain(12)(plain).sum().backward()
+in_segments(12, 3)(again).sum().backward()
+torch.testing.assert_close(plain.grad, again.grad, rtol=0, atol=0)
+
+# %% memory_figure
+figure, axes = plt.subplots()
+axes.axhline(depth, ls="--", color="0.5", lw=1.2, label="no checkpoints")
+fine = torch.linspace(1, 64, 400)
+axes.plot(fine, depth / fine + fine - 1, color="#c2410c", lw=1.2, label="$L/s + s - 1$")
+axes.plot(peaks.keys(), peaks.values(), "o", color="#0b62b8", label="measured")
+axes.set_xscale("log", base=2)
+axes.set_xticks(list(peaks), [f"{size}" for size in peaks])
+axes.set(xlabel="layers in a segment, $s$", ylabel="activations held", ylim=(0, 75))
+axes.legend(loc="lower right")
+
+
+# %% engine_sums_back
+class Shift(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias):
+        return x + bias
+
+    @staticmethod
+    def backward(ctx, g):
+        print("from backward:", tuple(g.shape))
+        return g, g
+
+
+x, bias = torch.randn(5, 3), torch.zeros(3, requires_grad=True)
+Shift.apply(x, bias).sum().backward()
+print("bias.grad:", bias.grad.tolist())
+
+# %% engine_sums_back_holds tags=["hidden"]
+assert bias.grad.tolist() == [5, 5, 5]
+
+
+# %% ties
+def slopes(form, values):
+    x = torch.tensor(values, requires_grad=True)
+    form(x).sum().backward()
+    return x.grad.tolist()
+
+
+print("max()      ", slopes(lambda x: x.max(), [1.0, 3.0, 3.0]))
+print("amax(0)    ", slopes(lambda x: x.amax(0), [1.0, 3.0, 3.0]))
+print("max(0)     ", slopes(lambda x: x.max(0).values, [1.0, 3.0, 3.0]))
+print("relu       ", slopes(torch.relu, [0.0]))
+print("clamp      ", slopes(lambda x: x.clamp(min=0), [0.0]))
+print("maximum    ", slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0]))
+
+# %% ties_hold tags=["hidden"]
+for ours, of_torch in (
+    (largest, lambda x: x.max()),
+    (lambda x: largest(x, 0), lambda x: x.max(0).values),
+):
+    x = leaf([1.0, 3.0, 3.0])
+    ours(x).backward()
+    assert x.grad.value.tolist() == slopes(of_torch, [1.0, 3.0, 3.0])
+assert slopes(lambda x: x.max(), [1.0, 3.0, 3.0]) == [0, 0.5, 0.5]
+assert slopes(lambda x: x.amax(0), [1.0, 3.0, 3.0]) == [0, 0.5, 0.5]
+assert slopes(lambda x: x.max(0).values, [1.0, 3.0, 3.0]) == [0, 1, 0]
+assert slopes(torch.relu, [0.0]) == [0]
+assert slopes(lambda x: x.clamp(min=0), [0.0]) == [1]
+assert slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0]) == [0.5]
+
+
+# %% where_trap
+def masked(x):
+    return torch.where(x > 0, torch.sqrt(x), torch.zeros_like(x))
+
+
+def masked_twice(x):
+    safe = torch.where(x > 0, x, torch.ones_like(x))
+    return torch.where(x > 0, torch.sqrt(safe), torch.zeros_like(x))
+
+
+print("value         ", masked(torch.tensor([0.0, 4.0])).tolist())
+print("masked once   ", slopes(masked, [0.0, 4.0]))
+print("masked twice  ", slopes(masked_twice, [0.0, 4.0]))
+print("norm by hand  ", slopes(lambda x: (x**2).sum().sqrt(), [0.0, 0.0]))
+print("norm()        ", slopes(lambda x: x.norm(), [0.0, 0.0]))
+
+# %% where_holds tags=["hidden"]
+assert math.isnan(slopes(masked, [0.0, 4.0])[0])
+assert slopes(masked_twice, [0.0, 4.0]) == [0, 0.25]
+assert all(map(math.isnan, slopes(lambda x: (x**2).sum().sqrt(), [0.0, 0.0])))
+assert slopes(lambda x: x.norm(), [0.0, 0.0]) == [0, 0]
+
+# %% data_trap
+for change in ("none", "y.data", "y.detach()"):
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    y = x.exp()
+    if change == "y.data":
+        y.data.mul_(10)
+    if change == "y.detach()":
+        y.detach().mul_(10)
+    try:
+        y.sum().backward()
+        print(f"{change:10} version {y._version}, gradient {x.grad}")
+    except RuntimeError:
+        print(f"{change:10} version {y._version}, refused")
+
+# %% data_holds tags=["hidden"]
+x = torch.tensor([1.0, 2.0], requires_grad=True)
+y = x.exp()
+y.data.mul_(10)
+assert y._version == 0
+y.sum().backward()
+torch.testing.assert_close(x.grad, 10 * x.detach().exp())
+
+# %% shapes_that_fit
+prediction = torch.tensor([[1.0], [2.0], [3.0]], requires_grad=True)
+target = torch.tensor([1.0, 2.0, 3.0])
+loss = ((prediction - target) ** 2).mean()
+loss.backward()
+print(f"loss {loss:.3f}, gradient {prediction.grad.flatten().tolist()}")
+
+# %% shapes_hold tags=["hidden"]
+assert (prediction - target).shape == (3, 3)
+wrong_loss = loss.item()
+assert math.isclose(wrong_loss, 4 / 3, rel_tol=1e-6)
