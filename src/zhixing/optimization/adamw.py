@@ -1,0 +1,214 @@
+"""Adam, whose weight decay is L2 regularisation, and AdamW, which decouples the two.
+
+Source: Kingma & Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980, algorithm 1;
+Loshchilov & Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101, algorithm 2.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Number = float | Tensor
+
+
+def adam_update(
+    theta: Float[Tensor, "*shape"],
+    g: Float[Tensor, "*shape"],
+    m: Float[Tensor, "*shape"],
+    v: Float[Tensor, "*shape"],
+    *,
+    t: int,
+    lr: Number = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: Number = 0.0,
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """One step of Adam, with L2 regularisation: the decay enters the gradient.
+
+    Differentiable in all tensors where v is positive.
+
+    Args:
+        theta: θ, the parameter, of any shape, in a floating-point type.
+        g: Its gradient.
+        m: The running mean of gradients from the last step; zeros before the first.
+        v: The running mean of squared gradients from the last step; zeros before the first.
+        t: The number of this step, from 1.
+        lr: α, a number or a tensor that broadcasts to theta.
+        betas: β1 and β2, each in [0, 1).
+        eps: ε, added outside of the root.
+        weight_decay: λ, a number or a tensor that broadcasts to theta.
+
+    Returns:
+        The new theta, m and v.
+
+    Raises:
+        ValueError: t is below 1, or the tensors differ in shape, or are not dense and real.
+    """
+    _check_tensors(theta, g, m, v, t)
+    beta1, beta2 = betas
+    g = g + weight_decay * theta
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    theta = theta - lr * m_hat / (v_hat.sqrt() + eps)
+    return theta, m, v
+
+
+def adamw_update(
+    theta: Float[Tensor, "*shape"],
+    g: Float[Tensor, "*shape"],
+    m: Float[Tensor, "*shape"],
+    v: Float[Tensor, "*shape"],
+    *,
+    t: int,
+    lr: Number = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: Number = 1e-2,
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """One step of AdamW: the decay goes past the moments, to the parameter itself.
+
+    As in torch the decay is multiplied by the learning rate; algorithm 2 of the paper multiplies
+    it by the schedule alone, so its λ is `lr * weight_decay` here.
+
+    Args, Returns, Raises: those of `adam_update`.
+    """
+    _check_tensors(theta, g, m, v, t)
+    beta1, beta2 = betas
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    theta = theta - lr * (m_hat / (v_hat.sqrt() + eps) + weight_decay * theta)
+    return theta, m, v
+
+
+class Adam(torch.optim.Optimizer):
+    """`adam_update` for the parameters of a model, with the arguments of `torch.optim.Adam`.
+
+    Groups of parameters and schedulers work as with torch's, and a `state_dict` may go either
+    way. `amsgrad`, `maximize`, `foreach`, `fused` and the rest are left to torch's.
+
+    Args:
+        params: Tensors, or groups of them as dicts with settings of their own.
+        lr: α, not negative.
+        betas: β1 and β2, each in [0, 1).
+        eps: ε, not negative.
+        weight_decay: λ, not negative.
+
+    Raises:
+        ValueError: A setting is out of its range, or asks for what is left to torch's; a
+            parameter or its gradient is not dense and real.
+    """
+
+    update = staticmethod(adam_update)
+    left_to_torch = ("amsgrad", "maximize", "decoupled_weight_decay")
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move every parameter that has a gradient; returns what `closure` returns."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        for group in self.param_groups:
+            settings = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+            for theta in group["params"]:
+                if theta.grad is not None:
+                    self._move(theta, settings)
+        return loss
+
+    def _move(self, theta: Tensor, settings: dict[str, Any]) -> None:
+        state = self.state[theta]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(theta), torch.zeros_like(theta)
+        t, m, v = state["step"] + 1, state["exp_avg"], state["exp_avg_sq"]
+        moved, m, v = self.update(theta, theta.grad, m, v, t=int(t), **settings)
+        state |= {"step": t, "exp_avg": m, "exp_avg_sq": v}
+        theta.copy_(moved)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        _check_settings(self.defaults | param_group, self.left_to_torch)
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for group in state_dict["param_groups"]:
+            _check_settings(group, self.left_to_torch)
+        super().load_state_dict(state_dict)
+
+
+class AdamW(Adam):
+    """`adamw_update` for the parameters of a model, with the arguments of `torch.optim.AdamW`.
+
+    All else is as for `Adam`.
+    """
+
+    update = staticmethod(adamw_update)
+    left_to_torch = ("amsgrad", "maximize")
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+
+def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for an optimiser: matrices and kernels, which decay, and the rest, which do not.
+
+    What has fewer than two dimensions is a bias, or the scale or shift of a normalisation layer.
+    Frozen parameters are left out, and one that is used twice is named once.
+
+    Args:
+        module: The model.
+        weight_decay: λ of the first group.
+
+    Returns:
+        The groups, in the order of `module.parameters()` each; either may be empty.
+    """
+    trained = [theta for theta in module.parameters() if theta.requires_grad]
+    return [
+        {"params": [theta for theta in trained if theta.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [theta for theta in trained if theta.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _check_tensors(theta: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int) -> None:
+    for name, tensor in (("parameter", theta), ("gradient", g), ("m", m), ("v", v)):
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            what = f"{tensor.layout} of {tensor.dtype}"
+            raise ValueError(f"Adam needs dense tensors of real numbers, but {name} is {what}")
+        if tensor.shape != theta.shape:
+            shapes = f"{(*theta.shape,)}, {name} {(*tensor.shape,)}"
+            raise ValueError(f"all tensors must have one shape, but the parameter has {shapes}")
+    if t < 1:
+        raise ValueError(f"steps are counted from 1, but t is {t}")
+
+
+def _check_settings(group: dict[str, Any], left_to_torch: tuple[str, ...]) -> None:
+    for name in ("lr", "eps", "weight_decay"):
+        if not group[name] >= 0:
+            raise ValueError(f"{name} must not be negative, but is {group[name]}")
+    if not all(0 <= beta < 1 for beta in group["betas"]):
+        raise ValueError(f"betas must lie in [0, 1), but are {group['betas']}")
+    for name in left_to_torch:
+        if group.get(name):
+            raise ValueError(f"{name} is left to torch.optim, but a group asks for it")
