@@ -1,0 +1,198 @@
+"""Data parallelism in its smallest form: equal replicas, whose gradients are averaged in buckets.
+
+Source: Li et al., PyTorch Distributed: Experiences on Accelerating Data Parallel Training,
+arXiv 2006.15704, section 3.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Variable
+
+# In bytes, what torch takes if it is told nothing: 1 MiB and 25 MiB.
+FIRST_BUCKET = 2**20
+BUCKET = 25 * 2**20
+
+
+def assign_buckets(
+    tensors: Sequence[Tensor], *, first: int = FIRST_BUCKET, size: int = BUCKET
+) -> list[list[int]]:
+    """Which tensors share a bucket: lists of indices, last tensor first, as gradients arrive.
+
+    A bucket is closed as soon as it holds at least its size, which it may pass, and where the next
+    tensor is of another type or on another device, since it is one tensor itself.
+
+    Args:
+        tensors: Parameters in the order in which the forward pass uses them.
+        first: Size of the first bucket in bytes; small, so that communication begins early.
+        size: Size of the others in bytes.
+
+    Raises:
+        ValueError: A size is not positive.
+    """
+    if min(first, size) <= 0:
+        raise ValueError(f"buckets need a positive size, but first is {first} and size is {size}")
+    buckets, room, before = [], 0, None
+    for index, tensor in reversed(list(enumerate(tensors))):
+        kind = tensor.dtype, tensor.device
+        if room <= 0 or kind != before:
+            room, before = size if buckets else first, kind
+            buckets.append([])
+        buckets[-1].append(index)
+        room -= tensor.nbytes
+    return buckets
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened when: a parameter's gradient was complete, a bucket's all-reduce began, ended.
+
+    On a GPU, where the host runs ahead, these are the times of the host.
+    """
+
+    kind: str  # "gradient", "launch" or "done"
+    index: int  # of the parameter, or of the bucket
+    seconds: float  # of `time.perf_counter`, which the processes of a machine share
+
+
+class Bucket:
+    """Gradients that are sent as one tensor, `flat`; `views` are its parts, one a parameter."""
+
+    def __init__(self, indices: list[int], parameters: list[nn.Parameter]):
+        self.indices, self.parameters = indices, parameters
+        self.flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+        parts = self.flat.split([parameter.numel() for parameter in parameters])
+        self.views = [
+            part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)
+        ]
+        self.missing = set(indices)
+        self.work: dist.Work | None = None
+        self.noted: torch.futures.Future | None = None
+
+
+class MinimalDDP(nn.Module):
+    """Wraps the replica of one rank; after each backward pass all ranks hold the mean gradient.
+
+    A small `torch.nn.parallel.DistributedDataParallel`, with the same results. It leaves out what
+    that does for parameters without a gradient, sparse gradients, uneven inputs (`join`) and
+    several types in one bucket, and it does not reorder its buckets after the first step.
+
+    Args:
+        module: Of the same structure on all ranks; takes over rank 0's parameters and buffers, in
+            place.
+        first: Size of the first bucket in bytes.
+        size: Size of the others in bytes.
+        group: The ranks that take part; all of them if None.
+
+    Attributes:
+        module: What was wrapped.
+        buckets: In the order in which they are reduced.
+        events: What happened in the last backward pass that ended in averaged gradients.
+
+    Raises:
+        ValueError: No parameter requires a gradient, or a size is not positive.
+        RuntimeError: From `backward`, where a parameter got no gradient; from any of the
+            communication, where a rank is gone or silent for longer than the group's time limit.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        first: int = FIRST_BUCKET,
+        size: int = BUCKET,
+        group: dist.ProcessGroup | None = None,
+    ):
+        super().__init__()
+        self.module, self.group = module, group
+        self.names, learned = [], []
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                self.names.append(name)
+                learned.append(parameter)
+        if not learned:
+            raise ValueError("no parameter requires a gradient: there is nothing to average")
+        self._broadcast([*module.parameters(), *module.buffers()])
+        self.buckets = [
+            Bucket(indices, [learned[index] for index in indices])
+            for indices in assign_buckets(learned, first=first, size=size)
+        ]
+        self.events: list[Event] = []
+        # Whether a forward arms the hooks, whether they are armed, whether one has fired; and the
+        # bucket to be reduced next.
+        self._synchronise, self._armed, self._begun, self._next = True, False, False, 0
+        for bucket in self.buckets:
+            for index, view in zip(bucket.indices, bucket.views, strict=True):
+                hook = partial(self._on_gradient, bucket, index, view)
+                learned[index].register_post_accumulate_grad_hook(hook)
+
+    def forward(self, *inputs, **named):
+        """The module's own; rank 0's buffers go to all ranks before it, if gradients will after."""
+        # Otherwise nothing is disarmed: a pass without gradients may come before the backward pass.
+        if self._synchronise and torch.is_grad_enabled():
+            self._broadcast(list(self.module.buffers()))
+            self._armed, self._begun, self._next, self.events = True, False, 0, []
+            for bucket in self.buckets:
+                bucket.missing = set(bucket.indices)
+        return self.module(*inputs, **named)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Within, gradients add up on each rank; the next backward pass averages the sum."""
+        before, self._synchronise = self._synchronise, False
+        try:
+            yield
+        finally:
+            self._synchronise = before
+
+    def _broadcast(self, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            # Communication wants contiguous memory, which a parameter need not have.
+            dense = tensor.detach().contiguous()
+            dist.broadcast(dense, group=self.group, group_src=0)
+            tensor.detach().copy_(dense)
+
+    def _on_gradient(self, bucket: Bucket, index: int, view: Tensor, parameter: Tensor) -> None:
+        """Called by autograd when `parameter.grad` is complete, amid the backward pass."""
+        if not self._armed:
+            return
+        if not self._begun:
+            self._begun = True
+            Variable._execution_engine.queue_callback(self._finish)
+        self._note("gradient", index)
+        view.copy_(parameter.grad)
+        bucket.missing.discard(index)
+        # In order, even if a later bucket is full first: all ranks must reduce the same one.
+        while self._next < len(self.buckets) and not self.buckets[self._next].missing:
+            self._launch(self.buckets[self._next], self._next)
+            self._next += 1
+
+    def _launch(self, bucket: Bucket, number: int) -> None:
+        # Before the sum, which could overflow in half precision where the mean does not.
+        bucket.flat.div_(dist.get_world_size(self.group))
+        self._note("launch", number)
+        bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
+        bucket.noted = bucket.work.get_future().then(lambda _: self._note("done", number))
+
+    def _finish(self) -> None:
+        """Called by autograd when the backward pass is over: put the means in place."""
+        self._armed = False
+        if missing := [self.names[i] for bucket in self.buckets for i in sorted(bucket.missing)]:
+            raise RuntimeError(
+                f"no gradient came for {', '.join(missing)}: each parameter must take part in "
+                "the loss, or be set to requires_grad=False before it is wrapped"
+            )
+        for bucket in self.buckets:
+            bucket.work.wait()
+            bucket.noted.wait()
+            for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
+                parameter.grad.copy_(view)
+
+    def _note(self, kind: str, index: int) -> None:
+        self.events.append(Event(kind, index, time.perf_counter()))

@@ -1,0 +1,101 @@
+"""Train on one process or many, on one machine or several; killed, it goes on where it was.
+
+torchrun --standalone --nproc-per-node=2 train.py --epochs 5
+"""
+
+import argparse
+import gc
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+def make_dataset() -> TensorDataset:
+    """Replace me. 512 points; the same on every rank, since the seed is."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(512, 16, generator=generator)
+    return TensorDataset(inputs, inputs.norm(dim=1, keepdim=True))
+
+
+def make_model() -> nn.Module:
+    """Replace me."""
+    return nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 1))
+
+
+def train(epochs: int, batch: int, checkpoint: Path, device: torch.device) -> None:
+    """Rank 0 prints the mean loss of each epoch and writes the checkpoint after it."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    if batch % ranks:
+        raise ValueError(f"{ranks} ranks cannot share a batch of {batch} evenly")
+    dataset = make_dataset()
+    sampler = DistributedSampler(dataset, seed=0)
+    # More ranks change the speed, not the batch that a step sees.
+    loader = DataLoader(dataset, batch // ranks, sampler=sampler)
+    torch.manual_seed(0)
+    model = make_model().to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    done = 0
+    # All ranks go by rank 0's file, so that they agree where to begin.
+    saved = [
+        torch.load(checkpoint, map_location="cpu") if rank == 0 and checkpoint.exists() else None
+    ]
+    dist.broadcast_object_list(saved, device=device)
+    if saved[0]:
+        model.load_state_dict(saved[0]["model"])
+        optimizer.load_state_dict(saved[0]["optimizer"])
+        done = saved[0]["epochs"]
+        if rank == 0:
+            print(f"{checkpoint}: {done} epochs are done", flush=True)
+    replica = DistributedDataParallel(model)
+
+    for epoch in range(done, epochs):
+        sampler.set_epoch(epoch)  # or every epoch has the same order
+        torch.manual_seed(epoch * ranks + rank)  # dropout differs from rank to rank
+        total = torch.zeros(2, device=device)
+        for inputs, targets in loader:
+            loss = F.mse_loss(replica(inputs.to(device)), targets.to(device))
+            optimizer.zero_grad()
+            loss.backward()  # the gradients are averaged in here
+            optimizer.step()
+            total += torch.stack([loss.detach() * len(inputs), loss.new_tensor(len(inputs))])
+        dist.all_reduce(total)
+        if rank == 0:
+            print(f"epoch {epoch + 1}: loss {total[0] / total[1]:.6f}", flush=True)
+            # The names in `model` have no `module.` before them, unlike those in `replica`.
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**state, "epochs": epoch + 1}, aside := checkpoint.with_suffix(".new"))
+            aside.replace(checkpoint)  # at once: killed here, it leaves a whole checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64, help="of all ranks together")
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"))
+    parser.add_argument("--time-limit", type=float, default=600, help="of a collective, in s")
+    options = parser.parse_args()
+    if "RANK" not in os.environ:
+        parser.error("torchrun starts this script: torchrun --standalone --nproc-per-node=2 …")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=options.time_limit))
+    train(options.epochs, options.batch, options.checkpoint, device)
+    gc.collect()  # DDP's module, in a cycle, would keep gloo's threads until Python is gone
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Run code on several processes of this machine, with a time limit, and leave none of them behind.
+
+`torchrun` starts a script; `launch` runs functions of a notebook, which fresh processes could not
+import. Both are for lessons and tests: jobs on several machines are started by torchrun itself.
+"""
+
+import contextlib
+import inspect
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+HERE = Path(__file__)
+# Told to end, torchrun kills the ranks that are still there after so many seconds; its own are 30.
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--shutdown-timeout=3"]
+
+# The program that becomes the ranks. It forks them once torch is imported, which takes longer than
+# all else; where CUDA is used, each would have to be started afresh.
+PROGRAM = """\
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+from zhixing.engineering.launch import fork_ranks
+
+{sources}
+
+def run(rank):
+    results = {{function.__name__: function() for function in [{names}]}}
+    torch.save(results, f"{{rank}}.pt")
+
+
+if __name__ == "__main__":
+    fork_ranks(run, {ranks}, {seconds})
+"""
+
+
+def launch(
+    *functions: Callable[[], object],
+    ranks: int,
+    using: Sequence[Callable] = (),
+    seconds: float = 60.0,
+) -> dict[str, list]:
+    """Run functions without arguments, one after the other, on each of `ranks` new processes.
+
+    Only source reaches the processes: that of the functions and of those which they call, `using`.
+    `torch`, `dist`, `nn` and `F` are there, anything else they import themselves. The process group
+    (gloo) is initialised; a collective that waits for half of `seconds` raises.
+
+    Returns:
+        {function's name: what it returned on rank 0, on rank 1, …}: anything that `torch.save`
+        writes and `torch.load` reads with `weights_only`, such as numbers, tensors, lists, dicts.
+
+    Raises:
+        RuntimeError: A rank failed; the message ends with what it printed. The others are ended.
+        TimeoutError: The ranks were not done after `seconds`; they are ended.
+    """
+    texts = [textwrap.dedent(inspect.getsource(needed)) for needed in (*using, *functions)]
+    names = ", ".join(function.__name__ for function in functions)
+    with tempfile.TemporaryDirectory() as folder:
+        blanks = {"sources": "\n\n".join(texts), "names": names, "ranks": ranks}
+        Path(folder, "program.py").write_text(PROGRAM.format(**blanks, seconds=seconds / 2))
+        run_all([[sys.executable, "program.py"]], seconds, folder=folder)
+        results = [torch.load(Path(folder, f"{rank}.pt")) for rank in range(ranks)]
+    return {name: [result[name] for result in results] for name in results[0]}
+
+
+def fork_ranks(run: Callable[[int], None], ranks: int, seconds: float) -> None:
+    """Call `run(rank)` in as many forks of this process, joined in a process group (gloo).
+
+    They meet through a file, which no other job can hold, unlike a port. A collective that waits
+    for `seconds` raises. When one fork fails, all are ended and this process exits with 1.
+    """
+    torch.set_num_threads(1)
+    processes = [
+        multiprocessing.get_context("fork").Process(
+            target=_in_group, args=(run, rank, ranks, seconds, f"{os.getcwd()}/meet"), daemon=True
+        )
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    while any(process.exitcode is None for process in processes):
+        if any(process.exitcode for process in processes):
+            time.sleep(0.5)  # the others may be about to say why
+            break
+        time.sleep(0.01)
+    if failed := {n: p.exitcode for n, p in enumerate(processes) if p.exitcode}:
+        sys.exit(f"exit codes by rank: {failed}")
+
+
+def _in_group(
+    run: Callable[[int], None], rank: int, ranks: int, seconds: float, meeting: str
+) -> None:
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{meeting}",
+        rank=rank,
+        world_size=ranks,
+        timeout=timedelta(seconds=seconds),
+    )
+    run(rank)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def torchrun(*arguments: str, ranks: int, seconds: float = 60.0) -> str:
+    """What `torchrun --standalone --nproc-per-node=<ranks> <arguments>` prints, on one machine.
+
+    Raises:
+        RuntimeError: A rank failed; the message ends with what was printed.
+        TimeoutError: It was not done after `seconds`. It was asked to end, and its ranks with it.
+    """
+    command = [*TORCHRUN, "--standalone", f"--nproc-per-node={ranks}", *arguments]
+    return run_all([command], seconds)[0]
+
+
+def run_all(commands: list[list[str]], seconds: float, folder: str | None = None) -> list[str]:
+    """What the commands print, run at once; all are ended as soon as one fails or time is up."""
+    end = time.monotonic() + seconds
+    # The processes import the zhixing that runs here, and share the cores among them.
+    path = os.pathsep.join([str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as place:
+        logs = [Path(place, f"{number}") for number in range(len(commands))]
+        processes = []
+        try:
+            for command, log in zip(commands, logs, strict=True):
+                with open(log, "w") as file:
+                    process = subprocess.Popen(
+                        command,
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                        env=environment,
+                        cwd=folder,
+                        start_new_session=True,
+                    )
+                processes.append(process)
+            while any(process.poll() is None for process in processes):
+                if time.monotonic() > end:
+                    raise TimeoutError(f"not done after {seconds:g} s{_tails(logs)}")
+                if any(process.poll() for process in processes):
+                    break
+                time.sleep(0.02)
+            if codes := {n: p.poll() for n, p in enumerate(processes) if p.poll()}:
+                raise RuntimeError(f"exit codes by process: {codes}{_tails(logs)}")
+            return [log.read_text() for log in logs]
+        except BaseException:
+            end_all(processes)
+            raise
+
+
+def end_all(processes: list[subprocess.Popen]) -> None:
+    """SIGTERM, on which torchrun ends its ranks; SIGKILL for what is still there after 10 s.
+
+    Each process leads a group, which holds the ranks that it forked. Those of torchrun lead groups
+    of their own, which is why it must be left the time to end them.
+    """
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _tails(logs: list[Path], length: int = 6000) -> str:
+    texts = [log.read_text(errors="replace").strip()[-length:] for log in logs]
+    return "".join(f"\n--- process {number}\n{text}" for number, text in enumerate(texts) if text)
