@@ -1,0 +1,126 @@
+"""Time flash_attention beside torch's attention on this machine's GPU: `python benchmarks/attention.py`.
+
+Forward and backward, in float16, with as many heads and batch entries as make 2048 channels and 16384 tokens. Every
+backend of torch's takes its turn on the same tensors, and one that cannot take them is left out.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from zhixing.attention.flash_attention import flash_attention
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks/results"
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+HEAD_SIZES = (64, 128)
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+def rows(
+    milliseconds: Callable[[Callable[[], object]], float],
+    *,
+    device: str = "cuda",
+    lengths: tuple[int, ...] = LENGTHS,
+    head_sizes: tuple[int, ...] = HEAD_SIZES,
+    channels: int = 2048,
+    tokens: int = 16384,
+) -> Iterator[dict]:
+    """For each shape and pass the TFLOP/s of each function, and ours as a multiple of the best of torch's."""
+    for head_size, causal, length in product(head_sizes, (False, True), lengths):
+        shape = (tokens // length, channels // head_size, length, head_size)
+        q, k, v, d_out = (torch.randn(shape, device=device, dtype=torch.float16) for _ in range(4))
+        q, k, v = (x.requires_grad_() for x in (q, k, v))
+        speeds: dict[str, dict[str, float]] = {"forward": {}, "backward": {}}
+        for name, attention in {"zhixing": flash_attention, **torchs()}.items():
+            try:
+                times = forward_and_backward(partial(attention, causal=causal), q, k, v, d_out, milliseconds)
+            except RuntimeError as error:  # out of memory is one
+                if name == "zhixing":
+                    raise
+                print(f"{name} does not take {shape}: {str(error).splitlines()[0]}", file=sys.stderr)
+                continue
+            for direction, time, times_as_many in zip(speeds, times, (1, 2.5), strict=True):
+                speeds[direction][name] = times_as_many * operations(shape, causal) / time / 1e9
+        for direction, of in speeds.items():
+            best = max((speed for name, speed in of.items() if name != "zhixing"), default=None)
+            yield {
+                "pass": direction,
+                "head_size": head_size,
+                "causal": causal,
+                "length": length,
+                "tflops": {name: round(speed, 1) for name, speed in of.items()},
+                "of_best": best and round(of["zhixing"] / best, 3),
+            }
+
+
+def forward_and_backward(attention, q, k, v, d_out, milliseconds) -> tuple[float, float]:
+    with torch.no_grad():
+        forward = milliseconds(lambda: attention(q, k, v))
+    out = attention(q, k, v)
+    return forward, milliseconds(lambda: torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True))
+
+
+def torchs() -> dict[str, Callable[..., torch.Tensor]]:
+    def through(backend: SDPBackend) -> Callable[..., torch.Tensor]:
+        def attention(q, k, v, *, causal):
+            with sdpa_kernel(backend):
+                return scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+        return attention
+
+    return {name: through(backend) for name, backend in BACKENDS.items()}
+
+
+def operations(shape: tuple[int, int, int, int], causal: bool) -> float:
+    """Of the two matrix products of the forward pass; the backward pass has five, which makes 2.5 times as many."""
+    batch, heads, n, d = shape
+    return 4 * batch * heads * n * n * d / (2 if causal else 1)
+
+
+def result_path(device: str) -> Path:
+    return RESULTS / f"attention-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/attention.py times kernels on a GPU, and torch finds none here")
+    import triton
+
+    device = torch.cuda.get_device_name()
+    head = {
+        "device": device,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "unit": "TFLOP/s, from the median of the times",
+    }
+
+    def median(function: Callable[[], object]) -> float:
+        return triton.testing.do_bench(function, warmup=100, rep=400, return_mode="median")
+
+    found = []
+    for row in rows(median):
+        print(row, flush=True)
+        found.append(row)
+    lines = ",\n".join(f"    {json.dumps(row)}" for row in found)
+    result_path(device).write_text(f'{json.dumps(head, indent=2)[:-2]},\n  "rows": [\n{lines}\n  ]\n}}\n')
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,528 @@
+# %% setup
+import math
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+
+from zhixing.attention.softmax_attention import causal_mask, softmax_attention
+
+
+def qkv(heads, key_heads, n, m, d, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (1, heads, n, d), (1, key_heads, m, d), (1, key_heads, m, d)
+    return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+# %% tiles_figure
+from zhixing.attention.online_softmax import merge, nothing, part
+
+generator = torch.Generator().manual_seed(3)
+logits = (1.5 * torch.randn(6, 6, generator=generator)).round(decimals=1)
+logits = logits.masked_fill(~causal_mask(6, 6), -math.inf)
+frames, shown = [], {}
+for rows in ((0, 1), (2, 3), (4, 5)):
+    seen = nothing(torch.zeros(2, 1))
+    for columns in ((0, 1), (2, 3), (4, 5)):
+        if columns[0] > rows[-1]:
+            break
+        seen = merge(seen, part(logits[rows, :][:, columns], torch.zeros(2, 1)))
+        shown = shown | dict(zip(rows, zip(seen.m, seen.ell, strict=True), strict=True))
+        frames.append((rows, columns, shown))
+
+figure, panels = plt.subplots(2, 3, figsize=(7.2, 5.0))
+for number, (axes, (rows, columns, state)) in enumerate(
+    zip(panels.flat, frames, strict=True)
+):
+    for i, j, colour, alpha in (
+        *((r[0], c[0], "#6b7280", 0.25) for r, c, _ in frames[:number]),
+        (rows[0], columns[0], "#0b62b8", 0.3),
+    ):
+        axes.add_patch(plt.Rectangle((j, i), 2, 2, color=colour, alpha=alpha, lw=0))
+    for i in rows:
+        for j in columns:
+            text = "$-\\infty$" if j > i else f"{logits[i, j]:.1f}".replace("-", "−")
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5)
+    for i, (m, ell) in state.items():
+        colour = "#0b62b8" if i in rows else "#6b7280"
+        for x, value in ((6.8, m), (8.3, ell)):
+            axes.text(
+                x,
+                i + 0.5,
+                f"{value:.2f}".replace("-", "−"),
+                color=colour,
+                ha="center",
+                va="center",
+                fontsize=8,
+            )
+    for x, name in ((6.8, "$m$"), (8.3, "$\\ell$")):
+        axes.text(x, -0.5, name, ha="center", va="center")
+    axes.plot([0, 0, 6, 6, 0], [0, 6, 6, 0, 0], color="#24292f", lw=0.8)
+    axes.set(xlim=(0, 9), ylim=(6, -1), xticks=[], yticks=[], aspect="equal")
+    axes.set_title(f"tile {number + 1}")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+# %% tiles_hold tags=["hidden"]
+from itertools import pairwise
+
+assert len(frames) == 6
+for i, (m, ell) in frames[-1][2].items():
+    assert abs(m + ell.log() - torch.logsumexp(logits[i], dim=0)) < 1e-5
+for before, after in pairwise(state for _, _, state in frames):
+    assert all(after[i][0] >= m for i, (m, _) in before.items())
+
+# %% roofline
+from zhixing.attention.memory_traffic import standard_traffic, tiled_traffic
+
+DEVICES = {  # dense FLOP/s of bfloat16 matrix products, bytes a second from main memory
+    "A100": (312e12, 1.555e12),
+    "H100": (989e12, 3.35e12),
+}
+BYTES = 2  # of a bfloat16 number
+
+
+def standard_intensity(n, d):
+    return 4 * n**2 * d / (BYTES * standard_traffic(n, d))
+
+
+def tiled_intensity(n, d, block_q):
+    return 4 * n**2 * d / (BYTES * tiled_traffic(n, d, block_q))
+
+
+for device, (peak, bandwidth) in DEVICES.items():
+    print(f"{device}: full speed from {peak / bandwidth:.0f} FLOP/byte on")
+    for name, intensity in (
+        ("standard", standard_intensity(8192, 64)),
+        ("128 queries a tile", tiled_intensity(8192, 64, 128)),
+    ):
+        reach = min(peak, intensity * bandwidth) / 1e12
+        print(f"  {name:>18}: {intensity:5.1f} FLOP/byte, at most {reach:.0f} TFLOP/s")
+
+# %% roofline_holds tags=["hidden"]
+standard_at = standard_intensity(8192, 64)
+tiled_at = tiled_intensity(8192, 64, 128)
+assert abs(standard_at / 32 - 1) < 0.01
+assert abs(tiled_at / 128 - 1) < 0.05
+ridge = {name: peak / bandwidth for name, (peak, bandwidth) in DEVICES.items()}
+share = standard_at / ridge["A100"]
+assert 0.1 < share < 0.2
+assert tiled_at < min(ridge.values())
+
+# %% roofline_figure
+figure, axes = plt.subplots(figsize=(5.6, 3.5))
+reach = torch.logspace(0.6, 3.8, 200)
+for device, (peak, bandwidth) in DEVICES.items():
+    axes.loglog(reach, (reach * bandwidth).clamp(max=peak) / 1e12, label=device)
+marks = {
+    "standard": (standard_intensity(8192, 64), "v"),
+    "64 queries a tile": (tiled_intensity(8192, 64, 64), "s"),
+    "128 queries a tile": (tiled_intensity(8192, 64, 128), "o"),
+    "inputs and output once": (tiled_intensity(8192, 64, 8192), "D"),
+}
+for number, (name, (intensity, marker)) in enumerate(marks.items()):
+    heights = [min(p, intensity * b) / 1e12 for p, b in DEVICES.values()]
+    axes.plot(
+        [intensity] * 2, heights, marker, color=f"C{number + 2}", ms=6, label=name
+    )
+axes.set(xlabel="arithmetic intensity (FLOP/byte)", ylabel="attainable TFLOP/s")
+axes.legend(loc="lower right")
+
+# %% overflow
+x = torch.tensor([89.0, 90.0])
+print("as written:        ", x.exp() / x.exp().sum())
+print("maximum subtracted:", (x - 90).exp() / (x - 90).exp().sum())
+
+# %% overflow_holds tags=["hidden"]
+assert (x.exp() / x.exp().sum()).isnan().all()
+
+# %% passes
+from zhixing.attention.online_softmax import (
+    mean_in_one_pass,
+    mean_in_three_passes,
+    mean_in_two_passes,
+    running_max_and_sum,
+)
+
+_, k, v = qkv(1, 1, 1, 60, 4)
+x, values = 10 * k[0, 0, :, 0], v[0, 0]
+wanted = torch.softmax(x, dim=0) @ values
+gaps = []
+for mean in (mean_in_three_passes, mean_in_two_passes, mean_in_one_pass):
+    gaps.append((mean(x, values) - wanted).abs().max().item())
+    print(f"{mean.__name__:>20}: {gaps[-1]:.0e} from torch's")
+
+# %% passes_hold tags=["hidden"]
+assert max(gaps) < 1e-14
+
+# %% stream_figure
+m, ell = running_max_and_sum(x)
+figure, panels = plt.subplots(2, 1, sharex=True, figsize=(5.6, 3.6))
+seen = torch.arange(1, len(x) + 1)
+panels[0].plot(seen, x, ".", color="C5", label="logit $x_j$")
+panels[0].step(seen, m, where="post", label="running maximum $m_j$")
+panels[0].legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2)
+panels[1].step(seen, ell, where="post", color="C1")
+panels[1].set(xlabel="logits seen, $j$", ylabel="running sum $\\ell_j$")
+
+# %% merging
+from functools import reduce
+
+from zhixing.attention.online_softmax import finish, merge, part
+
+blocks = [part(*block) for block in zip(x.split(7), values.split(7), strict=True)]
+orders = {
+    "from the left": reduce(merge, blocks),
+    "from the right": reduce(lambda right, left: merge(left, right), blocks[::-1]),
+    "halves first": merge(reduce(merge, blocks[:4]), reduce(merge, blocks[4:])),
+}
+for order, total in orders.items():
+    mean, lse = finish(total)
+    gap = (mean - wanted).abs().max()
+    print(f"{order:>14}: log-sum-exp {lse:.12f}, mean {gap:.0e} from torch's")
+
+# %% merging_holds tags=["hidden"]
+for total in orders.values():
+    mean, lse = finish(total)
+    assert torch.allclose(mean, wanted, rtol=0, atol=1e-14)
+    assert abs(lse - torch.logsumexp(x, dim=0)) < 1e-13
+
+# %% against_torch
+from zhixing.attention.tiled_attention import tiled_attention, tiled_forward
+
+
+def results(function, *tensors, **settings):
+    """The output, and the gradients of q, k and v for one direction of the output."""
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+    out = function(*leaves, **settings)
+    return out, *torch.autograd.grad(out, leaves, torch.ones_like(out).cumsum(-1))
+
+
+q, k, v = qkv(heads=4, key_heads=2, n=300, m=333, d=16)
+ours = results(tiled_attention, q, k, v, causal=True)
+mask = causal_mask(300, 333)
+torchs = results(
+    F.scaled_dot_product_attention, q, k, v, attn_mask=mask, enable_gqa=True
+)
+for name, a, b in zip(("out", "dq", "dk", "dv"), ours, torchs, strict=True):
+    print(f"{name:>3}: {(a - b).abs().max():.0e} from torch's")
+
+q, k, v = qkv(2, 2, 300, 300, 16)
+_, lse = tiled_forward(q, k, v, True, 0.25, 64, 32)
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_, lse_of_torch = flash(q, k, v, 0.0, True, scale=0.25)
+print(f"log-sum-exp: {(lse - lse_of_torch).abs().max():.0e} from torch's")
+
+# %% against_torch_holds tags=["hidden"]
+for a, b in zip(ours, torchs, strict=True):
+    assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
+assert torch.allclose(lse, lse_of_torch, rtol=1e-13, atol=1e-13)
+
+# %% traffic
+from zhixing.attention.memory_traffic import flash_traffic
+
+d, on_chip = 64, 192 * 1024 // BYTES  # an A100's multiprocessor, in numbers
+for n in (1024, 8192, 65536):
+    moved = (
+        standard_traffic(n, d),
+        flash_traffic(n, d, on_chip),
+        tiled_traffic(n, d, 128),
+    )
+    print(
+        f"N = {n:5}: standard {moved[0]:.1e},",
+        f"FlashAttention {moved[0] / moved[1]:.1f} times less,",
+        f"128 queries a tile {moved[0] / moved[2]:.1f} times less",
+    )
+
+# %% traffic_holds tags=["hidden"]
+long, times_less = 2**20, on_chip / (3 * d**2)
+counted = standard_traffic(long, d) / flash_traffic(long, d, on_chip)
+assert abs(counted / times_less - 1) < 0.05
+assert (
+    abs(standard_traffic(long, d) / tiled_traffic(long, d, 128) / (2 * 128 / d) - 1)
+    < 0.01
+)
+
+# %% traffic_figure
+lengths = 2 ** torch.arange(8, 18)
+figure, axes = plt.subplots(figsize=(5.6, 3.5))
+for name, count in {
+    "standard": lambda n: standard_traffic(n, d),
+    "128 queries a tile": lambda n: tiled_traffic(n, d, 128),
+    "FlashAttention, algorithm 1": lambda n: flash_traffic(n, d, on_chip),
+}.items():
+    moved = [BYTES * count(n) / 1e6 for n in lengths.tolist()]
+    axes.loglog(lengths, moved, label=name)
+axes.loglog(
+    lengths, BYTES * lengths**2 * d**2 / on_chip / 1e6, "--", label="$N^2 D^2 / R$"
+)
+axes.loglog(
+    lengths,
+    BYTES * 4 * lengths * d / 1e6,
+    ":",
+    color="C5",
+    label="inputs and output once",
+)
+axes.set(xlabel="length $N$", ylabel="MB moved, one head")
+axes.legend()
+
+
+# %% kept
+def kept(function, *tensors):
+    """What autograd keeps for the backward pass, in multiples of q."""
+    storages = {}
+    hooks = torch.autograd.graph.saved_tensors_hooks
+    with hooks(lambda x: storages.setdefault(x.data_ptr(), x), lambda x: x):
+        function(*(tensor.requires_grad_() for tensor in tensors))
+    return sum(x.numel() for x in storages.values()) / tensors[0].numel()
+
+
+kept_by = {}
+for n in (256, 512, 1024):
+    for function in (softmax_attention, tiled_attention):
+        kept_by[function.__name__, n] = kept(function, *qkv(1, 1, n, n, 64))
+        print(f"{n:5} {function.__name__:>18}: {kept_by[function.__name__, n]:5.2f}")
+
+# %% kept_holds tags=["hidden"]
+assert kept_by["tiled_attention", 1024] == kept_by["tiled_attention", 256] == 4 + 1 / 64
+assert kept_by["softmax_attention", 1024] > 1024 / 64
+
+# %% gradcheck
+inputs = [tensor.requires_grad_() for tensor in qkv(2, 1, 7, 5, 3)]
+for causal in (False, True):
+    checked = torch.autograd.gradcheck(
+        lambda *qkv, causal=causal: tiled_attention(
+            *qkv, causal=causal, block_q=3, block_k=2
+        ),
+        inputs,
+    )
+    print(f"causal={causal}: {checked}")
+
+# %% gradcheck_holds tags=["hidden"]
+inputs = [tensor.requires_grad_() for tensor in qkv(1, 1, 3, 3, 2)]
+assert torch.autograd.gradgradcheck(tiled_attention, inputs)
+slope = torch.autograd.grad(
+    F.scaled_dot_product_attention(*inputs).sum(), inputs[0], create_graph=True
+)[0]
+said = ""
+try:
+    slope.sum().backward()
+except RuntimeError as error:
+    said = str(error)
+assert "not implemented" in said
+
+# %% kernel
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: on the CPU
+from zhixing.attention.flash_attention import flash_attention
+
+gaps = {}
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    q, k, v = qkv(heads=2, key_heads=1, n=21, m=37, d=24, dtype=dtype)
+    ours = results(flash_attention, q, k, v, causal=True)
+    exact = results(softmax_attention, q.double(), k.double(), v.double(), causal=True)
+    pairs = zip(ours, exact, strict=True)
+    gaps[dtype] = [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
+    print(f"{dtype}:", ", ".join(f"{gap:.0e}" for gap in gaps[dtype]))
+
+# %% kernel_holds tags=["hidden"]
+for dtype, bound in {
+    torch.float32: 1e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1e-2,
+}.items():
+    assert max(gaps[dtype]) < bound
+
+# %% compiled
+import json
+from importlib.resources import files
+
+recorded = files("zhixing") / "results"
+compiled = json.loads((recorded / "attention_compiled.json").read_text())["rows"]
+GPUS = {80: "A100", 90: "H100", 100: "B200"}
+
+
+def configuration(row):
+    tile = f"{row['queries']}×{row['keys']}"
+    name = row["kernel"].removeprefix("_")
+    return (
+        f"{name:11} {row['head_size']:3} {row['dtype']:8}"
+        f" {tile:>7} {row['warps']:2} {row['stages']:2}"
+    )
+
+
+table = {}
+for row in compiled:
+    cells = table.setdefault(configuration(row), {})
+    cells[row["capability"]] = (
+        f"{row['registers']:5}{row['stack']:5}{row['shared'] >> 10:5}"
+    )
+print("kernel, D, type, tile, warps, stages; registers, stack, shared memory (KB) on")
+print(" " * 39, *(f"{name:>16}" for name in GPUS.values()))
+for name, cells in table.items():
+    print(f"{name:39}", *(f"{cells.get(capability, ''):>16}" for capability in GPUS))
+for capability, gpu in GPUS.items():
+    of_it = [row for row in compiled if row["capability"] == capability]
+    used = {row["matrix"] for row in of_it if row["dtype"] != "float32"}
+    print(f"{gpu}: 16-bit products by", ", ".join(sorted(map(str, used))))
+
+# %% compiled_holds tags=["hidden"]
+assert len(compiled) <= 60
+halves = [row for row in compiled if row["dtype"] != "float32"]
+matrix = {80: {"mma.sync"}, 90: {"wgmma.mma_async"}, 100: {"tcgen05.mma"}}
+for capability, wanted in matrix.items():
+    found = {row["matrix"] for row in halves if row["capability"] == capability}
+    assert found == wanted, found
+assert not any(row["tf32"] for row in compiled)
+assert not any(row["stack"] for row in halves)
+room = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+assert all(row["shared"] <= room[row["capability"]] for row in compiled)
+singles = [row for row in compiled if row["dtype"] == "float32"]
+single_count, spilled = len(singles), sum(row["stack"] > 0 for row in singles)
+assert {row["matrix"] for row in singles} == {None}
+assert 0 < spilled < single_count
+
+# %% cpu_costs
+from statistics import median
+
+cpu = json.loads((recorded / "attention_cpu.json").read_text())
+cost = {(row["function"], row["passes"], row["length"]): row for row in cpu["rows"]}
+cpu_lengths = sorted({row["length"] for row in cpu["rows"]})
+
+
+def seconds(name, n, passes="both"):
+    return median(cost[name, passes, n]["seconds"])
+
+
+def mib(name, n, passes="both"):
+    return cost[name, passes, n]["peak_bytes"] / 2**20
+
+
+print("time, as multiples of torch's; peak memory in MiB")
+print("     N   plain   tiled      plain   tiled   torch")
+for n in cpu_lengths:
+    times = [seconds(name, n) / seconds("torch", n) for name in ("plain", "tiled")]
+    peaks = [mib(name, n) for name in ("plain", "tiled", "torch")]
+    print(f"{n:6}", *(f"{t:7.2f}" for t in times), "  ", *(f"{p:7.0f}" for p in peaks))
+
+# %% cpu_costs_hold tags=["hidden"]
+cpu_heads, cpu_head_size = cpu["heads"], cpu["head_size"]
+cpu_torch = cpu["machine"]["torch"]
+cpu_repeats = len(cpu["rows"][0]["seconds"])
+longest = cpu_lengths[-1]
+memory_ratio = mib("plain", longest) / mib("tiled", longest)
+tiled_time = seconds("tiled", longest) / seconds("plain", longest)
+torch_time = seconds("torch", longest) / seconds("plain", longest)
+growth = mib("plain", longest) / mib("plain", longest // 2)
+tiled_growth = mib("tiled", longest) / mib("tiled", longest // 2)
+assert growth > 3.5
+assert tiled_growth < 2.5
+assert memory_ratio > 50
+assert torch_time < 1 < tiled_time < 1.5
+
+# %% cpu_figure
+figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.2))
+for axes, of, label in zip(
+    panels, (seconds, mib), ("seconds", "peak memory (MiB)"), strict=True
+):
+    for number, name in enumerate(("plain", "tiled", "torch")):
+        values_of = [of(name, n) for n in cpu_lengths]
+        axes.loglog(cpu_lengths, values_of, "osv"[number] + "-", ms=5, label=name)
+    axes.set(xlabel="length $N$", ylabel=label, xticks=cpu_lengths)
+    axes.set_xticklabels([str(n) for n in cpu_lengths], fontsize=8)
+    axes.minorticks_off()
+panels[0].legend()
+
+# %% gpu
+for record in sorted(recorded.glob("attention-*.json")):
+    of_gpu = json.loads(record.read_text())
+    for row in of_gpu["rows"]:
+        print(of_gpu["device"], row)
+measured = len(list(recorded.glob("attention-*.json")))
+print("GPUs on which it was timed:", measured)
+
+# %% gpu_holds tags=["hidden"]
+assert measured == 0, "the pages say that none was timed"
+
+# %% nothing_seen
+hidden_block = torch.full((3,), -math.inf)
+visible_block = torch.tensor([0.5, 1.0, 2.0])
+
+
+def unguarded(blocks):
+    m, ell = torch.tensor(-math.inf), torch.tensor(0.0)
+    for x in blocks:
+        m_new = torch.maximum(m, x.max())
+        ell = torch.exp(m - m_new) * ell + torch.exp(x - m_new).sum()
+        m = m_new
+    return m + ell.log()
+
+
+def guarded(blocks):
+    seen = [part(x, torch.zeros(3, 1)) for x in blocks]
+    return finish(reduce(merge, seen))[1]
+
+
+for name, stream in {
+    "hidden block last": [visible_block, hidden_block],
+    "hidden block first": [hidden_block, visible_block],
+    "nothing but hidden": [hidden_block, hidden_block],
+}.items():
+    print(f"{name}: unguarded {unguarded(stream):.3f}, guarded {guarded(stream):.3f}")
+
+# %% nothing_seen_holds tags=["hidden"]
+assert unguarded([hidden_block, visible_block]).isnan()
+right = torch.logsumexp(visible_block, dim=0)
+assert torch.isclose(guarded([hidden_block, visible_block]), right)
+assert torch.isclose(guarded([visible_block, hidden_block]), right)
+assert guarded([hidden_block, hidden_block]) == -math.inf
+
+# %% finfo_min
+q, k, v = qkv(1, 1, 2, 3, 4, torch.float32)
+least = torch.finfo(torch.float32).min
+mask = torch.tensor([[True, True, False], [False, False, False]])
+added = torch.zeros(2, 3).masked_fill(~mask, least)
+filled = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+print("second row:    ", filled[0, 0, 1])
+print("mean of V:     ", v[0, 0].mean(dim=0))
+boolean = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+print("boolean mask:  ", boolean[0, 0, 1])
+lowest = torch.tensor(torch.finfo(torch.float16).min, dtype=torch.float16)
+print("in float16, its sum with -20:", (lowest + torch.tensor(-20.0).half()).item())
+
+# %% finfo_min_holds tags=["hidden"]
+assert torch.allclose(filled[0, 0, 1], v[0, 0].mean(dim=0))
+assert (boolean[0, 0, 1] == 0).all()
+assert (lowest + torch.tensor(-20.0).half()).item() == -math.inf
+
+# %% last_tile
+q, k, v = qkv(1, 1, 4, 5, 8)
+exact = softmax_attention(q, k, v)
+k_padded, v_padded = (F.pad(tensor, (0, 0, 0, 3)) for tensor in (k, v))
+padded = softmax_attention(q, k_padded, v_padded)
+print(f"three keys too many: wrong by {(padded - exact).abs().max():.2f}")
+ratio = (padded / exact).mean(dim=-1)
+print("ratio, a query:", [round(each, 3) for each in ratio.flatten().tolist()])
+
+# %% last_tile_holds tags=["hidden"]
+assert (padded / exact).std(dim=-1).max() < 1e-12
+assert (ratio < 1).all()
+
+# %% corners
+from torch.nn.attention.bias import causal_lower_right
+
+q, k, v = qkv(1, 1, 2, 5, 4)
+print(causal_mask(2, 5).int())
+bottom_right = softmax_attention(q, k, v, causal=True)
+for name, settings in {
+    "is_causal=True": {"is_causal": True},
+    "causal_lower_right": {"attn_mask": causal_lower_right(2, 5)},
+}.items():
+    out = F.scaled_dot_product_attention(q, k, v, **settings)
+    print(f"{name:>18}: {(out - bottom_right).abs().max():.0e} from ours")
+
+# %% corners_hold tags=["hidden"]
+assert torch.allclose(out, bottom_right)
+top_left = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+assert torch.allclose(top_left[0, 0, 0], v[0, 0, 0])

@@ -1,0 +1,1 @@
+"""Attention, and how to compute it with little memory."""
