@@ -23,9 +23,13 @@ import projects
 import psutil
 from measure import Cost, Row, Table, measure, running
 
+from zhixing_copy.catalogue import read_modules
 from zhixing_site import cache
+from zhixing_site.articles import read_areas
 from zhixing_site.build import write_pages
+from zhixing_site.found import Site, site_url
 from zhixing_site.page import read_pages
+from zhixing_site.parts import Parts
 from zhixing_site.run import Run
 from zhixing_site.snippet import read_snippet, snippet_paths
 
@@ -175,7 +179,7 @@ def growth(root: Path, options: argparse.Namespace, table: Table) -> None:
     before = ()
     for count in options.articles:
         projects.write_articles(root, count)
-        measure(RUN, root=root)
+        measure(BUILD, root=root)
         pages, ours, plain = beside_mkdocs(root, max(1, options.repeat * 250 // (2 * count)))
         ratio = medians(ours)[0] / medians(plain)[0]
         add_unchanged(table, f"{count} articles", pages, ours, plain, f"{ratio:.2f} times", "at most 1.3")
@@ -212,9 +216,12 @@ def beside_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[Cost]]
     """The number of pages, and what our build and the two plain ones cost, where all snippets have run."""
     expanded, site = root / ".cache/plain/pages", root / ".cache/plain/site"
     forget(expanded)
-    pages = [page for language in projects.CONFIGS for page in read_pages(root, language).values()]
+    whole = Site(*(read_pages(root, language) for language in projects.CONFIGS), site_url())
+    pages = [*whole.english.values(), *whole.chinese.values()]
     snippets = [read_snippet(path, root) for path in snippet_paths(root)]
-    write_pages(pages, {each.name: Run(each, cache.load(each, root)) for each in snippets}, root, expanded)
+    runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
+    areas, _ = read_areas(whole.english, whole.chinese)
+    write_pages(pages, Parts(areas, runs, read_modules(root / "src/zhixing"), root, held={}), whole, expanded)
     plain = []
     for language, config in projects.CONFIGS.items():
         command = ["env", f"ZHIXING_PAGES={expanded / language}", *MKDOCS, "build", "--quiet", "--strict"]

@@ -137,16 +137,29 @@ def fill(text: str, **values: object) -> str:
     return text
 
 
-def lay_out(root: Path, articles: dict[str, str]) -> None:
-    """What every project has: our theme, our two configurations, and a navigation of {title: page}."""
+FRONT = {
+    "en": "---\nmenu: Article @n\nsummary: What article @n is about.\ndate: 2026-01-01\ncover: curve\n---\n\n",
+    "zh": "---\nmenu: 第 @n 篇\nsummary: 第 @n 篇讲的是什么。\n---\n\n",
+}
+
+
+def lay_out(root: Path, articles: list[str]) -> None:
+    """What every project has: our theme, our two configurations, a home page, and a page for each area of articles."""
     for name in "theme", "docs/index.html":
         copy(REPOSITORY / name, root / name)
     for language, config in CONFIGS.items():
-        text = (REPOSITORY / config).read_text().partition("\nnav:")[0]
-        write(root / config, f"{text}\n{navigation(articles)}")
+        copy(REPOSITORY / config, root / config)
         write(root / "docs" / language / "index.md", "# Home { #home }\n")
+        for order, area in enumerate(dict.fromkeys(name.partition("/")[0] for name in articles)):
+            write_area(root, area, order)
     write(root / "src/things/power.py", 'def square(x):\n    """The square of x."""\n    return x * x\n')
     (root / "snippets").mkdir(exist_ok=True)
+
+
+def write_area(root: Path, area: str, order: int) -> None:
+    for language in CONFIGS:
+        text = f"---\norder: {order}\n---\n\n# Section {order} {{ #section-{order} }}\n"
+        write(root / "docs" / language / area / "index.md", text)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -155,6 +168,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def navigation(articles: dict[str, str]) -> str:
+    """Of a peer, for {title: page}."""
     lines, titles = ["nav:", "  - Home: index.md"], list(articles)
     for start in range(0, len(titles), A_SECTION):
         lines.append(f"  - Section {start // A_SECTION}:")
@@ -164,7 +178,8 @@ def navigation(articles: dict[str, str]) -> str:
 
 def write_repository(root: Path) -> None:
     """This repository as it stands, with the runs that are cached already."""
-    for name in ["docs", "snippets", "src", "theme", *CONFIGS.values(), ".cache/runs"]:
+    kept = [".cache/runs", ".cache/held"]
+    for name in ["docs", "snippets", "src", "tests", "theme", "pyproject.toml", *CONFIGS.values(), *kept]:
         if (REPOSITORY / name).exists():
             copy(REPOSITORY / name, root / name)
 
@@ -172,11 +187,11 @@ def write_repository(root: Path) -> None:
 def write_notebooks(root: Path, count: int) -> None:
     """The same notebooks twice: as snippets with pages in two languages for us, as .ipynb files for mkdocs-jupyter."""
     names = [f"small/notebook_{n}" for n in range(count)]
-    lay_out(root, {f"Notebook {n}": f"{name}.md" for n, name in enumerate(names)})
+    lay_out(root, names)
     for n, name in enumerate(names):
         for language in CONFIGS:
             titles = dict(zip(("notebook", "values", "curve", "caption"), TITLES[language], strict=True))
-            write(root / "docs" / language / f"{name}.md", fill(NOTEBOOK_PAGE, **titles, n=n))
+            write(root / "docs" / language / f"{name}.md", fill(FRONT[language] + NOTEBOOK_PAGE, **titles, n=n))
         write_notebook(root, n, f"{n + 1}")
     for language, config in CONFIGS.items():
         peer = navigation({f"Notebook {n}": f"{name}.ipynb" for n, name in enumerate(names)})
@@ -214,7 +229,7 @@ def write_trivial(root: Path, count: int, source: str) -> None:
 def write_articles(root: Path, count: int) -> None:
     """Articles 1 to count: those that are there already stay the same."""
     names = {n: f"part_{(n - 1) // A_SECTION}/article_{n}" for n in range(1, count + 1)}
-    lay_out(root, {f"Article {n}": f"{name}.md" for n, name in names.items()})
+    lay_out(root, list(names.values()))
     parts = range(1, 9)
     for n, name in names.items():
         # cross links lead to the article before, which may be in the section before
@@ -223,7 +238,7 @@ def write_articles(root: Path, count: int) -> None:
         write(root / f"snippets/{name}.py", fill(snippet, n=n))
         for language in CONFIGS:
             text = "".join(fill(ARTICLE_TEXT[language] + ARTICLE_CODE, k=k) for k in parts)
-            text = ARTICLE_HEAD[language] + text + ARTICLE_END
+            text = FRONT[language] + ARTICLE_HEAD[language] + text + ARTICLE_END
             write(root / "docs" / language / f"{name}.md", fill(text, name=name, other=other, n=n))
     accept(root)
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -18,10 +17,14 @@ from measure import measure
 from mkdocs.utils import yaml_load
 from nbformat import v4
 
+from zhixing_copy.catalogue import read_modules
 from zhixing_site import cache
+from zhixing_site.articles import navigation, read_areas
 from zhixing_site.build import write_pages
 from zhixing_site.expand import Expander
+from zhixing_site.found import Site, site_url
 from zhixing_site.page import MARK, Page, Use, read_pages
+from zhixing_site.parts import Parts
 from zhixing_site.run import Run
 from zhixing_site.snippet import read_snippet, snippet_paths
 
@@ -83,24 +86,20 @@ def fetch_mathjax(root: Path, release: str) -> None:
 
 def fill_up(root: Path) -> None:
     """Copy our articles under other names, with their runs, until there are enough of them."""
-    originals = [name for name in read_pages(root, "en") if "/" in name]
-    sections = defaultdict(list)
+    originals = [name for name in read_pages(root, "en") if "/" in name and not name.endswith("/index")]
     for n in range(ARTICLES - len(originals)):
         area, article = originals[n % len(originals)].split("/")
         folder = f"{area}_{n // len(originals) + 1}"
-        sections[folder].append(article)
+        projects.write_area(root, folder, 100 + n)
         copy_run(root, f"snippets/{area}/{article}.py", f"snippets/{folder}/{article}.py")
         for language in projects.CONFIGS:
             text = (root / "docs" / language / area / f"{article}.md").read_text()
             text = re.sub(rf'(?<=["(]){area}/{article}\.py:', f"{folder}/{article}.py:", text)
             text = re.sub(r"\]\((\w+)\.md", rf"](../{area}/\1.md", text)
             projects.write(root / "docs" / language / folder / f"{article}.md", text)
-    lines = [
-        f"  - {folder}:\n" + "".join(map(f"      - {folder}/{{}}.md\n".format, sections[folder])) for folder in sections
-    ]
-    for config in projects.CONFIGS.values():
-        path = root / config
-        path.write_text(path.read_text() + "".join(lines))
+    # What a copy's API section names is described on several pages now.
+    config = (root / "mkdocs.yml").read_text()
+    projects.write(root / "mkdocs.yml", config.replace("plugins:\n", "plugins:\n  autorefs: {resolve_closest: true}\n"))
     projects.accept(root)
 
 
@@ -115,7 +114,10 @@ def copy_run(root: Path, original: str, copy: str) -> None:
 
 def write_plain(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> None:
     """The expanded pages, with one drawing a figure, since the theme has but one colour scheme by default."""
-    write_pages(list(pages.values()), runs, root, root / "plain")
+    whole = Site(pages, read_pages(root, "zh"), site_url())
+    areas, _ = read_areas(whole.english, whole.chinese)
+    parts = Parts(areas, runs, read_modules(root / "src/zhixing"), root, held={})
+    write_pages(list(pages.values()), parts, whole, root / "plain")
     for path in (root / "plain/en").rglob("*.md"):
         path.write_text(re.sub(r"!\[[^\]]*\]\([^)]*-dark\.svg\)\{[^}]*\}", "", path.read_text()))
     projects.write(root / "plain/en/mathjax.js", PLAIN_MATH)
@@ -127,7 +129,8 @@ def write_plain(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> Non
         extra_javascript=["mathjax.js", f"/mathjax-{MATHJAX['plain']}/package/es5/tex-mml-chtml.js"],
         markdown_extensions={**ours["markdown_extensions"], "pymdownx.arithmatex": {"generic": True}},
         plugins={"search": {}, "mkdocstrings": ours["plugins"]["mkdocstrings"]},
-        nav=ours["nav"],
+        nav=navigation(areas, pages),
+        not_in_nav=ours["not_in_nav"],
     )
 
 
@@ -148,12 +151,13 @@ def write_jupyter(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> N
     """Each article as an executed notebook, with its figures in it."""
     notebooks = {name: run.notebook for name, run in runs.items()}
     for name, page in pages.items():
-        if "/" in name:
+        if "/" in name and not name.endswith("/index"):
             text = nbformat.writes(notebook(page, notebooks, root))
             projects.write(root / "jupyter" / f"{name}.ipynb", text)
         else:
             projects.copy(root / "plain/en" / f"{name}.md", root / "jupyter" / f"{name}.md")
-    nav = re.sub(r"(\w/\w+)\.md", r"\1.ipynb", json.dumps(yaml_load((root / "mkdocs.yml").read_text())["nav"]))
+    areas, _ = read_areas(pages, read_pages(root, "zh"))
+    nav = re.sub(r"(\w/(?!index\.)\w+)\.md", r"\1.ipynb", json.dumps(navigation(areas, pages)))
     mathjax = f"/mathjax-{MATHJAX['jupyter']}/package/{NOTEBOOK_MATH}"
     plugins = {"search": {}, "mkdocs-jupyter": {"custom_mathjax_url": mathjax}}
     write_config(root, "jupyter", docs_dir="jupyter", plugins=plugins, nav=json.loads(nav))
