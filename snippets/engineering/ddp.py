@@ -357,6 +357,7 @@ def silent():
     """Rank 1 does not come; what rank 0 is told after a second."""
     from datetime import timedelta
 
+    dist.barrier()
     group = dist.new_group(timeout=timedelta(seconds=1))
     if dist.get_rank() == 0:
         try:

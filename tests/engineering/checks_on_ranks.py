@@ -63,6 +63,7 @@ class Place:
         return found
 
     def short_group(self, seconds: float = 1.0) -> dist.ProcessGroup:
+        dist.barrier()  # the ranks meet within the limit, too
         return dist.new_group(timeout=timedelta(seconds=seconds))
 
 
@@ -921,6 +922,7 @@ FILES = {"ddp": "ddp", "ring": "ring_all_reduce", "script": "ddp_train"}
 def run(place: Place, function: Callable[[Place], None]) -> str:
     """What went wrong; nothing if nothing did."""
     place.group = dist.new_group(timeout=LIMIT)
+    dist.barrier()  # all have met: a quick check ends the group at once, which others may still be joining
     try:
         function(place)
     except (Exception, pytest.fail.Exception):
@@ -946,4 +948,5 @@ if __name__ == "__main__":
     with install_import_hook("zhixing", "beartype.beartype"):
         from zhixing.engineering import ddp, ddp_train, ring_all_reduce  # noqa: F401
         from zhixing.engineering.launch import fork_ranks
-    fork_ranks(lambda rank: main(rank, number, place), number, LIMIT.total_seconds())
+    # Longer than any check takes: who is done early waits here for the others.
+    fork_ranks(lambda rank: main(rank, number, place), number, 3 * LIMIT.total_seconds())
