@@ -1,11 +1,16 @@
-"""Make css/math-font.css and fonts/math-rest.woff2 from STIX Two Math of the npm package @fontsource/stix-two-math.
+"""Make css/math-letters.css, css/math-signs.css and fonts/math-rest.woff2 from STIX Two Math.
+
+The font comes with the npm package @fontsource/stix-two-math:
 
     python theme/math_font.py package/files/stix-two-math-latin-400-normal.woff2
 
-Cuts the font in two, what articles use and what they may come to use, and mends what Chromium shows badly: primes,
-which stand too small and too high as superscripts, since the package's font lacks the feature `ssty`; the room right of
-a root, which is reserved for the widest root sign; the bar of a root in a line of text, which touches what is below it.
+Cuts the font into what articles use and what they may come to use, and mends what Chromium shows badly: primes, which
+stand too small and too high as superscripts, since the package's font lacks the feature `ssty`; the room right of a
+root, which is reserved for the widest root sign; the bar of a root in a line of text, which touches what is below it.
+Small Greek letters are slanted, as TeX has them: a browser that shows α as 𝛼 wants both of the font.
 Needs fontTools and brotli.
+
+What articles use comes in two stylesheets, since a server sends some 15 KB of each before it waits for an answer.
 """
 
 import base64
@@ -20,14 +25,17 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.subset import Options, Subsetter, parse_unicodes
 from fontTools.ttLib import TTFont
 
-# In the stylesheet: what the articles use. A test of the built pages sees that no formula needs more; add it here.
-CORE = """
-    20-7E A0 AF B1 B7 D7 2C6 2D9 2DC 393 394 398 39B 3A0 3A3 3A6 3A8 3A9 3B1-3C9 3D1 3D5 3F5 2016 2026 2032 2033 2061
-    23DF 210E 2112 2113 211D 2190 2192 21A6 21D2 2200 2202 2205 2207 2208 220F 2211 2212 2218 221A 221D 221E 2225 2229
-    222A 222B 223C 2248 2260 2261 2264 2265 226A 226B 2282 2286 2295 2297 2299 22A4 22C5 22EE 22EF 2308-230B 27E8
-    27E9 FE00 1D434-1D467 1D4A9 1D4AA 1D53C 1D6FC-1D716 1D719 1D7CF
+# In the stylesheets: what the articles use. A test of the built pages sees that no formula needs more; add it here.
+LETTERS = """
+    20 41-5A 61-7A 393 394 398 39B 3A0 3A3 3A6 3A8 3A9 3B1-3C9 210E 2112 2113 211D FE00 1D434-1D467 1D4A9 1D4AA
+    1D53C 1D6FC-1D716 1D719
 """
-# Of these, all but the core lie in a file that a browser loads where one of them is shown.
+SIGNS = """
+    21 28-2F 30-3F 5B 5D 5F 7B-7D A0 AF B1 B7 D7 2C6 2D9 2DC 2016 2026 2032 2033 2061 23DF 2190 2192 21A6 21D2 2200
+    2202 2205 2207 2208 220F 2211-2213 2218 221A 221D 221E 2225 2229 222A 222B 223C 2248 2260 2261 2264 2265 226A 226B
+    2282 2286 2295 2297 2299 22A4 22C5 22EE 22EF 2308-230B 27E8 27E9 1D7CF
+"""
+# Of these, all others lie in a file that a browser loads where one of them is shown.
 ALL = """
     20-7E A0 AC B1 B7 D7 F7 131 237 2C6 2C7 2D8-2DC 300-30C 332 338 391-3A9 3B1-3F6 2010-2015 2018-201D 2020-2022 2026
     2032-2034 2044 2061-2064 20D7 2102 210B 210D 210E 2110 2112 2113 2115 2119-211D 2124 212C 2130 2131 2133 2190-2199
@@ -38,19 +46,18 @@ ALL = """
 """
 ROOT = 0x221A
 PRIMES = (0x2032, 0x2033, 0x2034)
+GREEK, SLANTED = range(0x3B1, 0x3CA), range(0x1D6FC, 0x1D715)
 TOP, HEIGHT = 0.54, 0.44  # of a prime, in em of the superscript
 
-STYLESHEET = """\
+ABOUT = """\
 /* Made by math_font.py from STIX Two Math 5.3.0 (npm: @fontsource/stix-two-math); its licence is STIX-OFL.txt.
    What formulas need lies in the stylesheet itself, so that it is there before the first paint and none moves. */
+"""
+FACE = """\
 @font-face {{
   font-family: "STIX Two Math";
-  src: url("data:font/woff2;base64,{core}") format("woff2");
-}}
-@font-face {{
-  font-family: "STIX Two Math";
-  src: url("../fonts/math-rest.woff2") format("woff2");
-  unicode-range: {rest};
+  src: url("{source}") format("woff2");
+  unicode-range: {codes};
 }}
 """
 
@@ -59,11 +66,18 @@ def main(source: str) -> None:
     font = TTFont(source)
     mend(font)
     font.flavor = "woff2"
-    core, rest = parse(CORE), parse(ALL) - parse(CORE)
-    stylesheet = STYLESHEET.format(core=base64.b64encode(cut(font, core)).decode(), rest=ranges(rest))
+    letters, signs, rest = parse(LETTERS), parse(SIGNS), parse(ALL) - parse(LETTERS) - parse(SIGNS)
     theme = Path(__file__).parent
-    (theme / "css" / "math-font.css").write_text(stylesheet)
     (theme / "fonts" / "math-rest.woff2").write_bytes(cut(font, rest))
+    elsewhere = FACE.format(source="../fonts/math-rest.woff2", codes=ranges(rest))
+    (theme / "css" / "math-letters.css").write_text(ABOUT + inside(font, letters))
+    (theme / "css" / "math-signs.css").write_text(ABOUT + inside(font, signs) + elsewhere)
+
+
+def inside(font: TTFont, codes: set[int]) -> str:
+    """A face that holds its file."""
+    file = base64.b64encode(cut(font, codes)).decode()
+    return FACE.format(source=f"data:font/woff2;base64,{file}", codes=ranges(codes))
 
 
 def parse(ranges: str) -> set[int]:
@@ -94,6 +108,9 @@ def mend(font: TTFont) -> None:
         outline, em = font["glyf"][glyphs[prime]], font["head"].unitsPerEm
         scale = HEIGHT * em / (outline.yMax - outline.yMin)
         redraw(font, glyphs[prime], Transform(scale, 0, 0, scale, 0, TOP * em - outline.yMax * scale))
+    slanted = {code: glyphs[twin] for code, twin in zip(GREEK, SLANTED, strict=True)}
+    for table in font["cmap"].tables:
+        table.cmap |= slanted
     width = font["hmtx"][glyphs[ROOT]][0]
     constants = font["MATH"].table.MathConstants
     constants.RadicalVerticalGap.Value = constants.RadicalDisplayStyleVerticalGap.Value

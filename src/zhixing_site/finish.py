@@ -1,4 +1,4 @@
-"""Finish a page that MkDocs has rendered: links from section to twin section, languages, what a browser may load."""
+"""Finish a page that MkDocs has rendered: plainer code, links to twin sections, languages, what a browser may load."""
 
 import base64
 import hashlib
@@ -17,6 +17,9 @@ TWIN = re.compile(
 )
 PERMALINK = re.compile(r'<a (?=[^>]*class="headerlink")[^>]*href="(#[^"]*)"[^>]*>&para;</a>')
 
+# Names, operators, brackets and the like have the colour of all code: most elements of a page, without a purpose.
+COLOURLESS = re.compile(r'<span class="(?:fm|kc|n|o|ow|p|sa|vm|w)">([^<]*)</span>')
+
 CHINESE = re.compile(r"[\u3400-\u9fff](?:[\u3000-\u303f\uff00-\uffef]*[\u3400-\u9fff])*")
 MACHINE = re.compile(r"<(script|style|textarea|annotation)\b.*?</\1>", re.DOTALL)
 MODULE = '<div class="doc doc-object doc-module"'  # an article ends in the API of its modules,
@@ -29,6 +32,7 @@ ENGLISH = re.compile(
 
 def finish(page: str, language: str) -> str:
     """To be done once to a page, which holds a place for the policy until then."""
+    page = COLOURLESS.sub(r"\1", page)
     return set_policy(_mark_languages(_link_twins(page), language))
 
 

@@ -116,7 +116,7 @@ def test_page(tab, page, scheme, width, script):
         visit.open(page)
     else:
         assert visit.page.evaluate(SHIFT) == 0
-        assert not [url for url in visit.asked if "math-rest" in url], "add its character to CORE in theme/math_font.py"
+        assert not [url for url in visit.asked if "math-rest" in url], "add its character in theme/math_font.py"
     assert violations(visit.page, script) == []
     assert visit.wrong == []
 

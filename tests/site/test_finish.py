@@ -70,6 +70,14 @@ def test_parts_in_the_other_language_say_so(project):
     assert [(each.tag, each.get("lang")) for each in marked] == [("li", "en"), ("p", "en")]
 
 
+def test_words_in_code_without_a_colour_of_their_own_are_no_elements():
+    code = (
+        '<pre><code><span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="p">(</span>'
+    )
+    wanted = '<pre><code><span class="k">def</span> <span class="nf">f</span>('
+    assert finish(code, "en") == wanted
+
+
 def test_name_of_a_file_is_in_english():
     name = '<span class="filename">src/one/two.py</span>'
     assert finish(name, "zh") == name.replace(">src", ' lang="en">src')

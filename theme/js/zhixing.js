@@ -1,12 +1,4 @@
-// The language switch keeps the section: it takes over the address's fragment.
-const twin = document.querySelector(".twin");
-const follow = () => { twin.hash = location.hash; };
-if (twin) {
-  twin.addEventListener("pointerdown", follow);
-  twin.addEventListener("click", follow);
-  addEventListener("hashchange", follow);
-  follow();
-}
+// What a reader does with an article: copy, enlarge, scroll.
 
 // A copied formula is its TeX.
 addEventListener("copy", event => {
@@ -35,6 +27,28 @@ addEventListener("copy", event => {
   event.clipboardData.setData("text/html", fragment.innerHTML);
   fragment.remove();
   event.preventDefault();
+});
+
+// A button on each block of code copies it. Where the clipboard is out of reach, the code is selected.
+const copyCode = document.querySelector("#copy-code").content;
+for (const code of document.querySelectorAll(".md-typeset pre > code")) {
+  if (!code.closest(".no-copy")) code.before(copyCode.cloneNode(true));
+}
+const toast = document.querySelector(".md-dialog");
+toast.role = "status";
+document.addEventListener("click", async event => {
+  const button = event.target.closest(".md-code__button");
+  if (!button) return;
+  const code = button.closest("pre").querySelector("code");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+  } catch {
+    getSelection().selectAllChildren(code);
+    return;
+  }
+  toast.firstElementChild.textContent = button.dataset.done;
+  toast.classList.add("md-dialog--active");
+  setTimeout(() => toast.classList.remove("md-dialog--active"), 2000);
 });
 
 // Below a definition: copy its file, which the link beside the button downloads.
@@ -69,33 +83,6 @@ document.addEventListener("click", event => {
 enlarged.addEventListener("click", () => enlarged.close());
 enlarged.addEventListener("keydown", event => event.stopPropagation()); // the theme's keys lead elsewhere
 
-// The menu of a narrow screen by keyboard: its labels are buttons.
-const drawer = document.querySelector("#__drawer");
-const narrow = matchMedia("(max-width: 76.234375em)");
-const opener = document.querySelector(".md-header [for=__drawer]");
-const reach = () => {
-  opener.ariaExpanded = drawer.checked;
-  for (const label of document.querySelectorAll(".md-sidebar--primary label:is([for^=__nav], [for=__toc])")) {
-    const area = label.parentElement.querySelector(".md-nav__container > a");
-    if (area) label.ariaLabel = area.textContent.trim(); // beside a link to the area, an arrow alone
-    if (narrow.matches) [label.tabIndex, label.role] = [0, "button"];
-    else ["tabindex", "role"].forEach(name => label.removeAttribute(name));
-  }
-};
-narrow.addEventListener("change", reach);
-drawer.addEventListener("change", reach);
-reach();
-addEventListener("keydown", event => {
-  if (event.key === " " && event.target.matches("label[tabindex]")) {
-    event.preventDefault();
-    event.target.click();
-  }
-  if (event.key === "Escape" && drawer.checked) {
-    drawer.click();
-    opener.focus();
-  }
-});
-
 // What can be scrolled sideways can be reached with the keyboard, and nothing else of its kind.
 const wide = new ResizeObserver(entries => {
   for (const { target } of entries) {
@@ -103,5 +90,5 @@ const wide = new ResizeObserver(entries => {
     else target.removeAttribute("tabindex");
   }
 });
-const scrollers = () => document.querySelectorAll(".formula-block, .md-typeset__scrollwrap, .md-typeset pre > code");
+const scrollers = () => document.querySelectorAll(".formula-block, .md-typeset table:not([class]), .md-typeset pre > code");
 addEventListener("load", () => scrollers().forEach(element => wide.observe(element)));

@@ -1,0 +1,171 @@
+"""What stands around an article: colours, contents, the way back to the top; and the buttons that copy code."""
+
+import pytest
+
+ARTICLE = "en/activations/gelu/"
+SCHEMES = {"light": "default", "dark": "slate"}
+
+
+def scheme(page) -> str:
+    return page.get_attribute("body", "data-md-color-scheme")
+
+
+@pytest.mark.parametrize("system", SCHEMES)
+def test_colours_are_those_of_the_system_before_anything_is_painted(tab, system):
+    visit = tab(color_scheme=system)
+    visit.page.add_init_script("""
+        new MutationObserver((_, observer) => {
+          if (!document.querySelector("article h1")) return;
+          window.early = document.body.dataset.mdColorScheme;
+          observer.disconnect();
+        }).observe(document, { childList: true, subtree: true });
+    """)
+    visit.open("en/")
+    assert visit.page.evaluate("early") == scheme(visit.page) == SCHEMES[system]
+    other = next(each for each in SCHEMES if each != system)
+    visit.page.emulate_media(color_scheme=other)
+    visit.page.wait_for_function("scheme => document.body.dataset.mdColorScheme === scheme", arg=SCHEMES[other])
+
+
+@pytest.mark.parametrize("system", SCHEMES)
+def test_chosen_colours_are_kept_on_all_pages_whatever_the_system_says(tab, system):
+    visit = tab(color_scheme=system)
+    visit.open("en/")
+    chosen = ({*SCHEMES.values()} - {SCHEMES[system]}).pop()
+    switch = visit.page.locator(".scheme")
+    assert switch.get_attribute("aria-label")
+    icon = switch.locator("svg:visible").inner_html()
+    switch.focus()
+    visit.page.keyboard.press("Enter")
+    assert scheme(visit.page) == chosen
+    assert switch.locator("svg:visible").count() == 1
+    assert switch.locator("svg:visible").inner_html() != icon
+    for media in *SCHEMES, system:
+        visit.page.emulate_media(color_scheme=media)
+        visit.page.wait_for_timeout(50)
+        assert scheme(visit.page) == chosen
+    for page in ARTICLE, "zh/":
+        visit.open(page)
+        assert scheme(visit.page) == chosen
+
+
+def test_colours_can_be_switched_where_nothing_can_be_kept(tab):
+    visit = tab()
+    refuse = "{ get() { throw new DOMException('refused', 'SecurityError'); } }"
+    visit.page.add_init_script(f"Object.defineProperty(window, 'localStorage', {refuse})")
+    visit.open("en/")
+    visit.page.click(".scheme")
+    assert scheme(visit.page) == "slate"
+    visit.page.emulate_media(color_scheme="dark")
+    visit.page.emulate_media(color_scheme="light")
+    visit.page.wait_for_timeout(50)
+    assert scheme(visit.page) == "slate"
+    assert visit.wrong == []
+
+
+ACTIVE = ".md-sidebar--secondary .md-nav__link--active"
+
+
+def scroll_to(page, id: str) -> None:
+    """As a reader does, until the heading is just below the header."""
+    page.evaluate("id => scrollBy(0, document.getElementById(id).getBoundingClientRect().top - 60)", id)
+    page.wait_for_function(
+        "([id, active]) => document.querySelector(active)?.hash === `#${id}`", arg=[id, ACTIVE], timeout=5000
+    )
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_contents_and_address_follow_the_reader_and_so_does_the_language_switch(tab, language):
+    visit = tab()
+    visit.open(f"{language}/activations/gelu/")
+    page = visit.page
+    assert page.locator(ACTIVE).count() == 0
+    headings = page.eval_on_selector_all("article :is(h2, h3)[id]", "all => all.map(each => each.id)")
+    for id in headings[1], headings[-3], headings[3]:
+        scroll_to(page, id)
+        page.wait_for_function("id => location.hash === `#${id}`", arg=id)
+        assert page.locator(ACTIVE).count() == 1
+        link, box = page.locator(ACTIVE).bounding_box(), page.locator(".md-sidebar--secondary").bounding_box()
+        assert box["y"] <= link["y"] <= box["y"] + box["height"] - link["height"]
+    page.click(".md-header .twin")
+    assert visit.at() == f"{'zh' if language == 'en' else 'en'}/activations/gelu/#{headings[3]}"
+    visit.open(f"{language}/activations/gelu/")
+    scroll_to(page, headings[1])
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_function("location.hash === ''")
+    assert page.locator(ACTIVE).count() == 0
+    assert visit.wrong == []
+
+
+def test_address_keeps_a_section_that_is_in_sight_but_never_comes_to_the_top(tab):
+    visit = tab()
+    visit.page.set_viewport_size({"width": 1300, "height": 3000})
+    visit.open(ARTICLE)
+    headings = visit.page.eval_on_selector_all("article :is(h2, h3)[id]", "all => all.map(each => each.id)")
+    visit.open(f"{ARTICLE}#{headings[-1]}")
+    visit.page.wait_for_timeout(600)
+    assert visit.page.locator(f"[id='{headings[-1]}']").bounding_box()["y"] > 200
+    assert visit.at() == f"{ARTICLE}#{headings[-1]}"
+
+
+def test_header_says_the_title_once_it_is_out_of_sight(tab):
+    visit = tab()
+    visit.open(ARTICLE)
+    title = visit.page.locator(".md-header__title")
+    assert "active" not in title.get_attribute("class")
+    visit.page.evaluate("scrollTo(0, 1000)")
+    visit.page.wait_for_selector(".md-header__title--active")
+    visit.page.evaluate("scrollTo(0, 0)")
+    visit.page.wait_for_selector(".md-header__title:not(.md-header__title--active)")
+
+
+def test_way_to_the_top_is_offered_to_who_scrolls_up(tab):
+    visit = tab()
+    visit.open(ARTICLE)
+    page, up = visit.page, visit.page.locator(".md-top")
+    assert up.get_attribute("hidden") is not None
+    page.evaluate("scrollTo(0, 4000)")
+    page.wait_for_timeout(200)
+    assert up.get_attribute("hidden") is not None
+    page.evaluate("scrollTo(0, 3900)")
+    page.wait_for_selector(".md-top:not([hidden])")
+    up.click()
+    page.wait_for_function("scrollY === 0")
+    page.wait_for_selector(".md-top[hidden]", state="attached")
+
+
+@pytest.mark.parametrize("page_name", [ARTICLE, "zh/activations/gelu/"])
+def test_menu_of_a_phone_closes_for_a_place_on_the_page(tab, page_name):
+    visit = tab(width=360)
+    visit.open(page_name)
+    page = visit.page
+    page.click(".md-header [for=__drawer]")
+    page.wait_for_timeout(400)
+    page.click("label[for=__toc] >> visible=true")
+    page.wait_for_timeout(400)
+    link = page.locator(".md-sidebar--primary .md-nav--secondary .md-nav__link").nth(2)
+    link.scroll_into_view_if_needed()
+    place = link.get_attribute("href")
+    link.click()
+    assert page.evaluate("location.hash") == place
+    assert not page.locator("#__drawer").is_checked()
+
+
+def test_copied_code_is_told_of(tab):
+    visit = tab(permissions=["clipboard-read", "clipboard-write"])
+    visit.open("zh/activations/gelu/")
+    button = visit.page.locator(".md-code__button").first
+    button.focus()
+    visit.page.keyboard.press("Enter")
+    visit.page.locator("[role=status]", has_text="已复制").wait_for()
+    visit.page.wait_for_selector(".md-dialog:not(.md-dialog--active)", state="attached")
+
+
+def test_code_that_cannot_be_copied_is_selected(tab):
+    visit = tab()
+    visit.open(ARTICLE)
+    visit.page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject())")
+    block = visit.page.locator(".md-typeset pre:has(.md-code__button)").first
+    block.locator("button").click()
+    assert visit.page.evaluate("getSelection().toString().trim()") == block.locator("code").inner_text().strip()
+    assert visit.wrong == []

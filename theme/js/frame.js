@@ -1,0 +1,109 @@
+// What stands around an article: colours, languages, menu, contents, the way back to the top. It reads no sizes while the
+// page is loading, since a browser that is asked for one must lay out the whole page at once.
+
+// The colour scheme is the system's until the reader chooses one: partials/scheme.html reads it before the first paint.
+const CHOICE = "zhixing-scheme";
+const paint = scheme => { document.body.dataset.mdColorScheme = scheme; };
+const system = matchMedia("(prefers-color-scheme: dark)");
+let chosen = false;
+document.querySelector(".scheme").addEventListener("click", () => {
+  const scheme = document.body.dataset.mdColorScheme === "slate" ? "default" : "slate";
+  chosen = true;
+  paint(scheme);
+  try { localStorage.setItem(CHOICE, scheme); } catch { /* for this page alone, then */ }
+});
+try { chosen = localStorage.getItem(CHOICE) !== null; } catch { /* no storage, no choice */ }
+system.addEventListener("change", () => { if (!chosen) paint(system.matches ? "slate" : "default"); });
+
+// The language switch keeps the section: it takes over the address's fragment.
+const twin = document.querySelector(".twin");
+const follow = () => { twin.hash = location.hash; };
+if (twin) {
+  twin.addEventListener("pointerdown", follow);
+  twin.addEventListener("click", follow);
+  addEventListener("hashchange", follow);
+  follow();
+}
+
+// The menu of a narrow screen by keyboard: its labels are buttons.
+const drawer = document.querySelector("#__drawer");
+const narrow = matchMedia("(max-width: 76.234375em)");
+const opener = document.querySelector(".md-header [for=__drawer]");
+const reach = () => {
+  opener.ariaExpanded = drawer.checked;
+  for (const label of document.querySelectorAll(".md-sidebar--primary label:is([for^=__nav], [for=__toc])")) {
+    const area = label.parentElement.querySelector(".md-nav__container > a");
+    if (area) label.ariaLabel = area.textContent.trim(); // beside a link to the area, an arrow alone
+    if (narrow.matches) [label.tabIndex, label.role] = [0, "button"];
+    else ["tabindex", "role"].forEach(name => label.removeAttribute(name));
+  }
+};
+narrow.addEventListener("change", reach);
+drawer.addEventListener("change", reach);
+reach();
+// A link to a place on this page leaves the menu open otherwise.
+document.querySelector(".md-sidebar--primary").addEventListener("click", event => {
+  if (event.target.closest("a") && drawer.checked) drawer.click();
+});
+addEventListener("keydown", event => {
+  if ([" ", "Enter"].includes(event.key) && event.target.matches("label[tabindex]")) {
+    event.preventDefault();
+    event.target.click();
+  }
+  if (event.key === "Escape" && drawer.checked) {
+    drawer.click();
+    opener.focus();
+  }
+});
+
+// The section that is being read: marked in the contents, and kept in the address, which the language switch follows.
+const contents = document.querySelector(".md-sidebar--secondary");
+const links = new Map([...contents?.querySelectorAll(".md-nav__link[href^='#']") ?? []].map(link =>
+  [document.getElementById(decodeURIComponent(link.hash.slice(1))), link]));
+const LINE = 80; // px from the top of the window, below the place where a heading comes that is jumped to
+const passed = new Set();
+let read, telling;
+
+const mark = heading => {
+  if (heading === read) return;
+  links.get(read)?.classList.remove("md-nav__link--active");
+  read = heading;
+  const link = links.get(read), box = contents.querySelector(".md-sidebar__scrollwrap");
+  link?.classList.add("md-nav__link--active");
+  const middle = link ? link.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2 : -1e9;
+  box.scrollTop += middle;
+  clearTimeout(telling);
+  telling = setTimeout(tell, 250);
+};
+
+// Not while the section that the address names is in sight: one at the end of the page never comes to the line.
+const tell = () => {
+  const named = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.getBoundingClientRect();
+  if (named && named.bottom > 0 && named.top < innerHeight) return;
+  history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
+  follow();
+};
+
+const lines = new IntersectionObserver(entries => {
+  for (const { target, isIntersecting } of entries) isIntersecting ? passed.delete(target) : passed.add(target);
+  mark([...links.keys()].findLast(heading => passed.has(heading)));
+}, { rootMargin: `${-LINE}px 0px 9999999px`, threshold: 1 });
+for (const heading of links.keys()) lines.observe(heading);
+
+// The header says the title of the page once it is out of sight.
+const title = document.querySelector("article h1");
+const header = document.querySelector(".md-header__title");
+if (title) {
+  new IntersectionObserver(([{ isIntersecting }]) => header.classList.toggle("md-header__title--active", !isIntersecting), {
+    rootMargin: "-48px 0px 9999999px",
+  }).observe(title);
+}
+
+// The way back to the top is offered to who scrolls up.
+const up = document.querySelector(".md-top");
+let last = 0;
+addEventListener("scroll", () => {
+  up.hidden = scrollY >= last || scrollY < innerHeight;
+  last = scrollY;
+}, { passive: true });
+up.addEventListener("click", () => scrollTo(0, 0));
