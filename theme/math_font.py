@@ -27,8 +27,8 @@ from fontTools.ttLib import TTFont
 
 # In the stylesheets: what the articles use. A test of the built pages sees that no formula needs more; add it here.
 LETTERS = """
-    20 41-5A 61-7A 393 394 398 39B 3A0 3A3 3A6 3A8 3A9 3B1-3C9 210E 2112 2113 211D FE00 1D434-1D467 1D4A9 1D4AA
-    1D53C 1D6FC-1D716 1D719
+    20 41-5A 61-7A 393 394 398 39B 3A0 3A3 3A6 3A8 3A9 3B1-3C9 3D1 3D5 3F5 210E 2112 2113 211D FE00 1D434-1D467
+    1D4A9 1D4AA 1D53C 1D6FC-1D717 1D719
 """
 SIGNS = """
     21 28-2F 30-3F 5B 5D 5F 7B-7D A0 AF B1 B7 D7 2C6 2D9 2DC 2016 2026 2032 2033 2061 23DF 2190 2192 21A6 21D2 2200
@@ -46,7 +46,7 @@ ALL = """
 """
 ROOT = 0x221A
 PRIMES = (0x2032, 0x2033, 0x2034)
-GREEK, SLANTED = range(0x3B1, 0x3CA), range(0x1D6FC, 0x1D715)
+GREEK, SLANTED = (*range(0x3B1, 0x3CA), 0x3F5, 0x3D1, 0x3D5), (*range(0x1D6FC, 0x1D715), 0x1D716, 0x1D717, 0x1D719)
 TOP, HEIGHT = 0.54, 0.44  # of a prime, in em of the superscript
 
 ABOUT = """\

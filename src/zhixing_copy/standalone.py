@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 
 from zhixing_copy.source import PACKAGE, Import, Module, Statement
@@ -147,6 +148,7 @@ def _imports(wanted: Iterator[Import]) -> tuple[str, tuple[str, ...]]:
     return "\n\n".join(filter(None, blocks)), tuple(needs)
 
 
+@lru_cache(maxsize=4096)  # most are part of several files
 def _rewritten(home: Module, statement: Statement) -> str:
     """The statement's source with shapes as comments, and without the imports from the package that are inside."""
     lines = home.source.splitlines()

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import distributions
 from pathlib import Path
 
 from zhixing_copy.catalogue import Entry, entries, read_modules, shortest, write
@@ -34,6 +33,7 @@ FOLDER = Path(".cache/held")
 LIMITS = Limits(seconds=900)  # for all files of a module
 GAPS = "\n\nfrom zhixing_site.gap import __getattr__\n"
 GAP = re.compile(rf"\b{gap.__name__}\b|\b{gap.NeedsMore.__name__}\b")  # in what a test says that needs more
+IMPORT = re.compile(r"\bzhixing\.(\w+)(?:\.(\w+)| import (\w+(?:, \w+)*))")
 BLOCKED = "zhixing", "zhixing_copy", "jaxtyping"
 
 Modules = Mapping[str, Module]
@@ -136,15 +136,17 @@ def tests_of(name: str, modules: Modules, root: Path) -> list[Path]:
 def _files_that_import(name: str, root: Path) -> set[Path]:
     """The files of tests in the module's area that do, or that use a file beside them that does."""
     files = {path: path.read_text() for path in (root / "tests" / name.partition("/")[0]).glob("*.py")}
-    found = {path for path, text in files.items() if _imports(text, name)}
+    found = {path for path, text in files.items() if name in _imported(text)}
     helpers = [path.name for path in found if not path.stem.startswith("test_")]
     found |= {path for path, text in files.items() if any(helper in text for helper in helpers)}
     return {path for path in found if path.stem.startswith("test_")}
 
 
-def _imports(text: str, name: str) -> bool:
-    area, stem = name.split("/")
-    return bool(re.search(rf"\bzhixing\.{area}(\.| import (\w+, )*){stem}\b", text))
+@cache
+def _imported(text: str) -> set[str]:
+    """The modules of the package that the text imports, also in programs that it holds as strings."""
+    found = IMPORT.findall(text)
+    return {f"{area}/{stem}" for area, stem, names in found for stem in ([stem] if stem else names.split(", "))}
 
 
 def _ground(tests: list[Path], modules: Modules, root: Path) -> str:
@@ -153,7 +155,7 @@ def _ground(tests: list[Path], modules: Modules, root: Path) -> str:
     files = {*tests, root / "tests/conftest.py", Path(__file__), Path(gap.__file__)}
     files |= {path for area in areas for path in area.glob("*.py") if not path.stem.startswith("test_")}
     texts = [path.read_text() for path in files if path.is_relative_to(root / "tests") and path.exists()]
-    reached = {name for name in modules if any(_imports(text, name) for text in texts)}
+    reached = modules.keys() & set().union(*map(_imported, texts))
     while more := {source for name in reached for source in modules[name].sources} - reached:
         reached |= more
     files |= {modules[name].path for name in reached}
@@ -162,7 +164,9 @@ def _ground(tests: list[Path], modules: Modules, root: Path) -> str:
 
 @cache
 def _versions() -> str:
-    return " ".join([sys.version, *sorted(f"{each.name} {each.version}" for each in distributions())])
+    """Of Python and all that is installed, whose folders are called by their versions."""
+    installed = {found.name for place in sys.path for found in Path(place).glob("*.dist-info")}
+    return " ".join([sys.version, *sorted(installed)])
 
 
 def _load(entry: Entry, key: str, root: Path) -> list[str] | None:

@@ -154,6 +154,8 @@ def test_menu_of_a_phone_closes_for_a_place_on_the_page(tab, page_name):
 def test_copied_code_is_told_of(tab):
     visit = tab(permissions=["clipboard-read", "clipboard-write"])
     visit.open("zh/activations/gelu/")
+    beside = "pre => pre.filter(each => each.innerText !== each.lastChild.innerText).length"
+    assert visit.page.eval_on_selector_all(".md-typeset pre", beside) == 0  # the buttons do not move the code
     button = visit.page.locator(".md-code__button").first
     button.focus()
     visit.page.keyboard.press("Enter")

@@ -17,13 +17,11 @@ system.addEventListener("change", () => { if (!chosen) paint(system.matches ? "s
 
 // The language switch keeps the section: it takes over the address's fragment.
 const twin = document.querySelector(".twin");
-const follow = () => { twin.hash = location.hash; };
-if (twin) {
-  twin.addEventListener("pointerdown", follow);
-  twin.addEventListener("click", follow);
-  addEventListener("hashchange", follow);
-  follow();
-}
+const follow = () => { if (twin) twin.hash = location.hash; };
+twin?.addEventListener("pointerdown", follow);
+twin?.addEventListener("click", follow);
+addEventListener("hashchange", follow);
+follow();
 
 // The menu of a narrow screen by keyboard: its labels are buttons.
 const drawer = document.querySelector("#__drawer");

@@ -30,7 +30,7 @@ addEventListener("copy", event => {
 });
 
 // A button on each block of code copies it. Where the clipboard is out of reach, the code is selected.
-const copyCode = document.querySelector("#copy-code").content;
+const copyCode = document.querySelector("#copy-code").content.firstElementChild;
 for (const code of document.querySelectorAll(".md-typeset pre > code")) {
   if (!code.closest(".no-copy")) code.before(copyCode.cloneNode(true));
 }
