@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 PACKAGE = "zhixing"
+BLOCKS = "body", "orelse", "finalbody", "handlers", "cases"  # the parts of a statement that hold statements
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -90,9 +91,20 @@ class Module:
 
 def sources(tree: ast.Module) -> set[str]:
     """The modules of the package that any of its imports names."""
-    wanted = {each.module for node in ast.walk(tree) for each in _imports(node)}
+    wanted = {each.module for node in imports(tree) for each in _imports(node)}
     names = (name.partition(".") for name in wanted)
     return {name.replace(".", "/") for package, _, name in names if package == PACKAGE}
+
+
+def imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Its import statements, inside of others too; expressions, most of a tree, hold none and are passed by."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        for block in BLOCKS:
+            waiting += getattr(node, block, ())
 
 
 def _imports(node: ast.stmt) -> Iterator[Import]:

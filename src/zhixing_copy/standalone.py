@@ -50,10 +50,6 @@ def standalone(modules: Mapping[str, Module], module: str, definition: str = "")
     imports, needs = _imports(collection.imports.values())
     text += imports + collection.code()
     name = f"{module}.{definition}" if definition else module
-    try:
-        compile(text, name, "exec")
-    except SyntaxError as error:
-        raise ValueError(f"{name} for itself does not compile: {error}") from error
     names = {other: {name for each in taken for name in each.names} for other, taken in collection.taken.items()}
     borrowed = {other: sorted(found) for other, found in names.items() if found and other != module}
     return Standalone(name, text, needs, borrowed)

@@ -48,6 +48,7 @@ def build(root: Path, limits: Limits, report: Report) -> None:
                 if not faults:
                     renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)))
             _stop(faults)
+            renderer.wait()
             _stop(write_found(whole, parts.notebooks, root, beside))
             write_files(files, beside)
             _stop(renderer.answers(site))

@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 
@@ -39,10 +38,7 @@ if __name__ == "__main__":
     logging.disable(logging.INFO)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a plugin prints is no answer
-    with tempfile.TemporaryDirectory() as pages, tempfile.TemporaryDirectory() as site:
-        Path(pages, "index.md").write_text("# A page")
-        # Loads what it uses: extensions, plugins, the theme.
-        render(sys.argv[1], pages, Path(site), "en", ["index.md"], dirty=False)
+    load_config(sys.argv[1])  # imports extensions and plugins
     for line in sys.stdin:
         language, pages, site, navigation, dirty = json.loads(line)
         said = render(sys.argv[1], pages, Path(site), language, navigation, dirty)

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from zhixing_copy.catalogue import Entry, addresses
-from zhixing_copy.source import Module
+from zhixing_copy.source import Module, imports
 from zhixing_site.articles import PATHS, Area, Article, leads_to, menu
 from zhixing_site.expand import SCHEMES, Expander, figure_path, plain
 from zhixing_site.hold import Held
@@ -349,7 +349,7 @@ def _libraries(paths: frozenset[Path]) -> set[str]:
     """The libraries that these tests import to hold code against."""
     names = set()
     for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in imports(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {each.name.partition(".")[0] for each in node.names}
             elif isinstance(node, ast.ImportFrom):

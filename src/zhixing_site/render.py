@@ -1,10 +1,11 @@
-"""Let MkDocs render expanded pages, in a process a language that loads it while snippets run, and keeps it."""
+"""Let MkDocs render expanded pages, in a process a language that has it loaded, and keeps it."""
 
 import json
 import os
 import pickle
 import subprocess
 import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from zhixing_copy.catalogue import addresses
@@ -16,12 +17,16 @@ CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
 
 
 class Renderer:
-    """The two processes, which start at once and end with the context; `rendered` holds all pages of the site."""
+    """A process a language, all of which end with the context; `rendered` holds all pages of the site.
+
+    That of English, which has more to do, starts at once; that of Chinese when it is asked, since the builder itself
+    wants the second core until then.
+    """
 
     def __init__(self, root: Path):
         self.root = root
         self.rendered: dict[str, Rendered] = {}
-        self.processes = {language: self._start(language) for language in CONFIGS}
+        self.processes = {"en": self._start("en")}
 
     def __enter__(self) -> "Renderer":
         return self
@@ -33,13 +38,19 @@ class Renderer:
 
     def ask(self, language: str, pages: Path, site: Path, navigation: list, dirty: bool = False) -> None:
         """Begin to build a language below site/<language>, only the pages that differ if `dirty`."""
-        process = self.processes[language]
-        if process.poll() is not None:
+        process = self.processes.get(language)
+        if process and process.poll() is not None:
             process.communicate()
+            process = None
+        if not process:
             process = self.processes[language] = self._start(language)
         request = language, str(pages / language), str(site), navigation, dirty
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
+
+    def wait(self) -> None:
+        """Until a language is there, whose core is free from then on."""
+        wait([process.stdout for process in self.processes.values()])
 
     def answers(self, site: Path, anew: bool = True) -> list[Fault]:
         """Wait until both languages are there, `anew` or as they were else, and copy the page at the root.

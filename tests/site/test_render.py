@@ -10,10 +10,14 @@ from zhixing_site.render import CONFIGS, Renderer
 
 
 @pytest.fixture
-def renderer(project):
+def pages(project):
     for language in CONFIGS:
         project.write(f"pages/{language}/index.md", f"# {language}\n\n[more](area/more.md)\n")
         project.write(f"pages/{language}/area/more.md", "# More\n")
+
+
+@pytest.fixture
+def renderer(project, pages):
     with Renderer(project.root) as renderer:
         yield renderer
 
@@ -80,6 +84,7 @@ def test_error_inside_mkdocs_is_told_with_its_place(project, renderer):
 
 
 def test_process_that_was_killed_is_told_of_and_started_anew(project, renderer):
+    render(project, renderer)
     renderer.processes["zh"].kill()
     renderer.processes["zh"].wait()
     assert render(project, renderer) == ""
@@ -91,8 +96,9 @@ def test_process_that_was_killed_is_told_of_and_started_anew(project, renderer):
     assert render(project, renderer) == ""
 
 
-def test_processes_end_with_the_context(project):
+def test_processes_end_with_the_context(project, pages):
     with Renderer(project.root) as renderer:
+        render(project, renderer)
         processes = [*renderer.processes.values()]
         assert [process.poll() for process in processes] == [None, None]
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
@@ -103,6 +109,7 @@ def test_processes_end_with_a_build_that_was_killed(project):
 import os, pathlib
 from zhixing_site.render import CONFIGS, Renderer
 renderer = Renderer(pathlib.Path.cwd())
+renderer.processes["zh"] = renderer._start("zh")
 print(*(process.pid for process in renderer.processes.values()), flush=True)
 os.kill(os.getpid(), 9)
 """
