@@ -1,6 +1,11 @@
-"""What stands around an article: colours, contents, the way back to the top; and the buttons that copy code."""
+"""What stands around an article: colours, contents, the way back to the top; the buttons that copy code; loading."""
+
+import re
+from pathlib import Path
 
 import pytest
+
+SITE = Path(__file__).resolve().parents[2] / "site"
 
 ARTICLE = "en/activations/gelu/"
 SCHEMES = {"light": "default", "dark": "slate"}
@@ -171,3 +176,49 @@ def test_code_that_cannot_be_copied_is_selected(tab):
     block.locator("button").click()
     assert visit.page.evaluate("getSelection().toString().trim()") == block.locator("code").inner_text().strip()
     assert visit.wrong == []
+
+
+# Where the elements are that are seen without scrolling.
+PLACES = """() => [...document.querySelectorAll("body *")].map(element => {
+  const box = element.getBoundingClientRect();
+  const shown = element.checkVisibility({ visibilityProperty: true });
+  const seen = shown && box.width && box.height && box.top < innerHeight;
+  return seen ? [Math.round(box.left), Math.round(box.top), element.outerHTML.slice(0, 80)] : null;
+})"""
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+@pytest.mark.parametrize("page_name", ["en/", "zh/attention/", "en/activations/gelu/", "zh/glossary/"])
+def test_nothing_moves_while_the_rest_of_the_page_is_still_to_come(tab, page_name, width):
+    visit = tab(width=width)
+    text = (SITE / page_name / "index.html").read_text()
+    body = text.index("<body")
+    ends = [end.end() for end in re.finditer(">", text) if body < end.end() < body + 60_000]
+    come = text
+    visit.page.route(re.compile(r"/$"), lambda route: route.fulfill(body=come, content_type="text/html; charset=utf-8"))
+
+    def places() -> list:
+        visit.open(page_name)
+        visit.page.evaluate("document.fonts.ready")
+        return visit.page.evaluate(PLACES)
+
+    whole = places()
+    for end in ends[:: len(ends) // 20]:
+        come = text[:end]
+        moved = [
+            (early, late) for early, late in zip(places(), whole, strict=False) if early and late and early != late
+        ]
+        assert [pair for pair in moved if pair[0][:2] != pair[1][:2]] == []
+
+
+def test_page_is_shown_where_the_math_font_cannot_be_read(tab):
+    visit = tab()
+    visit.page.add_init_script("document.fonts.load = () => Promise.reject(new Error('damaged'))")
+    visit.open(ARTICLE)
+    visit.page.wait_for_function("document.querySelector('article p').checkVisibility({ visibilityProperty: true })")
+
+
+def test_page_is_shown_without_a_script(tab):
+    visit = tab(java_script_enabled=False)
+    visit.open(ARTICLE)
+    assert visit.page.locator("article p").first.is_visible()
