@@ -57,6 +57,12 @@ def test_results_are_of_the_readers_language_alone(tab, language):
     assert search.page.locator(".search [role=status]").inner_text() == ""
 
 
+def test_little_words_are_looked_for_where_there_are_no_others(tab):
+    search = Search(tab, "en")
+    assert search.find("why")
+    assert search.find("what is it")
+
+
 def test_index_is_asked_for_when_the_box_first_opens(tab):
     visit = tab()
     visit.open("en/activations/gelu/")
