@@ -79,7 +79,6 @@ const tell = () => {
   const named = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.getBoundingClientRect();
   if (named && named.bottom > 0 && named.top < innerHeight) return;
   history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
-  follow();
 };
 
 const lines = new IntersectionObserver(entries => {
