@@ -120,15 +120,13 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The seconds that a page takes in all its settings, and what moved on one."""
+    """The seconds that a page takes in all its settings."""
     seconds = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             name, _, setting = getattr(report, "nodeid", "").partition("[")
             if name.endswith("::test_page") and hasattr(report, "duration"):
                 seconds[setting.rpartition("|")[0]] += report.duration
-                for what, said in report.user_properties if report.when == "call" else ():
-                    terminalreporter.line(f"{what}: {setting} {said}")
     slowest = sorted(seconds, key=seconds.get, reverse=True)[:5]
     if seconds:
         mean = sum(seconds.values()) / len(seconds)

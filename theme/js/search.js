@@ -187,7 +187,7 @@ dialog.querySelector("form").addEventListener("submit", async event => {
   list.querySelector("a")?.click();
 });
 dialog.addEventListener("keydown", event => {
-  event.stopPropagation(); // the theme's keys lead elsewhere
+  event.stopPropagation(); // the page's keys lead elsewhere
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || event.isComposing) return;
   const stops = [input, ...list.querySelectorAll("a")];

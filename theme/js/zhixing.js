@@ -81,7 +81,7 @@ document.addEventListener("click", event => {
   enlarged.showModal();
 });
 enlarged.addEventListener("click", () => enlarged.close());
-enlarged.addEventListener("keydown", event => event.stopPropagation()); // the theme's keys lead elsewhere
+enlarged.addEventListener("keydown", event => event.stopPropagation()); // the page's keys lead elsewhere
 
 // What can be scrolled sideways can be reached with the keyboard, and nothing else of its kind.
 const wide = new ResizeObserver(entries => {
