@@ -3,8 +3,10 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -33,14 +35,13 @@ class Renderer:
 
     def __exit__(self, *error: object) -> None:
         for process in self.processes.values():
-            process.kill()
-            process.communicate()  # closes the pipes
+            _end(process)
 
     def ask(self, language: str, pages: Path, site: Path, navigation: list, dirty: bool = False) -> None:
         """Begin to build a language below site/<language>, only the pages that differ if `dirty`."""
         process = self.processes.get(language)
         if process and process.poll() is not None:
-            process.communicate()
+            _end(process)
             process = None
         if not process:
             process = self.processes[language] = self._start(language)
@@ -75,7 +76,7 @@ class Renderer:
         command = [sys.executable, "-m", "zhixing_site.mkdocs_process", CONFIGS[language]]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        # Ctrl-C goes to a whole session: in one of its own, the process is ended by us.
+        # Ctrl-C goes to a whole session: in one of its own, the process is ended by us, with all that it has forked.
         return subprocess.Popen(command, cwd=self.root, env=environment, start_new_session=True, **pipes)
 
     def _answer(self, language: str) -> tuple[str, dict[str, Rendered]]:
@@ -84,3 +85,10 @@ class Renderer:
             return pickle.load(process.stdout)
         except EOFError:
             return f"MkDocs was ended from outside (exit code {process.wait()})", {}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """With all that it has forked, which would hold its pipes open."""
+    with suppress(ProcessLookupError):  # it has ended, and so have they
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()  # closes the pipes

@@ -11,6 +11,7 @@ from pathlib import Path
 import lxml.html
 
 from zhixing_site.finish import PLACE, finish
+from zhixing_site.watch import end_with_parent
 
 # What nobody searches for.
 SILENT = {"button", "script", "style", "svg"}
@@ -60,7 +61,7 @@ def take_up(site: Path, language: str, anew: bool) -> dict[str, Rendered]:
     one = partial(_take_up_one, site, language, anew, frozenset(first.values()))
     if not anew:  # nearly all are as they were
         return {name: page for name, page in map(one, names) if page}
-    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("fork"), initializer=end_with_parent) as pool:
         return {name: page for name, page in pool.map(one, names, chunksize=16) if page}
 
 

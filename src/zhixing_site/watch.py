@@ -140,11 +140,16 @@ def _try(call):
         return None
 
 
+def end_with_parent() -> None:
+    """Have this process killed when the one that forked it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+
+
 def _work(job: Job, folder: Path) -> None:
     """The worker's whole life; it never returns."""
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # Python's own, not the fork server's
     os.mkdir(folder / "scratch")

@@ -1,9 +1,13 @@
 """The processes that have MkDocs loaded: what they say, and when they end."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from zhixing_site.render import CONFIGS, Renderer
@@ -20,6 +24,16 @@ def pages(project):
 def renderer(project, pages):
     with Renderer(project.root) as renderer:
         yield renderer
+
+
+@contextmanager
+def rescue(*processes: psutil.Process):
+    """Fails where the block waits for these processes, which it would for ever."""
+    timer = threading.Timer(20, lambda: [process.kill() for process in processes])
+    timer.start()
+    yield
+    assert timer.is_alive(), "went on only when they were killed"
+    timer.cancel()
 
 
 def render(project, renderer, dirty=False):
@@ -102,6 +116,32 @@ def test_processes_end_with_the_context(project, pages):
         processes = [*renderer.processes.values()]
         assert [process.poll() for process in processes] == [None, None]
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+
+
+def test_what_a_process_has_forked_ends_with_the_context(project):
+    with Renderer(project.root) as renderer:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        busy = subprocess.Popen(["sh", "-c", "sleep 1000 & echo; wait"], start_new_session=True, **pipes)
+        renderer.processes["zh"] = busy
+        busy.stdout.readline()
+        (fork,) = psutil.Process(busy.pid).children()
+        with rescue(fork):
+            renderer.__exit__()
+    assert psutil.wait_procs([fork], timeout=10)[1] == []
+
+
+def test_process_that_was_killed_while_others_worked_for_it_is_told_of(project, renderer):
+    pipe = project.root / "rendered/en/.pipe.html"  # MkDocs leaves what begins with a dot where it is
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    renderer.ask("en", project.root / "pages", project.root / "rendered", ["index.md"])
+    with open(pipe, "w"):  # waits for the one that reads it, which then waits for its text
+        forks = psutil.Process(renderer.processes["en"].pid).children()
+        renderer.processes["en"].kill()
+        with rescue(*forks):
+            assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
+        assert forks
+        assert psutil.wait_procs(forks, timeout=10)[1] == []
 
 
 def test_processes_end_with_a_build_that_was_killed(project):
