@@ -12,6 +12,11 @@ def run(session: nox.Session, program: str, *arguments: str) -> None:
     session.run(str(Path(sys.executable).parent / program), *arguments)
 
 
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """A test that hangs fails, and says where; the longest takes a minute."""
+    run(session, "pytest", "--timeout=600", *arguments)
+
+
 def checked() -> list[str]:
     """The modules whose shapes are checked: not those of Triton kernels, which the check would wrap."""
     paths = sorted(Path("src/zhixing").rglob("*.py"))
@@ -35,16 +40,16 @@ def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
     hook = f"--jaxtyping-packages={','.join(checked())},beartype.beartype"
     bare = "wrong_input or compiled"
-    run(session, "pytest", "-n2", "--ignore=tests/browser", "-m", f"not ({bare})", hook, *session.posargs)
-    run(session, "pytest", "--ignore=tests/browser", "-m", bare)
+    run_pytest(session, "-n2", "--ignore=tests/browser", "-m", f"not ({bare})", hook, *session.posargs)
+    run_pytest(session, "--ignore=tests/browser", "-m", bare)
     # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
-    run(session, "pytest", "-n2", "--markdown-docs", "docs/en")
+    run_pytest(session, "-n2", "--markdown-docs", "docs/en")
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """The built site in Chromium: pages, search, keyboard, print; failures leave screenshots in build/browser/."""
-    run(session, "pytest", "-n2", "tests/browser", *session.posargs)
+    run_pytest(session, "-n2", "tests/browser", *session.posargs)
 
 
 @nox.session
@@ -77,5 +82,5 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """On a machine with a GPU: the tests of the kernels there, not interpreted, and their speed beside torch's."""
-    run(session, "pytest", "tests/attention", "-k", "flash", *session.posargs)
+    run_pytest(session, "tests/attention", "-k", "flash", *session.posargs)
     run(session, "python", "benchmarks/attention.py")
