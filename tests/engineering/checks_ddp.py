@@ -1,235 +1,23 @@
-"""What is checked on several ranks at once; test_ddp.py starts `python checks_on_ranks.py RANKS FOLDER`.
-
-Each check runs on all ranks, in a process group of its own, so that one that fails leaves the next ones alone.
-"""
+"""What is checked of minimal DDP on several ranks at once, beside torch's."""
 
 import contextlib
-import importlib
-import io
 import itertools
-import json
-import math
-import re
-import sys
-import tempfile
 import time
-import traceback
-import types
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # torch's DDP and optimizers do, at first use: once for all ranks, as these are forks
 import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import install_import_hook
+from on_ranks import GONE, Checks, Place, built, data, main, perceptron, shard
 from torch import Tensor, nn
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from torch.utils.data.distributed import DistributedSampler
 
-SOURCE = Path(__file__).resolve().parents[2] / "src/zhixing/engineering"
-LIMIT = timedelta(seconds=20)
-GONE = "(?i)timed out|connection closed"
-
-
-@dataclass
-class Place:
-    """Where a check runs: its rank among how many, their group, and the modules that are checked."""
-
-    rank: int
-    ranks: int
-    group: dist.ProcessGroup
-    ddp: types.ModuleType
-    ring: types.ModuleType
-    script: types.ModuleType
-
-    @property
-    def exact(self) -> dict[str, float]:
-        """Two summands have one sum; with more, the order in which they are added shows in the last bits."""
-        return {"rtol": 0, "atol": 0} if self.ranks == 2 else {}
-
-    def wrap(self, module: nn.Module, **sizes: int) -> nn.Module:
-        return self.ddp.MinimalDDP(module, group=self.group, **sizes)
-
-    def gather(self, tensor: Tensor) -> list[Tensor]:
-        found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.ranks)]
-        dist.all_gather(found, tensor.detach().contiguous(), group=self.group)
-        return found
-
-    def short_group(self, seconds: float = 1.0) -> dist.ProcessGroup:
-        dist.barrier()  # the ranks meet within the limit, too
-        return dist.new_group(timeout=timedelta(seconds=seconds))
-
-
-CHECKS: dict[str, Callable[[Place], None]] = {}
-
-
-def check(function: Callable) -> Callable:
-    CHECKS[function.__name__] = function
-    return function
-
-
-def check_each(**cases: object) -> Callable:
-    """The check once for each case, which is its second argument."""
-
-    def register(function: Callable) -> Callable:
-        for name, case in cases.items():
-            CHECKS[f"{function.__name__}-{name}"] = partial(lambda place, case: function(place, case), case=case)
-        return function
-
-    return register
-
-
-# The ring
-
-
-def seeded(place: Place, *shape: int, dtype: torch.dtype = torch.float64, salt: int = 0) -> Tensor:
-    """Another tensor on each rank; small integers, whose sums are exact."""
-    generator = torch.Generator().manual_seed(100 * salt + place.rank)
-    return torch.randint(-8, 9, shape, generator=generator).to(dtype)
-
-
-def reductions(place: Place) -> tuple[Callable, Callable]:
-    return place.ring.ring_all_reduce, place.ring.star_all_reduce
-
-
-SHAPES = {
-    "empty": (0,),
-    "empty matrix": (3, 0),
-    "scalar": (),
-    "one": (1,),
-    "fewer than ranks": (3,),
-    "odd": (7,),
-    "prime": (1009,),
-    "image": (2, 3, 5, 4),
-    "large": (300_000,),
-}
-
-
-@check_each(**SHAPES)
-def ring_and_star_equal_all_reduce(place: Place, shape: tuple[int, ...]) -> None:
-    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8):
-        x = seeded(place, *shape, dtype=dtype)
-        wanted = x.clone()
-        dist.all_reduce(wanted, group=place.group)
-        for reduce in reductions(place):
-            assert_close(reduce(x, group=place.group), wanted, rtol=0, atol=0)
-
-
-@check
-def ring_and_star_equal_all_reduce_of_real_numbers(place: Place) -> None:
-    generator = torch.Generator().manual_seed(place.rank)
-    for scale in (1e-300, 1.0, 1e300):
-        x = scale * torch.randn(101, 3, dtype=torch.float64, generator=generator)
-        wanted = x.clone()
-        dist.all_reduce(wanted, group=place.group)
-        for reduce in reductions(place):
-            assert_close(reduce(x, group=place.group), wanted, rtol=1e-12, atol=scale * 1e-13)
-
-
-@check
-def ring_and_star_give_all_ranks_the_same_bits(place: Place) -> None:
-    generator = torch.Generator().manual_seed(place.rank)
-    x = torch.randn(997, generator=generator) * 10 ** (6 * torch.rand(997, generator=generator))
-    for reduce in reductions(place):
-        for other in place.gather(reduce(x, group=place.group)):
-            assert_close(other, reduce(x, group=place.group), rtol=0, atol=0)
-
-
-@check
-def ring_and_star_take_what_is_not_contiguous(place: Place) -> None:
-    whole = seeded(place, 6, 10)
-    for x in (whole.T, whole[::2, 1::3], whole[:0], whole.reshape(2, 3, 2, 5).to(memory_format=torch.channels_last)):
-        before, wanted = x.clone(), x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(wanted, group=place.group)
-        for reduce in reductions(place):
-            assert_close(reduce(x, group=place.group), wanted, rtol=0, atol=0)
-            assert_close(x, before, rtol=0, atol=0)
-
-
-@check
-def ring_leaves_its_argument_and_the_graph_alone(place: Place) -> None:
-    x = seeded(place, 5).requires_grad_()
-    for reduce in reductions(place):
-        total = reduce(x, group=place.group)
-        assert not total.requires_grad
-        assert_close(x.detach(), seeded(place, 5), rtol=0, atol=0)
-
-
-@check
-def ring_sends_the_traffic_of_the_closed_form(place: Place) -> None:
-    # The lower bound of Patarasuk & Yuan: in any all-reduce of n elements some rank sends at least 2 (p - 1) / p n.
-    p = place.ranks
-    for n in (0, 1, 3, 12, 60, 1009):
-        sent = []
-        batch = dist.batch_isend_irecv
-
-        def counting(pair, sent=sent, batch=batch):
-            sent.extend((op.tensor.numel(), op.group_peer) for op in pair if op.op is dist.isend)
-            return batch(pair)
-
-        dist.batch_isend_irecv = counting
-        log = []
-        try:
-            place.ring.ring_all_reduce(seeded(place, n), group=place.group, log=log)
-        finally:
-            dist.batch_isend_irecv = batch
-        assert [(transfer.elements, (place.rank + 1) % p) for transfer in log] == sent
-        assert len(sent) == 2 * (p - 1)
-        mine = sum(elements for elements, _ in sent)
-        everyones = int(sum(place.gather(torch.tensor(mine))))
-        assert everyones == 2 * (p - 1) * n
-        assert abs(mine - 2 * (p - 1) / p * n) <= 2
-        if n % p == 0:
-            assert mine == 2 * (p - 1) * n // p
-
-
-@check
-def star_sends_as_much_but_half_of_it_from_rank_0(place: Place) -> None:
-    p, n, log = place.ranks, 60, []
-    place.ring.star_all_reduce(seeded(place, n), group=place.group, log=log)
-    assert sum(transfer.elements for transfer in log) == ((p - 1) * n if place.rank == 0 else n)
-
-
-@check
-def ring_notes_its_steps_in_order(place: Place) -> None:
-    p, log, begun = place.ranks, [], time.perf_counter()
-    place.ring.ring_all_reduce(seeded(place, 4 * p), group=place.group, log=log)
-    assert [transfer.step for transfer in log] == list(range(2 * (p - 1)))
-    assert [transfer.chunk for transfer in log] == [(place.rank - step) % p for step in range(2 * (p - 1))]
-    times = [moment for transfer in log for moment in (transfer.start, transfer.end)]
-    assert times == sorted(times)
-    assert begun <= times[0] <= times[-1] <= time.perf_counter()
-
-
-@check
-def ring_and_star_among_some_of_the_ranks(place: Place) -> None:
-    members = [place.ranks - 1, 0] if place.ranks == 2 else [3, 1, 2]
-    group = dist.new_group(members, timeout=LIMIT)
-    if place.rank in members:
-        x = seeded(place, 7)
-        wanted = sum(seeded(Place(rank, 0, None, None, None, None), 7) for rank in members)
-        for reduce in reductions(place):
-            assert_close(reduce(x, group=group), wanted, rtol=0, atol=0)
-
-
-@check
-def ring_does_not_wait_for_a_silent_neighbour_beyond_the_limit(place: Place) -> None:
-    group = place.short_group()
-    begun = time.perf_counter()
-    if place.rank:
-        with pytest.raises(RuntimeError, match=GONE):
-            place.ring.ring_all_reduce(torch.ones(1 << 20), group=group)
-        assert time.perf_counter() - begun < 10
-
-
-# Minimal DDP beside torch's
+CHECKS = Checks()
 
 
 class Tied(nn.Module):
@@ -267,33 +55,22 @@ class Empty(nn.Module):
         return self.linear(x) + self.nothing.sum()
 
 
-def perceptron() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 4))
-
-
 MODELS = {"perceptron": perceptron, "tied": Tied, "convolution": Convolution, "empty": Empty}
-
-
-def built(model: Callable[[], nn.Module], seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return model().double()
-
-
-def data(count: int, salt: int = 0) -> tuple[Tensor, Tensor]:
-    """The same on all ranks."""
-    generator = torch.Generator().manual_seed(1000 + salt)
-    return tuple(torch.randn(count, 4, dtype=torch.float64, generator=generator) for _ in range(2))
-
-
-def shard(tensor: Tensor, place: Place) -> Tensor:
-    return tensor.chunk(place.ranks)[place.rank]
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-@check_each(
+def minimal(place: Place, module: nn.Module, **sizes: int) -> nn.Module:
+    return place.module.MinimalDDP(module, group=place.group, **sizes)
+
+
+def both(place: Place) -> tuple[Callable, Callable]:
+    return partial(minimal, place), partial(DistributedDataParallel, process_group=place.group)
+
+
+@CHECKS.each(
     **{
         f"{model}, {sizes}, {optimizer}": (MODELS[model], values, getattr(torch.optim, optimizer))
         for (model, (sizes, values), optimizer) in itertools.product(
@@ -307,7 +84,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 def each_step_equals_torch(place: Place, case: tuple) -> None:
     model, sizes, optimizer = case
     ours, theirs = built(model, place.rank), built(model, place.rank)
-    wrapped = place.wrap(ours, **sizes), DistributedDataParallel(theirs, process_group=place.group)
+    wrapped = minimal(place, ours, **sizes), DistributedDataParallel(theirs, process_group=place.group)
     optimizers = [optimizer([p for p in m.parameters() if p.requires_grad], lr=0.1) for m in (ours, theirs)]
     for step in range(6):
         x, y = (shard(tensor, place) for tensor in data(4 * place.ranks, step))
@@ -337,15 +114,15 @@ def train(
     return states
 
 
-@check
+@CHECKS.add
 def ranks_with_batch_b_equal_one_process_with_all(place: Place) -> None:
     ours, alone = built(perceptron, 7), built(perceptron, 7)
-    parallel = train(place, place.wrap(ours, first=64, size=250), ours, lambda tensor: shard(tensor, place))
+    parallel = train(place, minimal(place, ours, first=64, size=250), ours, lambda tensor: shard(tensor, place))
     assert_close(parallel, train(place, alone, alone, lambda tensor: tensor))
     # The oracle: the gradient of the full batch by loops over its samples, in one process.
     torch.manual_seed(3)
     linear = nn.Linear(4, 4).double()
-    replica, (x, y) = place.wrap(linear), data(4 * place.ranks)
+    replica, (x, y) = minimal(place, linear), data(4 * place.ranks)
     F.mse_loss(replica(shard(x, place)), shard(y, place)).backward()
     by_hand = torch.zeros_like(linear.weight)
     for sample, target in zip(x, y, strict=True):
@@ -354,18 +131,18 @@ def ranks_with_batch_b_equal_one_process_with_all(place: Place) -> None:
     assert_close(linear.weight.grad, by_hand)
 
 
-@check
+@CHECKS.add
 def batch_normalisation_breaks_the_equality(place: Place) -> None:
     def model():
         return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4))
 
     ours, alone = built(model, 7), built(model, 7)
-    parallel = train(place, place.wrap(ours), ours, lambda tensor: shard(tensor, place))[-1]
+    parallel = train(place, minimal(place, ours), ours, lambda tensor: shard(tensor, place))[-1]
     single = train(place, alone, alone, lambda tensor: tensor)[-1]
     assert (parallel["0.weight"] - single["0.weight"]).abs().max() > 1e-3
 
 
-@check
+@CHECKS.add
 def unequal_shards_need_weights(place: Place) -> None:
     x, y = data(3 * place.ranks + 1)
     cuts = [2 * place.ranks + 1, *[1] * (place.ranks - 1)]
@@ -376,17 +153,17 @@ def unequal_shards_need_weights(place: Place) -> None:
     gradients = {}
     for name, factor in {"plain": 1.0, "weighted": place.ranks * len(mine) / len(x)}.items():
         model = built(perceptron, 7)
-        (factor * F.mse_loss(place.wrap(model)(mine), target)).backward()
+        (factor * F.mse_loss(minimal(place, model)(mine), target)).backward()
         gradients[name] = [parameter.grad for parameter in model.parameters()]
     assert_close(gradients["weighted"], [parameter.grad for parameter in wanted.parameters()])
     gap = max((a - b.grad).abs().max() for a, b in zip(gradients["plain"], wanted.parameters(), strict=True))
     assert gap > 1e-3
 
 
-@check
+@CHECKS.add
 def a_summed_loss_gives_the_gradient_of_one_process_divided_by_the_ranks(place: Place) -> None:
     x, y = data(4 * place.ranks)
-    for wrap in (place.wrap, partial(DistributedDataParallel, process_group=place.group)):
+    for wrap in both(place):
         model, alone = built(perceptron, 7), built(perceptron, 7)
         replica = wrap(model)
         F.mse_loss(replica(shard(x, place)), shard(y, place), reduction="sum").backward()
@@ -395,7 +172,7 @@ def a_summed_loss_gives_the_gradient_of_one_process_divided_by_the_ranks(place: 
             assert_close(mine.grad, whole.grad / place.ranks)
 
 
-@check
+@CHECKS.add
 def construction_takes_over_rank_0(place: Place) -> None:
     def model():
         module = Convolution()
@@ -408,16 +185,16 @@ def construction_takes_over_rank_0(place: Place) -> None:
 
     mine, first = built(model, place.rank), built(model, 0)
     pointers = [tensor.data_ptr() for tensor in mine.state_dict().values()]
-    replica = place.wrap(mine)
+    replica = minimal(place, mine)
     assert_close(mine.state_dict(), first.state_dict(), rtol=0, atol=0)
     assert pointers == [tensor.data_ptr() for tensor in mine.state_dict().values()]
     assert list(replica.state_dict()) == [f"module.{name}" for name in first.state_dict()]
 
 
-@check
+@CHECKS.add
 def forward_takes_over_buffers_of_rank_0(place: Place) -> None:
     module = nn.BatchNorm1d(4).double()
-    replica = place.wrap(module)
+    replica = minimal(place, module)
     x, _ = data(4, salt=place.rank)
     replica(x).sum().backward()
     means = place.gather(module.running_mean)
@@ -428,13 +205,13 @@ def forward_takes_over_buffers_of_rank_0(place: Place) -> None:
         assert_close(mean, means[0], rtol=0, atol=0)
 
 
-@check
+@CHECKS.add
 def no_sync_adds_up_and_the_next_backward_averages(place: Place) -> None:
     x, y = data(12 * place.ranks)
     micro = [shard(tensor, place).chunk(3) for tensor in (x, y)]
     models = {name: built(perceptron, 7) for name in ("ours", "torch", "one process")}
     F.mse_loss(models["one process"](x), y).backward()
-    ours = place.wrap(models["ours"], first=64, size=250)
+    ours = minimal(place, models["ours"], first=64, size=250)
     theirs = DistributedDataParallel(models["torch"], process_group=place.group)
     calls, all_reduce = [], dist.all_reduce
     dist.all_reduce = lambda tensor, *args, **named: calls.append(tensor.numel()) or all_reduce(tensor, *args, **named)
@@ -454,10 +231,10 @@ def no_sync_adds_up_and_the_next_backward_averages(place: Place) -> None:
         assert_close(mine.grad, alone.grad)
 
 
-@check
+@CHECKS.add
 def gradients_that_are_kept_are_averaged_with_the_new_ones(place: Place) -> None:
     models = [built(perceptron, 7) for _ in range(2)]
-    replicas = place.wrap(models[0]), DistributedDataParallel(models[1], process_group=place.group)
+    replicas = minimal(place, models[0]), DistributedDataParallel(models[1], process_group=place.group)
     for model in models:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, place.rank)
@@ -469,10 +246,10 @@ def gradients_that_are_kept_are_averaged_with_the_new_ones(place: Place) -> None
         assert_close(mine.grad, other.grad, **place.exact)
 
 
-@check
+@CHECKS.add
 def calls_past_the_wrapper_are_not_averaged(place: Place) -> None:
     x, y = (shard(tensor, place) for tensor in data(4 * place.ranks))
-    for wrap in (place.wrap, partial(DistributedDataParallel, process_group=place.group)):
+    for wrap in both(place):
         model = built(perceptron, 7)
         replica = wrap(model)
         F.mse_loss(replica(x), y).backward()
@@ -484,11 +261,11 @@ def calls_past_the_wrapper_are_not_averaged(place: Place) -> None:
         assert not torch.allclose(gradients[0], gradients[1])
 
 
-@check
+@CHECKS.add
 def only_the_first_backward_of_a_forward_is_averaged(place: Place) -> None:
     x, y = (shard(tensor, place) for tensor in data(4 * place.ranks))
     gradients = []
-    for wrap in (place.wrap, partial(DistributedDataParallel, process_group=place.group)):
+    for wrap in both(place):
         model = built(perceptron, 7)
         loss = F.mse_loss(wrap(model)(x), y)
         loss.backward(retain_graph=True)
@@ -500,10 +277,10 @@ def only_the_first_backward_of_a_forward_is_averaged(place: Place) -> None:
     assert not torch.allclose(first, second)
 
 
-@check_each(no_grad=lambda replica: torch.no_grad(), no_sync=lambda replica: replica.no_sync())
+@CHECKS.each(no_grad=lambda replica: torch.no_grad(), no_sync=lambda replica: replica.no_sync())
 def a_forward_between_leaves_the_pending_backward_alone(place: Place, quiet: Callable) -> None:
     x, y = (shard(tensor, place) for tensor in data(4 * place.ranks))
-    for wrap in (place.wrap, partial(DistributedDataParallel, process_group=place.group)):
+    for wrap in both(place):
         model = built(perceptron, 7)
         replica = wrap(model)
         loss = F.mse_loss(replica(x), y)
@@ -514,10 +291,10 @@ def a_forward_between_leaves_the_pending_backward_alone(place: Place, quiet: Cal
         assert_close(gradients[0], gradients[1], rtol=0, atol=0)
 
 
-@check
+@CHECKS.add
 def evaluation_without_gradients_is_silent_and_changes_nothing(place: Place) -> None:
     model = nn.Sequential(built(perceptron, 7), nn.BatchNorm1d(4).double())
-    replica, (x, y) = place.wrap(model), (shard(tensor, place) for tensor in data(4 * place.ranks))
+    replica, (x, y) = minimal(place, model), (shard(tensor, place) for tensor in data(4 * place.ranks))
     model.eval()
     if place.rank == 1:  # alone: whatever it sent or waited for would meet nothing
         broadcast, dist.broadcast = dist.broadcast, None
@@ -543,10 +320,10 @@ class Crossed(nn.Module):
         return (held.sin() * outer).sum()
 
 
-@check
+@CHECKS.add
 def buckets_are_reduced_in_one_order_on_all_ranks(place: Place) -> None:
     model = Crossed(place.rank).double()
-    replica = place.wrap(model, first=1, size=1)
+    replica = minimal(place, model, first=1, size=1)
     x = torch.arange(1.0, 4.0, dtype=torch.float64) + place.rank
     replica(x).backward()
     orders = place.gather(torch.tensor([event.index for event in replica.events if event.kind == "gradient"]))
@@ -557,17 +334,17 @@ def buckets_are_reduced_in_one_order_on_all_ranks(place: Place) -> None:
         assert_close(ours.grad, sum(place.gather(mine.grad)) / place.ranks)
 
 
-@check
+@CHECKS.add
 def mean_does_not_overflow_where_the_sum_would(place: Place) -> None:
     model = nn.Linear(2, 1, bias=False).half()
-    place.wrap(model)(torch.full((1, 2), 40_000.0, dtype=torch.float16)).sum().backward()
+    minimal(place, model)(torch.full((1, 2), 40_000.0, dtype=torch.float16)).sum().backward()
     assert_close(model.weight.grad, torch.full((1, 2), 40_000.0, dtype=torch.float16), rtol=0, atol=0)
 
 
-@check
+@CHECKS.add
 def events_tell_what_happened_in_order(place: Place) -> None:
     model = built(perceptron, 7)
-    replica = place.wrap(model, first=64, size=250)
+    replica = minimal(place, model, first=64, size=250)
     x, y = (shard(tensor, place) for tensor in data(4 * place.ranks))
     for _ in range(2):
         F.mse_loss(replica(x), y).backward()
@@ -600,7 +377,7 @@ class Held(torch.autograd.Function):
         return gradient
 
 
-@check
+@CHECKS.add
 def an_all_reduce_begins_and_ends_amid_the_backward_pass(place: Place) -> None:
     class Model(nn.Module):
         def __init__(self):
@@ -611,14 +388,14 @@ def an_all_reduce_begins_and_ends_amid_the_backward_pass(place: Place) -> None:
             return self.late(Held.apply(self.early(x)))
 
     model = built(Model, 7)
-    Held.replica = place.wrap(model, first=1, size=1000)
+    Held.replica = minimal(place, model, first=1, size=1000)
     x, y = (shard(tensor, place) for tensor in data(4 * place.ranks))
     F.mse_loss(Held.replica(x), y).backward()
     kinds = [(event.kind, event.index) for event in Held.replica.events]
     assert kinds.index(("done", 0)) < kinds.index(("gradient", 1))
 
 
-@check
+@CHECKS.add
 def a_parameter_without_gradient_is_named(place: Place) -> None:
     class Model(nn.Module):
         def __init__(self):
@@ -630,7 +407,7 @@ def a_parameter_without_gradient_is_named(place: Place) -> None:
             return self.used(x) + self.idle(x) if self.both else self.used(x)
 
     model = built(Model, 7)
-    replica, (x, _) = place.wrap(model, first=1, size=1), data(4)
+    replica, (x, _) = minimal(place, model, first=1, size=1), data(4)
     with pytest.raises(RuntimeError, match=r"no gradient came for idle\.bias, idle\.weight: each"):
         replica(x).sum().backward()
     model.both = True
@@ -639,10 +416,10 @@ def a_parameter_without_gradient_is_named(place: Place) -> None:
     assert_close(gradients[0], gradients[1], rtol=0, atol=0)
 
 
-@check
+@CHECKS.add
 def backward_does_not_wait_for_a_silent_rank_beyond_the_limit(place: Place) -> None:
     group = place.short_group()
-    replica = place.ddp.MinimalDDP(built(perceptron, 7), group=group)
+    replica = place.module.MinimalDDP(built(perceptron, 7), group=group)
     begun = time.perf_counter()
     if place.rank:
         with pytest.raises(RuntimeError, match=GONE):
@@ -653,9 +430,9 @@ def backward_does_not_wait_for_a_silent_rank_beyond_the_limit(place: Place) -> N
 # What the page says about torch's
 
 
-@check
+@CHECKS.add
 def torch_begins_with_a_bucket_of_1_mib_and_then_takes_25(place: Place) -> None:
-    assert (place.ddp.FIRST_BUCKET, place.ddp.BUCKET) == (2**20, 25 * 2**20)
+    assert (place.module.FIRST_BUCKET, place.module.BUCKET) == (2**20, 25 * 2**20)
     model = nn.Sequential(*(nn.Linear(500, 500, bias=False) for _ in range(32)))
     replica, sizes = DistributedDataParallel(model, process_group=place.group), []
 
@@ -671,33 +448,14 @@ def torch_begins_with_a_bucket_of_1_mib_and_then_takes_25(place: Place) -> None:
         replica(torch.ones(1, 500)).sum().backward()
     megabytes = 10**6  # what one of the weights takes; a bucket passes its size by at most that
     assert sizes == [[32 * megabytes], [2 * megabytes, 27 * megabytes, 3 * megabytes]]
-    ours = place.ddp.assign_buckets(list(model.parameters()))
+    ours = place.module.assign_buckets(list(model.parameters()))
     assert [megabytes * len(bucket) for bucket in ours] == sizes[1]
 
 
-@check
-def torch_with_our_ring_equals_torch(place: Place) -> None:
-    def around_the_ring(group, bucket):
-        done = torch.futures.Future()
-        done.set_result(place.ring.ring_all_reduce(bucket.buffer() / place.ranks, group=group))
-        return done
-
-    models = [built(perceptron, 7) for _ in range(2)]
-    replicas = [DistributedDataParallel(model, process_group=place.group) for model in models]
-    replicas[1].register_comm_hook(place.group, around_the_ring)
-    for step in range(3):
-        x, y = (shard(tensor, place) for tensor in data(4 * place.ranks, step))
-        for replica in replicas:
-            replica.zero_grad()
-            F.mse_loss(replica(x), y).backward()
-        for plain, ring in zip(*(model.parameters() for model in models), strict=True):
-            assert_close(ring.grad, plain.grad, **place.exact)
-
-
-@check
+@CHECKS.add
 def torch_averages_a_forward_outside_of_no_sync(place: Place) -> None:
     x, y = (shard(tensor, place) for tensor in data(4 * place.ranks))
-    for wrap in (place.wrap, partial(DistributedDataParallel, process_group=place.group)):
+    for wrap in both(place):
         model = built(perceptron, 7)
         replica = wrap(model)
         loss = F.mse_loss(replica(x), y)
@@ -707,7 +465,7 @@ def torch_averages_a_forward_outside_of_no_sync(place: Place) -> None:
         assert_close(gradients[0], gradients[1], rtol=0, atol=0)
 
 
-@check_each(all=True, active=False)
+@CHECKS.each(all=True, active=False)
 def join_divides_by_all_ranks_or_by_those_left(place: Place, by_all: bool) -> None:
     """Rank 0 has one batch more than the others: with `join`, its last gradient is divided by p, or by 1."""
     model = built(perceptron, 7)
@@ -726,7 +484,7 @@ def join_divides_by_all_ranks_or_by_those_left(place: Place, by_all: bool) -> No
         assert_close(last, alone[0].weight.grad / (place.ranks if by_all else 1))
 
 
-@check
+@CHECKS.add
 def sampler_pads_and_repeats(place: Place) -> None:
     dataset = list(range(4 * place.ranks - 1))
     sampler = DistributedSampler(dataset, place.ranks, place.rank, shuffle=True, seed=5)
@@ -739,214 +497,51 @@ def sampler_pads_and_repeats(place: Place) -> None:
     assert list(sampler) != drawn.tolist()
 
 
-# The script that readers copy
-
-
-def script_losses(place: Place, epochs: int, batch: int, folder: str) -> dict[int, float]:
-    """By epoch, as rank 0 prints them; only what rank 0 has on its disk counts."""
-    printed = io.StringIO()
-    checkpoint = Path(folder, "checkpoint.pt") if place.rank == 0 else Path("/nowhere/checkpoint.pt")
-    with contextlib.redirect_stdout(printed):
-        place.script.train(epochs, batch, checkpoint, torch.device("cpu"))
-    found = re.findall(r"epoch (\d+): loss (\S+)\n", printed.getvalue())
-    return {int(epoch): float(loss) for epoch, loss in found}
-
-
-@check
-def script_equals_a_plain_loop_in_one_process(place: Place) -> None:
-    script = place.script
-    inputs, targets = script.make_dataset().tensors
-    torch.manual_seed(0)
-    model = script.make_model()
-    optimizer, wanted = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), {}
-    for epoch in range(3):
-        order = torch.randperm(512, generator=torch.Generator().manual_seed(epoch))
-        losses = []
-        for chosen in order.split(64):
-            loss = (model(inputs[chosen]) - targets[chosen]).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        wanted[epoch + 1] = sum(losses) / len(losses)
-    with tempfile.TemporaryDirectory() as folder:
-        found = script_losses(place, 2, 64, folder)
-        found |= script_losses(place, 3, 64, folder)
-    if place.rank == 0:
-        assert list(found) == [1, 2, 3]
-        for epoch, loss in found.items():
-            assert math.isclose(loss, wanted[epoch], rel_tol=1e-5)
-    else:
-        assert found == {}
-
-
-@check
-def script_draws_the_same_after_a_pause_but_not_the_same_on_all_ranks(place: Place) -> None:
-    masks, make_model = [], place.script.make_model
-
-    def with_dropout():
-        dropout = nn.Dropout()
-        dropout.register_forward_hook(lambda _, inputs, output: masks.append(output.ne(0).double().mean()))
-        return nn.Sequential(nn.Linear(16, 64), dropout, nn.Linear(64, 1))
-
-    place.script.make_model = with_dropout
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            whole = script_losses(place, 2, 64, folder)
-        drawn = torch.stack(masks)
-        with tempfile.TemporaryDirectory() as folder:
-            paused = script_losses(place, 1, 64, folder) | script_losses(place, 2, 64, folder)
-    finally:
-        place.script.make_model = make_model
-    assert whole == paused
-    assert_close(torch.stack(masks[len(drawn) :]), drawn, rtol=0, atol=0)
-    first, second = place.gather(drawn)[:2]
-    assert not torch.equal(first, second)
-
-
-@check
-def script_refuses_a_batch_that_the_ranks_cannot_share(place: Place) -> None:
-    with pytest.raises(ValueError, match=f"^{place.ranks} ranks cannot share a batch of 7 evenly$"):
-        script_losses(place, 1, 7, "/nowhere")
-
-
-# Lines broken on purpose: {what: (file, what stands there, what is put there, the check that must fail)}
+# Lines broken on purpose: {what: (what stands there, what is put there, the check that must fail)}
 MUTATIONS = {
     "no division by the world size": (
-        "ddp",
         "bucket.flat.div_(dist.get_world_size(self.group))",
         "pass",
         "ranks_with_batch_b_equal_one_process_with_all",
     ),
     "a hook that fires before accumulation ends": (
-        "ddp",
         "learned[index].register_post_accumulate_grad_hook(hook)",
         "learned[index].register_hook(lambda _, hook=hook, parameter=learned[index]: hook(parameter))",
         "gradients_that_are_kept_are_averaged_with_the_new_ones",
     ),
     "hooks that fire within no_sync": (
-        "ddp",
         "if self._synchronise and torch.is_grad_enabled():",
         "if torch.is_grad_enabled():",
         "no_sync_adds_up_and_the_next_backward_averages",
     ),
     "a forward without gradients that disarms": (
-        "ddp",
         "if self._synchronise and torch.is_grad_enabled():",
         "self._armed = self._synchronise and torch.is_grad_enabled()\n        if self._armed:",
         "a_forward_between_leaves_the_pending_backward_alone-no_grad",
     ),
     "buckets reduced as they fill": (
-        "ddp",
         "while self._next < len(self.buckets) and not self.buckets[self._next].missing:",
         "for self._next in [self.buckets.index(bucket)] * (not bucket.missing):",
         "buckets_are_reduced_in_one_order_on_all_ranks",
     ),
     "no broadcast of the parameters": (
-        "ddp",
         "self._broadcast([*module.parameters(), *module.buffers()])",
         "self._broadcast([*module.buffers()])",
         "construction_takes_over_rank_0",
     ),
     "no broadcast of the buffers": (
-        "ddp",
         "self._broadcast(list(self.module.buffers()))",
         "pass",
         "forward_takes_over_buffers_of_rank_0",
     ),
     "communication when all is over": (
-        "ddp",
         "            self._launch(self.buckets[self._next], self._next)",
         "            Variable._execution_engine.queue_callback("
         "partial(self._launch, self.buckets[self._next], self._next))",
         "an_all_reduce_begins_and_ends_amid_the_backward_pass",
     ),
-    "epochs in one order": (
-        "script",
-        "sampler.set_epoch(epoch)",
-        "pass",
-        "script_equals_a_plain_loop_in_one_process",
-    ),
-    "one seed for all ranks": (
-        "script",
-        "torch.manual_seed(epoch * ranks + rank)",
-        "torch.manual_seed(epoch)",
-        "script_draws_the_same_after_a_pause_but_not_the_same_on_all_ranks",
-    ),
-    "seeds that do not know the epoch": (
-        "script",
-        "torch.manual_seed(epoch * ranks + rank)",
-        "torch.manual_seed(rank) if epoch == done else None",
-        "script_draws_the_same_after_a_pause_but_not_the_same_on_all_ranks",
-    ),
-    "an optimizer that begins anew": (
-        "script",
-        'optimizer.load_state_dict(saved[0]["optimizer"])',
-        "pass",
-        "script_equals_a_plain_loop_in_one_process",
-    ),
-    "a loss of rank 0 alone": (
-        "script",
-        "dist.all_reduce(total)",
-        "pass",
-        "script_equals_a_plain_loop_in_one_process",
-    ),
-    "chunks that are not added": (
-        "ring",
-        "incoming += arrived",
-        "incoming.copy_(arrived)",
-        "ring_and_star_equal_all_reduce-odd",
-    ),
-    "one step too few": (
-        "ring",
-        "for step in range(2 * (p - 1)):",
-        "for step in range(2 * (p - 1) - 1):",
-        "ring_and_star_equal_all_reduce-odd",
-    ),
 }
 
 
-def load(stem: str, old: str = "", new: str = "") -> types.ModuleType:
-    """The module, with one piece of its source replaced, which must stand there once."""
-    source = (SOURCE / f"{stem}.py").read_text()
-    assert not old or source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {stem}.py"
-    module = types.ModuleType(f"mutated_{stem}")
-    sys.modules[module.__name__] = module
-    exec(compile(source.replace(old, new) if old else source, f"mutated {stem}.py", "exec"), vars(module))
-    return module
-
-
-FILES = {"ddp": "ddp", "ring": "ring_all_reduce", "script": "ddp_train"}
-
-
-def run(place: Place, function: Callable[[Place], None]) -> str:
-    """What went wrong; nothing if nothing did."""
-    place.group = dist.new_group(timeout=LIMIT)
-    dist.barrier()  # all have met: a quick check ends the group at once, which others may still be joining
-    try:
-        function(place)
-    except (Exception, pytest.fail.Exception):
-        return traceback.format_exc()
-    finally:
-        # Each group has threads of its own.
-        dist.destroy_process_group(place.group)
-    return ""
-
-
-def main(rank: int, ranks: int, folder: Path) -> None:
-    modules = {key: importlib.import_module(f"zhixing.engineering.{stem}") for key, stem in FILES.items()}
-    results = {name: run(Place(rank, ranks, None, **modules), function) for name, function in CHECKS.items()}
-    for name, (file, old, new, wanted) in MUTATIONS.items() if ranks == 2 else ():
-        mutated = {**modules, file: load(FILES[file], old, new)}
-        results[name] = run(Place(rank, ranks, None, **mutated), CHECKS[wanted])
-    (folder / f"{rank}.json").write_text(json.dumps(results))
-
-
 if __name__ == "__main__":
-    number, place = int(sys.argv[1]), Path(sys.argv[2])
-    sys.path.insert(0, str(SOURCE.parents[1]))
-    with install_import_hook("zhixing", "beartype.beartype"):
-        from zhixing.engineering import ddp, ddp_train, ring_all_reduce  # noqa: F401
-        from zhixing.engineering.launch import fork_ranks
-    # Longer than any check takes: who is done early waits here for the others.
-    fork_ranks(lambda rank: main(rank, number, place), number, 3 * LIMIT.total_seconds())
+    main("ddp", CHECKS, MUTATIONS)

@@ -1,0 +1,65 @@
+"""Results that several tests look at, computed once."""
+
+import fcntl
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE))  # what runs on ranks stands beside the tests
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable:
+    """Computes what several tests look at once, also where they run in several workers of xdist."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def once(name: str, compute: Callable[[Path], object]) -> object:
+        folder = root / name
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                folder.mkdir()
+                try:
+                    result = {"value": compute(folder)}
+                except BaseException as error:  # also one that no test expects
+                    result = {"error": repr(error)}
+                (folder / "result.json").write_text(json.dumps(result))
+        result = json.loads((folder / "result.json").read_text())
+        assert "value" in result, result["error"]
+        return result["value"]
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def on_ranks(once) -> Callable[[str, int], list[dict[str, str]]]:
+    """What went wrong in each check of a module, on each of so many ranks."""
+
+    def compute(folder: Path, module: str, ranks: int) -> list[dict[str, str]]:
+        from zhixing.engineering.launch import run_all  # not above: jaxtyping's hook comes after this file
+
+        tested = importlib.import_module(f"zhixing.engineering.{module}").__file__
+        program = [sys.executable, str(HERE / f"checks_{module}.py")]
+        run_all([[*program, str(ranks), str(folder), tested]], 150.0, folder=str(folder))
+        return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+
+    return lambda module, ranks: once(f"{module}-{ranks}", lambda folder: compute(folder, module, ranks))
+
+
+@pytest.fixture
+def still_there() -> Callable[[str], list[str]]:
+    """The processes of this machine, but ours, that have the word in their command."""
+
+    def look(word: str) -> list[str]:
+        commands = {process.pid: process.info["cmdline"] for process in psutil.process_iter(["cmdline"])}
+        return [" ".join(command) for pid, command in commands.items() if command and word in " ".join(command)]
+
+    return look

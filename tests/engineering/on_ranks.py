@@ -1,0 +1,135 @@
+"""Run checks on several ranks at once: `python checks_ddp.py RANKS FOLDER MODULE`, as conftest.py starts it.
+
+Each check runs on all ranks, in a process group of its own, so that one that fails leaves the next ones alone.
+"""
+
+import importlib
+import json
+import sys
+import traceback
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo  # torch's DDP and optimizers do, at first use: once for all ranks, as these are forks
+import torch.distributed as dist
+from jaxtyping import install_import_hook
+from torch import Tensor, nn
+
+LIMIT = timedelta(seconds=20)
+GONE = "(?i)timed out|connection closed"
+
+
+@dataclass
+class Place:
+    """Where a check runs: its rank among how many, their group, and the module that is checked."""
+
+    rank: int
+    ranks: int
+    group: dist.ProcessGroup
+    module: types.ModuleType
+
+    @property
+    def exact(self) -> dict[str, float]:
+        """Two summands have one sum; with more, the order in which they are added shows in the last bits."""
+        return {"rtol": 0, "atol": 0} if self.ranks == 2 else {}
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.ranks)]
+        dist.all_gather(found, tensor.detach().contiguous(), group=self.group)
+        return found
+
+    def short_group(self, seconds: float = 1.0) -> dist.ProcessGroup:
+        dist.barrier()  # the ranks meet within the limit, too
+        return dist.new_group(timeout=timedelta(seconds=seconds))
+
+
+Check = Callable[[Place], None]
+
+
+class Checks(dict[str, Check]):
+    """{name: check}"""
+
+    def add(self, function: Check) -> Check:
+        self[function.__name__] = function
+        return function
+
+    def each(self, **cases: object) -> Callable:
+        """The check once for each case, which is its second argument."""
+
+        def register(function: Callable) -> Callable:
+            for name, case in cases.items():
+                self[f"{function.__name__}-{name}"] = partial(lambda place, case: function(place, case), case=case)
+            return function
+
+        return register
+
+
+# What is trained, and on what: the same on all ranks
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 4))
+
+
+def built(model: Callable[[], nn.Module], seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return model().double()
+
+
+def data(count: int, salt: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1000 + salt)
+    return tuple(torch.randn(count, 4, dtype=torch.float64, generator=generator) for _ in range(2))
+
+
+def shard(tensor: Tensor, place: Place) -> Tensor:
+    return tensor.chunk(place.ranks)[place.rank]
+
+
+# Running
+
+
+def broken(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
+    """The module, with one piece of its source replaced."""
+    mutated = types.ModuleType("mutated")
+    sys.modules[mutated.__name__] = mutated  # where its dataclasses look for their types
+    exec(compile(Path(module.__file__).read_text().replace(old, new), "mutated.py", "exec"), vars(mutated))
+    return mutated
+
+
+def run(place: Place, check: Check) -> str:
+    """What went wrong; nothing if nothing did."""
+    place.group = dist.new_group(timeout=LIMIT)
+    dist.barrier()  # all have met: a quick check ends the group at once, which others may still be joining
+    try:
+        check(place)
+    except (Exception, pytest.fail.Exception):
+        return traceback.format_exc()
+    finally:
+        # Each group has threads of its own.
+        dist.destroy_process_group(place.group)
+    return ""
+
+
+def main(stem: str, checks: Checks, mutations: Mapping[str, tuple[str, str, str]]) -> None:
+    """Writes what went wrong on each rank to FOLDER/RANK.json: by check, and on 2 ranks by mutation of `stem`.py."""
+    ranks, folder, tested = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    with install_import_hook("zhixing", "beartype.beartype"):
+        module = importlib.import_module(f"zhixing.engineering.{stem}")
+        from zhixing.engineering.launch import fork_ranks
+    # A copy that takes the module's place is what must be found in its place.
+    assert module.__file__ == tested, f"{module.__file__} is not {tested}"
+
+    def work(rank: int) -> None:
+        found = {name: run(Place(rank, ranks, None, module), check) for name, check in checks.items()}
+        for name, (old, new, wanted) in mutations.items() if ranks == 2 else ():
+            found[name] = run(Place(rank, ranks, None, broken(module, old, new)), checks[wanted])
+        (folder / f"{rank}.json").write_text(json.dumps(found))
+
+    # Longer than any check takes: who is done early waits here for the others.
+    fork_ranks(work, ranks, 3 * LIMIT.total_seconds())
