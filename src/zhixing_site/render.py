@@ -6,7 +6,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -88,7 +87,7 @@ class Renderer:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """With all that it has forked, which would hold its pipes open."""
-    with suppress(ProcessLookupError):  # it has ended, and so have they
+    """With all that it has forked, which would hold its pipes open; where it has ended, so have they."""
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()  # closes the pipes
