@@ -37,7 +37,7 @@ def refused(chinese: str, rows: list[dict[str, str]]) -> list[str]:
     words = [
         word
         for row in rows
-        for part in re.findall("不作((?:「[^」]*」)+)", row["note"])
+        for part in re.findall("不作((?:「[^」]*」)+)", row["note · 说明"])
         for word in part[1:-1].split("」「")
     ]
     return [word for word in words if word in chinese]
@@ -60,7 +60,7 @@ def test_glossary_is_sorted_complete_and_without_doubles():
 
 
 def test_term_counts_in_prose_alone():
-    row = {"term": "weight", "术语": "权重、权", "note": "不作「重量」「份量」"}
+    row = {"term": "weight", "术语": "权重、权", "note · 说明": "不作「重量」「份量」"}
     page = Page(
         "docs/en/area/trial.md",
         "# Weights { #weight }\n\n`weight` $weight$ [x](weight.md)\n\n```\nweight\n```\n\n"

@@ -37,7 +37,7 @@ PATTERN = re.compile(
         for line in HEADER.splitlines(keepends=True)
     )
 )
-
+FILE = "blob/main/{path}"  # of the Source, as GitHub lays out a repository
 
 read_metadata = cache(metadata)  # of a package, which takes a millisecond
 
@@ -121,7 +121,7 @@ def write(entry: Entry, modules: Mapping[str, Module]) -> str:
         name=entry.name,
         version=read_metadata(PACKAGE)["Version"],
         page=f"{hosts['Site']}en/{entry.module}/",
-        source=f"{hosts['Source']}src/{PACKAGE}/{entry.module}.py",
+        source=hosts["Source"] + FILE.format(path=f"src/{PACKAGE}/{entry.module}.py"),
         verified=_verified(code),
         needs=", ".join(code.needs) or "nothing else",
         digest=code.digest,

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-from zhixing_copy.catalogue import Entry, addresses
+from zhixing_copy.catalogue import FILE, Entry, addresses
 from zhixing_copy.source import Module, imports
 from zhixing_site.articles import PATHS, Area, Article, leads_to, menu
 from zhixing_site.expand import SCHEMES, Expander, figure_path, plain
@@ -29,7 +29,7 @@ UNKNOWN = "…"  # what a preview does not know, in which no test runs
 PACE = {"en": 225, "zh": 400}  # words, or Chinese characters, a minute
 READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9fff]")}
 # Of the Source, as GitHub lays out a repository.
-FILE, EDIT, REPORT = "blob/main/{path}", "edit/main/{path}", "issues/new?title={title}"
+EDIT, REPORT = "edit/main/{path}", "issues/new?title={title}"
 # What tests run on, and is no reference for what they test.
 TOOLS = {"hypothesis", "psutil", "pytest", "zhixing", "zhixing_copy", "zhixing_site"}
 

@@ -10,7 +10,7 @@ import pytest
 
 import zhixing_copy
 from zhixing_copy import cli
-from zhixing_copy.catalogue import entries, find, read_modules, shortest
+from zhixing_copy.catalogue import addresses, entries, find, read_modules, shortest
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def test_copy_writes_a_file_and_says_where_it_came_from(zhixing, project):
     assert "needs torch" in said
     text = (project / "circle.py").read_text()
     assert text.startswith("# plane/shapes.circle, from 知行 Zhixing ")
+    assert f"\n# Source: {addresses()['Source']}blob/main/src/zhixing/plane/shapes.py\n" in text
     assert (project / ".zhixing/circle.py").read_text() == text
 
 
