@@ -13,7 +13,7 @@ def run(session: nox.Session, program: str, *arguments: str) -> None:
 
 
 def run_pytest(session: nox.Session, *arguments: str) -> None:
-    """A test that hangs fails, and says where; the longest takes a minute."""
+    """With ten minutes for a test, so that one that hangs fails and shows where."""
     run(session, "pytest", "--timeout=600", *arguments)
 
 

@@ -25,7 +25,10 @@ from zhixing_site.watch import Limits
 
 def build(root: Path, limits: Limits, report: Report) -> None:
     """Run what has changed, build, check, and replace `site/`; raises Faults and leaves `site/` as it was."""
-    with Renderer(root) as renderer:
+    (root / ".cache").mkdir(exist_ok=True)
+    # A rename away from site/; taken away when MkDocs' processes, which write there, have ended.
+    cache = tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-")
+    with cache as folder, Renderer(root) as renderer:
         english, chinese = (read_pages(root, language) for language in LANGUAGES)
         pages = [*english.values(), *chinese.values()]
         runs, faults = run_all(snippet_paths(root), root, limits, report)
@@ -37,27 +40,25 @@ def build(root: Path, limits: Limits, report: Report) -> None:
         _stop(faults)
         held, faults = hold_all(files, modules, root, report)
         _stop(faults)
-        (root / ".cache").mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-") as folder:  # a rename away from site/
-            expanded, beside, site = (Path(folder, name) for name in ("pages", "beside", "site"))
-            whole = Site(english, chinese, site_url())
-            parts = Parts(areas, runs, modules, root, held, read_commit(root))
-            faults = []
-            for language in LANGUAGES:  # while the first is rendered, the next is written
-                faults += write_pages([*whole.pages(language).values()], parts, whole, expanded)
-                if not faults:
-                    renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)))
-            _stop(faults)
-            renderer.wait()
-            _stop(write_found(whole, parts.notebooks, root, beside))
-            write_files(files, beside)
-            _stop(renderer.answers(site))
-            _move(beside, site)
-            write_maps(whole, renderer.rendered, site)
-            write_index(site, renderer.rendered)
-            rendered = renderer.rendered, whole.url
-            _stop(check_links(site, *rendered) + check_published(site, *rendered))
-            _put_in_place(site, root)
+        expanded, beside, site = (Path(folder, name) for name in ("pages", "beside", "site"))
+        whole = Site(english, chinese, site_url())
+        parts = Parts(areas, runs, modules, root, held, read_commit(root))
+        faults = []
+        for language in LANGUAGES:  # while the first is rendered, the next is written
+            faults += write_pages([*whole.pages(language).values()], parts, whole, expanded)
+            if not faults:
+                renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)))
+        _stop(faults)
+        renderer.wait()
+        _stop(write_found(whole, parts.notebooks, root, beside))
+        write_files(files, beside)
+        _stop(renderer.answers(site))
+        _move(beside, site)
+        write_maps(whole, renderer.rendered, site)
+        write_index(site, renderer.rendered)
+        rendered = renderer.rendered, whole.url
+        _stop(check_links(site, *rendered) + check_published(site, *rendered))
+        _put_in_place(site, root)
 
 
 def _stop(faults: list[Fault]) -> None:

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from zhixing_copy.standalone import standalone
 from zhixing_site import gap
 from zhixing_site.fault import Fault
 from zhixing_site.trace import digest, file_digest
-from zhixing_site.watch import Limits, SuddenEnd, in_watched_process
+from zhixing_site.watch import Limits, SuddenEnd, all_at_once, in_watched_process
 
 FOLDER = Path(".cache/held")
 LIMITS = Limits(seconds=900)  # for all files of a module
@@ -91,8 +90,7 @@ def hold_all(
         report(_path(module), result)
         return result
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = dict(zip(modules, pool.map(attempt, modules), strict=True))
+    results = dict(zip(modules, all_at_once(attempt, modules), strict=True))
     held = {module: result for module, result in results.items() if isinstance(result, Held)}
     return held, [result for result in results.values() if isinstance(result, Fault)]
 

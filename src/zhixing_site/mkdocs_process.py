@@ -38,9 +38,15 @@ if __name__ == "__main__":
     logging.disable(logging.INFO)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a plugin prints is no answer
+    # Who waits for an answer learns that this process has ended even where what it has forked has not.
+    os.register_at_fork(after_in_child=answers.close)
     load_config(sys.argv[1])  # imports extensions and plugins
     for line in sys.stdin:
         language, pages, site, navigation, dirty = json.loads(line)
         said = render(sys.argv[1], pages, Path(site), language, navigation, dirty)
-        answers.write(pickle.dumps((said, take_up(Path(site), language, anew=not dirty))))
+        try:
+            rendered = take_up(Path(site), language, anew=not dirty)
+        except Exception:
+            said, rendered = said + traceback.format_exc(), {}
+        answers.write(pickle.dumps((said, rendered)))
         answers.flush()

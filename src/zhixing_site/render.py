@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -45,8 +46,9 @@ class Renderer:
         if not process:
             process = self.processes[language] = self._start(language)
         request = language, str(pages / language), str(site), navigation, dirty
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has just ended, as the answer will tell
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
 
     def wait(self) -> None:
         """Until a language is there, whose core is free from then on."""
@@ -75,19 +77,21 @@ class Renderer:
         command = [sys.executable, "-m", "zhixing_site.mkdocs_process", CONFIGS[language]]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        # Ctrl-C goes to a whole session: in one of its own, the process is ended by us, with all that it has forked.
+        # Ctrl-C reaches the whole foreground group of a terminal: in a session of its own, the process is ended by us.
         return subprocess.Popen(command, cwd=self.root, env=environment, start_new_session=True, **pipes)
 
     def _answer(self, language: str) -> tuple[str, dict[str, Rendered]]:
         process = self.processes[language]
         try:
             return pickle.load(process.stdout)
-        except EOFError:
-            return f"MkDocs was ended from outside (exit code {process.wait()})", {}
+        except (EOFError, pickle.UnpicklingError):
+            return f"MkDocs was ended from outside (exit code {_end(process)})", {}
 
 
-def _end(process: subprocess.Popen) -> None:
-    """With all that it has forked, which would hold its pipes open; where it has ended, so have they."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+def _end(process: subprocess.Popen) -> int:
+    """Kill it and all that it has forked; returns its exit code, where it ended before that of its own end."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):  # all have ended
+            os.killpg(process.pid, signal.SIGKILL)
     process.communicate()  # closes the pipes
+    return process.returncode

@@ -11,7 +11,6 @@ from pathlib import Path
 import lxml.html
 
 from zhixing_site.finish import PLACE, finish
-from zhixing_site.watch import end_with_parent
 
 # What nobody searches for.
 SILENT = {"button", "script", "style", "svg"}
@@ -61,7 +60,7 @@ def take_up(site: Path, language: str, anew: bool) -> dict[str, Rendered]:
     one = partial(_take_up_one, site, language, anew, frozenset(first.values()))
     if not anew:  # nearly all are as they were
         return {name: page for name, page in map(one, names) if page}
-    with ProcessPoolExecutor(mp_context=get_context("fork"), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         return {name: page for name, page in pool.map(one, names, chunksize=16) if page}
 
 
@@ -71,10 +70,13 @@ def _take_up_one(
     path = site / name
     page = path.read_text()
     fresh = PLACE in page
-    if fresh:
-        page = finish(page, language)
-        path.write_text(page)
-    return name, read(page if name in whole else NAVIGATION.sub("", page, 1)) if fresh or anew else None
+    try:
+        if fresh:
+            page = finish(page, language)
+            path.write_text(page)
+        return name, read(page if name in whole else NAVIGATION.sub("", page, 1)) if fresh or anew else None
+    except Exception as error:
+        raise ValueError(f"{name} cannot be read: {error}") from None  # lxml's own cannot go to another process
 
 
 def read(page: str) -> Rendered:

@@ -1,14 +1,11 @@
 """Run snippets: from the cache where it holds, else each in its own processes, as many at once as there are cores."""
 
-import multiprocessing
 import os
 import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +13,7 @@ from pathlib import Path
 from zhixing_site import cache
 from zhixing_site.fault import Fault
 from zhixing_site.snippet import Snippet, read_snippet
-from zhixing_site.watch import TICK, Ending, Limits, SuddenEnd, in_watched_process
+from zhixing_site.watch import Ending, Limits, SuddenEnd, all_at_once, in_watched_process
 
 # What could make two runs of one snippet differ is fixed: the order of sets, the number of threads, and that kernels
 # for a GPU are interpreted, whether there is one or not.
@@ -51,17 +48,7 @@ def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -
         if folder.endswith("__pycache__"):
             shutil.rmtree(folder, ignore_errors=True)
     os.environ.update(ENVIRONMENT)  # the fork server keeps what it starts with
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = [pool.submit(attempt, path) for path in paths]
-        try:
-            results = [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in futures):  # one may be starting its process only now
-                for watcher in multiprocessing.active_children():
-                    watcher.terminate()
-                time.sleep(TICK)
-            raise
+    results = all_at_once(attempt, paths)
     runs = {result.snippet.name: result for result in results if isinstance(result, Run)}
     return runs, [result for result in results if isinstance(result, Fault)]
 

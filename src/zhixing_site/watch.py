@@ -15,9 +15,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
@@ -49,6 +51,7 @@ class Ending:
     peak: int
 
 
+T, U = TypeVar("T"), TypeVar("U")
 Job = Callable[[Path], object]  # called with a folder for whatever it writes; anything that can be pickled
 
 
@@ -74,6 +77,24 @@ def in_watched_process(job: Job, folder: Path, limits: Limits) -> tuple[object, 
     if isinstance(outcome, Fault):
         raise outcome
     return outcome, ending
+
+
+def all_at_once(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """What the work, which waits for watched processes, returns of each item; as many at once as there are cores.
+
+    Where this is interrupted, the processes end with it.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):  # one may be starting its process only now
+                for watcher in multiprocessing.active_children():
+                    watcher.terminate()
+                time.sleep(TICK)
+            raise
 
 
 class SuddenEnd(Exception):
@@ -140,16 +161,11 @@ def _try(call):
         return None
 
 
-def end_with_parent() -> None:
-    """Have this process killed when the one that forked it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
-
-
 def _work(job: Job, folder: Path) -> None:
     """The worker's whole life; it never returns."""
     os.setsid()
-    end_with_parent()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # Python's own, not the fork server's
     os.mkdir(folder / "scratch")

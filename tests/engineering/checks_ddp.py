@@ -1,4 +1,4 @@
-"""What is checked of minimal DDP on several ranks at once, beside torch's."""
+"""Checks of minimal DDP on several ranks at once, beside torch's."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""What is checked on several ranks at once of the script that readers copy."""
+"""Checks of the script that readers copy, on several ranks at once."""
 
 import contextlib
 import io

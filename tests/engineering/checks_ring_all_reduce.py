@@ -1,4 +1,4 @@
-"""What is checked of all-reduce on several ranks at once."""
+"""Checks of all-reduce on several ranks at once."""
 
 import time
 from collections.abc import Callable

@@ -122,7 +122,7 @@ def main(stem: str, checks: Checks, mutations: Mapping[str, tuple[str, str, str]
     with install_import_hook("zhixing", "beartype.beartype"):
         module = importlib.import_module(f"zhixing.engineering.{stem}")
         from zhixing.engineering.launch import fork_ranks
-    # A copy that takes the module's place is what must be found in its place.
+    # Where a copy takes the module's place, that copy must be what is imported here.
     assert module.__file__ == tested, f"{module.__file__} is not {tested}"
 
     def work(rank: int) -> None:

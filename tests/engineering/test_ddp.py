@@ -1,4 +1,4 @@
-"""Minimal DDP: on real processes against torch's, against one process, silent, and broken on purpose; its buckets."""
+"""Minimal DDP on real processes: against torch's, against one process, with a rank that stays silent, lines broken."""
 
 import random
 from pathlib import Path

@@ -1,6 +1,10 @@
 """Files to copy: held against the tests of their module, each in its place, and offered on the page."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -109,6 +113,15 @@ def test_in_another_process():
     program = "from zhixing.plane.areas import circle; print(circle(1))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "3\\n", done.stderr
+"""
+LONG = """
+
+def test_long():
+    import time
+    from pathlib import Path
+
+    Path(__file__).with_name("begun").touch()
+    time.sleep(1000)
 """
 FILES = {
     "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['mutation', 'processes']\n",
@@ -264,6 +277,24 @@ def test_tests_without_end_are_ended(held, plane, monkeypatch):
     plane.replace("tests/plane/test_areas.py", "    assert square(3) == 9", "    while True:\n        pass")
     with pytest.raises(Fault, match="runs longer than 4 s"):
         held()
+
+
+def test_interrupted_build_ends_the_tests_that_run(plane):
+    plane.write("tests/plane/test_areas.py", TESTS + LONG)
+    begun = plane.root / "tests/plane/begun"
+    command = [sys.executable, "-m", "zhixing_site", "build"]
+    build = subprocess.Popen(command, cwd=plane.root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        end = time.monotonic() + 60
+        while not begun.exists():
+            assert build.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        build.send_signal(signal.SIGINT)
+        assert (build.communicate(timeout=30)[1], build.returncode) == (b"", 130)
+    finally:
+        build.kill()
+        build.communicate()
 
 
 def test_build_offers_the_files_and_stops_where_one_fails(plane):

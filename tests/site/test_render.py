@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -28,12 +31,23 @@ def renderer(project, pages):
 
 @contextmanager
 def rescue(*processes: psutil.Process):
-    """Fails where the block waits for these processes, which it would for ever."""
-    timer = threading.Timer(20, lambda: [process.kill() for process in processes])
+    """Fail, rather than hang, if the block waits for these processes to end."""
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    timer = threading.Timer(20, kill)
     timer.start()
-    yield
-    assert timer.is_alive(), "went on only when they were killed"
-    timer.cancel()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+    assert not late.is_set(), "went on only when they were killed"
 
 
 def render(project, renderer, dirty=False):
@@ -118,13 +132,17 @@ def test_processes_end_with_the_context(project, pages):
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
 
 
+def stand_in(script: str) -> subprocess.Popen:
+    """A process in the place of one that has MkDocs loaded."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(["sh", "-c", script], start_new_session=True, **pipes)
+
+
 def test_what_a_process_has_forked_ends_with_the_context(project):
     with Renderer(project.root) as renderer:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        busy = subprocess.Popen(["sh", "-c", "sleep 1000 & echo; wait"], start_new_session=True, **pipes)
-        renderer.processes["zh"] = busy
-        busy.stdout.readline()
-        (fork,) = psutil.Process(busy.pid).children()
+        process = renderer.processes["zh"] = stand_in("sleep 1000 & echo; wait")
+        process.stdout.readline()
+        (fork,) = psutil.Process(process.pid).children()
         with rescue(fork):
             renderer.__exit__()
     assert psutil.wait_procs([fork], timeout=10)[1] == []
@@ -135,13 +153,52 @@ def test_process_that_was_killed_while_others_worked_for_it_is_told_of(project, 
     pipe.parent.mkdir(parents=True)
     os.mkfifo(pipe)
     renderer.ask("en", project.root / "pages", project.root / "rendered", ["index.md"])
-    with open(pipe, "w"):  # waits for the one that reads it, which then waits for its text
-        forks = psutil.Process(renderer.processes["en"].pid).children()
-        renderer.processes["en"].kill()
-        with rescue(*forks):
-            assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
-        assert forks
-        assert psutil.wait_procs(forks, timeout=10)[1] == []
+    process = psutil.Process(renderer.processes["en"].pid)
+    end = time.monotonic() + 60
+    while not process.children():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    forks = process.children()
+    process.kill()
+    with rescue(*forks):
+        assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
+    assert psutil.wait_procs(forks, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("script", ["printf '\\200\\004\\225'; exit 3", "exit 3"], ids=["in an answer", "before"])
+def test_process_that_ends_without_an_answer_is_told_of(project, renderer, script):
+    renderer.processes["zh"] = process = stand_in(f"read request; {script}")
+    assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code 3)"
+    assert renderer.processes["zh"] is process
+    assert render(project, renderer) == ""
+
+
+def test_process_that_ends_before_it_is_asked_is_told_of(project, renderer):
+    renderer.processes["zh"] = process = stand_in("exec 0<&-; echo; exec 1<&-; sleep 1000")
+    process.stdout.readline()
+    assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code -9)"
+    assert render(project, renderer) == ""
+
+
+def test_page_that_cannot_be_read_is_named(project, renderer):
+    project.write("pages/en/area/empty.html", "")
+    assert "en/area/empty.html cannot be read" in render(project, renderer)
+
+
+def test_folder_of_a_build_at_fault_is_taken_away_when_nobody_writes_there_any_more(project, monkeypatch):
+    remove, writing = tempfile.TemporaryDirectory.__exit__, []
+
+    def look(folder, *error):
+        if Path(folder.name).name.startswith("site-"):
+            writing.append(
+                [process for process in psutil.Process().children() if "mkdocs_process" in str(process.cmdline())]
+            )
+        return remove(folder, *error)
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "__exit__", look)
+    project.replace("docs/zh/area/squares.md", "{{ nine }}", "{{ ten }}")
+    assert project.build()[0] == 1
+    assert writing == [[]]
 
 
 def test_processes_end_with_a_build_that_was_killed(project):

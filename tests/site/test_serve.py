@@ -193,9 +193,12 @@ def server(project):
         text=True,
     )
     yield process, process.stdout.readline().strip()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
-    process.stdout.close()
+    try:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def get(address: str) -> str:
