@@ -1,4 +1,4 @@
-"""All-reduce around the ring: on real processes against torch's, with a rank that stays silent, and with lines broken on purpose."""
+"""All-reduce around the ring on real processes: against torch's, with a rank that stays silent, with broken lines."""
 
 from pathlib import Path
 
