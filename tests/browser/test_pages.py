@@ -50,6 +50,22 @@ STRANGE = r"""() => {
   return found;
 }"""
 
+# Formulas with a root whose sign is not there, or with a tall part whose brackets have not grown with it.
+SMALL = r"""() => {
+  const box = element => element.getBoundingClientRect();
+  const small = [];
+  for (const root of document.querySelectorAll("math msqrt")) {
+    const inside = [...root.children].reduce((sum, child) => sum + box(child).width, 0);
+    if (box(root).width && box(root).width - inside < 0.3 * parseFloat(getComputedStyle(root).fontSize)) small.push(root);
+  }
+  for (const bracket of document.querySelectorAll("math mo:is(:first-child, :last-child):not([stretchy=false])")) {
+    const tall = box(bracket.parentElement).height;
+    if (!/^[()[\]{}|‖⌊⌋⌈⌉⟨⟩]$/.test(bracket.textContent)) continue;
+    if (tall > 2 * parseFloat(getComputedStyle(bracket).fontSize) && box(bracket).height < 0.8 * tall) small.push(bracket);
+  }
+  return small.map(element => element.closest("math").querySelector("annotation").textContent);
+}"""
+
 
 def bad_images(page) -> list:
     """Those that cannot be read, or that say nothing to who does not see them."""
@@ -111,6 +127,7 @@ def test_page(tab, page, scheme, width, script):
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
     assert visit.page.evaluate(RAW_TEX) == []
     assert visit.page.evaluate(STRANGE) == []
+    assert visit.page.evaluate(SMALL) == []
     assert bad_images(visit.page) == []
     if not script:
         assert visit.wrong == []
