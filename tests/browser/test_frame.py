@@ -114,6 +114,52 @@ def test_address_keeps_a_section_that_is_in_sight_but_never_comes_to_the_top(tab
     assert visit.at() == f"{ARTICLE}#{headings[-1]}"
 
 
+def test_last_section_is_marked_where_the_page_ends_before_it_comes_to_the_top(tab):
+    visit = tab()
+    visit.open("en/engineering/ddp/")
+    links = visit.page.locator(".md-sidebar--secondary .md-nav__link")
+    for number in -1, -2, -1:
+        link = links.nth(number)
+        link.click()
+        visit.page.wait_for_function(
+            "link => link.classList.contains('md-nav__link--active')", arg=link.element_handle()
+        )
+        assert visit.page.locator(ACTIVE).count() == 1
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_menu_of_a_phone_shows_the_section_that_is_read(tab, language):
+    visit = tab(width=360)
+    visit.open(f"{language}/engineering/ddp/#launching")
+    page = visit.page
+    page.click(".md-header [for=__drawer]")
+    page.wait_for_timeout(400)
+    page.click("label[for=__toc] >> visible=true")
+    page.wait_for_timeout(400)
+    link = page.locator(".md-sidebar--primary .md-nav--secondary .md-nav__link--active")
+    assert link.count() == 1
+    assert link.get_attribute("href") == "#launching"
+    assert 0 < link.bounding_box()["y"] < 700
+    assert link.is_visible()
+
+
+def test_page_keeps_its_place_behind_the_menu_of_a_phone(tab):
+    visit = tab(width=360)
+    visit.open(ARTICLE)
+    page = visit.page
+    page.evaluate("scrollTo(0, 500)")
+    page.click(".md-header [for=__drawer]")
+    page.wait_for_timeout(400)
+    for x in 100, 340:  # on the menu, beside it
+        page.mouse.move(x, 400)
+        page.mouse.wheel(0, 300)
+        page.wait_for_timeout(200)
+    assert page.evaluate("scrollY") == 500
+    page.keyboard.press("Escape")
+    page.mouse.wheel(0, 300)
+    page.wait_for_function("scrollY > 500")
+
+
 def test_header_says_the_title_once_it_is_out_of_sight(tab):
     visit = tab()
     visit.open(ARTICLE)
@@ -135,9 +181,13 @@ def test_way_to_the_top_is_offered_to_who_scrolls_up(tab):
     assert up.get_attribute("hidden") is not None
     page.evaluate("scrollTo(0, 3900)")
     page.wait_for_selector(".md-top:not([hidden])")
-    up.click()
+    up.focus()
+    page.keyboard.press("Enter")
     page.wait_for_function("scrollY === 0")
     page.wait_for_selector(".md-top[hidden]", state="attached")
+    page.keyboard.press("Tab")
+    assert page.evaluate("scrollY") == 0
+    assert page.evaluate("document.activeElement.closest('article') !== null")
 
 
 @pytest.mark.parametrize("page_name", [ARTICLE, "zh/activations/gelu/"])
@@ -163,7 +213,12 @@ def test_copied_code_is_told_of(tab):
     beside = "pre => pre.filter(each => each.innerText !== each.lastChild.innerText).length"
     assert visit.page.eval_on_selector_all(".md-typeset pre", beside) == 0  # the buttons do not move the code
     button = visit.page.locator(".md-code__button").first
+    colour = "button => getComputedStyle(button).color"
+    faint = button.evaluate(colour)
+    visit.page.keyboard.press("Tab")
     button.focus()
+    visit.page.wait_for_timeout(400)
+    assert button.evaluate(colour) != faint
     visit.page.keyboard.press("Enter")
     visit.page.locator("[role=status]", has_text="已复制").wait_for()
     visit.page.wait_for_selector(".md-dialog:not(.md-dialog--active)", state="attached")

@@ -53,18 +53,27 @@ STRANGE = r"""() => {
 # Formulas with a root whose sign is not there, or with a tall part whose brackets have not grown with it.
 SMALL = r"""() => {
   const box = element => element.getBoundingClientRect();
+  const em = element => parseFloat(getComputedStyle(element).fontSize);
   const small = [];
   for (const root of document.querySelectorAll("math msqrt")) {
     const inside = [...root.children].reduce((sum, child) => sum + box(child).width, 0);
-    if (box(root).width && box(root).width - inside < 0.3 * parseFloat(getComputedStyle(root).fontSize)) small.push(root);
+    if (box(root).width && box(root).width - inside < 0.3 * em(root)) small.push(root);
   }
   for (const bracket of document.querySelectorAll("math mo:is(:first-child, :last-child):not([stretchy=false])")) {
     const tall = box(bracket.parentElement).height;
     if (!/^[()[\]{}|‖⌊⌋⌈⌉⟨⟩]$/.test(bracket.textContent)) continue;
-    if (tall > 2 * parseFloat(getComputedStyle(bracket).fontSize) && box(bracket).height < 0.8 * tall) small.push(bracket);
+    if (tall > 2 * em(bracket) && box(bracket).height < 0.8 * tall) small.push(bracket);
   }
   return small.map(element => element.closest("math").querySelector("annotation").textContent);
 }"""
+
+# Headings whose link to themselves has a line of its own.
+LOOSE = """() => [...document.querySelectorAll("article .headerlink")].filter(link => {
+  const text = document.createRange();
+  text.setStart(link.parentElement, 0);
+  text.setEndBefore(link);
+  return link.getBoundingClientRect().top >= text.getBoundingClientRect().bottom;
+}).map(link => link.parentElement.textContent)"""
 
 
 def bad_images(page) -> list:
@@ -128,6 +137,7 @@ def test_page(tab, page, scheme, width, script):
     assert visit.page.evaluate(RAW_TEX) == []
     assert visit.page.evaluate(STRANGE) == []
     assert visit.page.evaluate(SMALL) == []
+    assert visit.page.evaluate(LOOSE) == []
     assert bad_images(visit.page) == []
     if not script:
         assert visit.wrong == []

@@ -21,7 +21,9 @@ REACHABLE = """() => [...document.querySelectorAll("a[href], button, summary, in
 FOCUSED = """() => {
   const element = document.activeElement;
   const style = getComputedStyle(element), box = element.getBoundingClientRect();
+  const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
   return {
+    covered: !element.contains(top) && !top?.contains(element),
     number: element.dataset.number ?? null,
     html: element.outerHTML.slice(0, 120),
     marked: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0
@@ -58,6 +60,7 @@ def press(page, text: str, keys: tuple[str, ...]) -> None:
         focused = page.evaluate(FOCUSED)
         assert focused["marked"], focused
         assert focused["shown"], focused
+        assert not focused["covered"], focused
         if page.evaluate("document.activeElement.innerText").strip().startswith(text):
             break
     else:
@@ -88,6 +91,10 @@ def test_menu_of_a_phone_by_keyboard(tab):
     assert page.evaluate("document.activeElement.ariaLabel") == "Activation functions"
     page.keyboard.press("Space")
     page.wait_for_timeout(400)
+    assert page.evaluate("document.activeElement.innerText.trim()") == "Activation functions"  # of the panel
+    for _ in range(2):  # back, and in again
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(400)
     press(page, "GELU", ("Enter",))
     page.wait_for_url("**/activations/gelu/")
 
@@ -130,6 +137,20 @@ def test_figure_is_enlarged(tab, way, scheme):
     assert visit.wrong == []
 
 
+@pytest.mark.parametrize("width", [PHONE, 412])
+def test_figure_is_enlarged_on_a_phone_too(tab, width):
+    visit = tab(width=width)
+    visit.open("en/activations/gelu/")
+    figure = visit.page.locator(".enlarge.only-light").first
+    small = figure.locator("img").bounding_box()
+    figure.click()
+    large = visit.page.locator(".enlarged img").bounding_box()
+    assert large["width"] > 1.5 * small["width"]
+    assert large["height"] > 1.5 * small["height"]
+    reach = "box => box.scrollWidth > box.clientWidth && document.documentElement.scrollWidth <= innerWidth"
+    assert visit.page.locator(".enlarged div").evaluate(reach)
+
+
 def test_figure_is_a_link_without_javascript(tab):
     visit = tab(java_script_enabled=False)
     visit.open("en/activations/gelu/")
@@ -152,7 +173,7 @@ def test_print_shows_the_article_and_its_answers_in_black_on_white(tab, article)
     visit.open(article)
     page = visit.page
     page.emulate_media(media="print")
-    for hidden in ".md-header", ".md-sidebar", ".only-dark", ".headerlink":
+    for hidden in ".md-header", ".md-sidebar", ".only-dark", ".headerlink", ".take":
         assert not any(each.is_visible() for each in page.locator(hidden).all()), hidden
     assert all(each.is_visible() for each in page.locator(".only-light").all())
     assert all(each.is_visible() for each in page.locator("details:not(.tests) p").all())
@@ -213,6 +234,16 @@ def test_file_of_a_definition_is_copied_or_downloaded(tab, language, width):
         assert download.value.suggested_filename == name.rpartition("/")[2]
         button.get_by_text(label, exact=True).wait_for()  # it can be copied again
     assert visit.wrong == []
+
+
+def test_file_that_is_copied_twice_is_still_called_by_its_name(tab):
+    visit = tab(permissions=["clipboard-read", "clipboard-write"])
+    visit.open("en/activations/gelu/")
+    button = visit.page.locator(".take button").first
+    label = button.inner_text()
+    button.dblclick()
+    button.get_by_text("Copied").wait_for()
+    button.get_by_text(label, exact=True).wait_for()
 
 
 def test_file_that_cannot_be_copied_is_downloaded(tab):

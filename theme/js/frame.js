@@ -23,12 +23,19 @@ twin?.addEventListener("click", follow);
 addEventListener("hashchange", follow);
 follow();
 
-// The menu of a narrow screen by keyboard: its labels are buttons.
+const center = (link, box) => {
+  box.scrollTop += link.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2;
+};
+
+// The menu of a narrow screen by keyboard: its labels are buttons, and what it covers is out of reach.
 const drawer = document.querySelector("#__drawer");
 const narrow = matchMedia("(max-width: 76.234375em)");
 const opener = document.querySelector(".md-header [for=__drawer]");
+const covered = document.querySelectorAll(
+  ".md-skip, .md-header__inner > :not([for=__drawer]), .md-content, .md-sidebar--secondary, .md-top, .md-footer");
 const reach = () => {
   opener.ariaExpanded = drawer.checked;
+  for (const each of covered) each.inert = drawer.checked && narrow.matches;
   for (const label of document.querySelectorAll(".md-sidebar--primary label:is([for^=__nav], [for=__toc])")) {
     const area = label.parentElement.querySelector(".md-nav__container > a");
     if (area) label.ariaLabel = area.textContent.trim(); // beside a link to the area, an arrow alone
@@ -39,6 +46,16 @@ const reach = () => {
 narrow.addEventListener("change", reach);
 drawer.addEventListener("change", reach);
 reach();
+// The focus goes into a panel that opens, and back to what opened it.
+for (const toggle of document.querySelectorAll(".md-sidebar--primary .md-nav__toggle")) {
+  const [outside, inside] = document.querySelectorAll(`.md-sidebar--primary label[for="${toggle.id}"]`);
+  toggle.addEventListener("change", () => {
+    if (!narrow.matches) return;
+    (toggle.checked ? inside : outside).focus({ preventScroll: true }); // a panel comes from beside the window
+    const link = inside.parentElement.querySelector(".md-nav__link--active");
+    if (toggle.checked && link) center(link, link.closest(".md-nav__list"));
+  });
+}
 // A link to a place on this page leaves the menu open otherwise.
 document.querySelector(".md-sidebar--primary").addEventListener("click", event => {
   if (event.target.closest("a") && drawer.checked) drawer.click();
@@ -55,35 +72,44 @@ addEventListener("keydown", event => {
 });
 
 // The section that is being read: marked in the contents, and kept in the address, which the language switch follows.
-const contents = document.querySelector(".md-sidebar--secondary");
-const links = new Map([...contents?.querySelectorAll(".md-nav__link[href^='#']") ?? []].map(link =>
-  [document.getElementById(decodeURIComponent(link.hash.slice(1))), link]));
+const named = hash => document.getElementById(decodeURIComponent(hash.slice(1)));
+const entries = [...document.querySelectorAll(".md-nav--secondary .md-nav__link[href^='#']")];
+const links = Map.groupBy(entries, link => named(link.hash)); // one in the menu, one beside the text
+const box = document.querySelector(".md-sidebar--secondary .md-sidebar__scrollwrap");
 const LINE = 80; // px from the top of the window, below the place where a heading comes that is jumped to
 const passed = new Set();
 let read, telling;
 
 const mark = heading => {
   if (heading === read) return;
-  links.get(read)?.classList.remove("md-nav__link--active");
+  for (const link of links.get(read) ?? []) link.classList.remove("md-nav__link--active");
   read = heading;
-  const link = links.get(read), box = contents.querySelector(".md-sidebar__scrollwrap");
-  link?.classList.add("md-nav__link--active");
-  const middle = link ? link.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2 : -1e9;
-  box.scrollTop += middle;
+  for (const link of links.get(read) ?? []) link.classList.add("md-nav__link--active");
+  const link = box.querySelector(".md-nav__link--active");
+  if (link) center(link, box);
+  else box.scrollTop = 0;
   clearTimeout(telling);
   telling = setTimeout(tell, 250);
 };
 
-// Not while the section that the address names is in sight: one at the end of the page never comes to the line.
-const tell = () => {
-  const named = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.getBoundingClientRect();
-  if (named && named.bottom > 0 && named.top < innerHeight) return;
-  history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
+// A section that the address names, and that is in sight: one at the end of the page never comes to the line.
+const seen = () => {
+  const heading = named(location.hash), place = heading?.getBoundingClientRect();
+  return place && place.bottom > 0 && place.top < innerHeight ? heading : null;
 };
+const tell = () => {
+  if (!seen()) history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
+};
+const look = () => {
+  const end = scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
+  const last = end && links.has(seen()) ? seen() : null;
+  mark(last ?? [...links.keys()].findLast(heading => passed.has(heading)));
+};
+addEventListener("hashchange", look);
 
-const lines = new IntersectionObserver(entries => {
-  for (const { target, isIntersecting } of entries) isIntersecting ? passed.delete(target) : passed.add(target);
-  mark([...links.keys()].findLast(heading => passed.has(heading)));
+const lines = new IntersectionObserver(changes => {
+  for (const { target, isIntersecting } of changes) isIntersecting ? passed.delete(target) : passed.add(target);
+  look();
 }, { rootMargin: `${-LINE}px 0px 9999999px`, threshold: 1 });
 for (const heading of links.keys()) lines.observe(heading);
 
@@ -103,4 +129,8 @@ addEventListener("scroll", () => {
   up.hidden = scrollY >= last || scrollY < innerHeight;
   last = scrollY;
 }, { passive: true });
-up.addEventListener("click", () => scrollTo(0, 0));
+up.addEventListener("click", () => {
+  scrollTo(0, 0);
+  title.tabIndex = -1; // from there the keyboard goes on
+  title.focus({ preventScroll: true });
+});

@@ -29,6 +29,13 @@ addEventListener("copy", event => {
   event.preventDefault();
 });
 
+// What says that something was done, for two seconds after it was done last.
+const timers = new WeakMap();
+const briefly = (element, end) => {
+  clearTimeout(timers.get(element));
+  timers.set(element, setTimeout(end, 2000));
+};
+
 // A button on each block of code copies it. Where the clipboard is out of reach, the code is selected.
 const copyCode = document.querySelector("#copy-code").content.firstElementChild;
 for (const code of document.querySelectorAll(".md-typeset pre > code")) {
@@ -48,7 +55,7 @@ document.addEventListener("click", async event => {
   }
   toast.firstElementChild.textContent = button.dataset.done;
   toast.classList.add("md-dialog--active");
-  setTimeout(() => toast.classList.remove("md-dialog--active"), 2000);
+  briefly(toast, () => toast.classList.remove("md-dialog--active"));
 });
 
 // Below a definition: copy its file, which the link beside the button downloads.
@@ -65,9 +72,9 @@ document.addEventListener("click", async event => {
     link.click();
     return;
   }
-  const label = button.textContent;
+  button.dataset.label ??= button.textContent;
   button.textContent = button.dataset.done;
-  setTimeout(() => { button.textContent = label; }, 2000);
+  briefly(button, () => { button.textContent = button.dataset.label; });
 });
 
 // A figure that is clicked on, or that Enter is pressed on, is shown as large as the window.
