@@ -1,5 +1,6 @@
 """Every page, in both colour schemes, on a phone and a desk, with and without JavaScript."""
 
+import posixpath
 import re
 from pathlib import Path
 
@@ -149,6 +150,13 @@ def test_page(tab, page, scheme, width, script):
         assert not [url for url in visit.asked if "math-rest" in url], "add its character in theme/math_font.py"
     assert violations(visit.page, script) == []
     assert visit.wrong == []
+
+
+@pytest.mark.parametrize("file", ["404.html", "en/404.html", "zh/404.html"])
+def test_missing_page_leads_home_in_both_languages(file):
+    said = lxml.html.parse(str(SITE / file)).xpath("//article/p[@lang]")
+    homes = {each.get("lang"): posixpath.normpath(each.find("a").get("href")) for each in said}
+    assert {language: posixpath.basename(home) for language, home in homes.items()} == {"en": "en", "zh": "zh"}
 
 
 def sections(name: str) -> list[str]:
