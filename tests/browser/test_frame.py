@@ -98,7 +98,7 @@ def test_contents_and_address_follow_the_reader_and_so_does_the_language_switch(
     visit.open(f"{language}/activations/gelu/")
     scroll_to(page, headings[1])
     page.evaluate("scrollTo(0, 0)")
-    page.wait_for_function("location.hash === ''")
+    page.wait_for_function("() => location.hash === ''")
     assert page.locator(ACTIVE).count() == 0
     assert visit.wrong == []
 
@@ -125,6 +125,26 @@ def test_last_section_is_marked_where_the_page_ends_before_it_comes_to_the_top(t
             "link => link.classList.contains('md-nav__link--active')", arg=link.element_handle()
         )
         assert visit.page.locator(ACTIVE).count() == 1
+
+
+def test_address_follows_who_scrolls_up_step_by_step(tab):
+    visit = tab()
+    page = visit.page
+    visit.open("en/optimization/adamw/#equilibrium")
+    page.mouse.move(600, 400)
+    for _ in range(6):
+        page.mouse.wheel(0, -100)
+        page.wait_for_timeout(350)
+    page.wait_for_function("active => document.querySelector(active)?.hash === location.hash", arg=ACTIVE)
+    assert page.evaluate("location.hash") != "#equilibrium"
+
+
+def test_broken_address_is_borne(tab):
+    visit = tab()
+    visit.open(f"{ARTICLE}#100%")
+    scroll_to(visit.page, "code")
+    visit.page.wait_for_function("() => location.hash === '#code'")
+    assert visit.wrong == []
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -157,7 +177,7 @@ def test_page_keeps_its_place_behind_the_menu_of_a_phone(tab):
     assert page.evaluate("scrollY") == 500
     page.keyboard.press("Escape")
     page.mouse.wheel(0, 300)
-    page.wait_for_function("scrollY > 500")
+    page.wait_for_function("() => scrollY > 500")
 
 
 def test_header_says_the_title_once_it_is_out_of_sight(tab):
@@ -183,7 +203,7 @@ def test_way_to_the_top_is_offered_to_who_scrolls_up(tab):
     page.wait_for_selector(".md-top:not([hidden])")
     up.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("scrollY === 0")
+    page.wait_for_function("() => scrollY === 0")
     page.wait_for_selector(".md-top[hidden]", state="attached")
     page.keyboard.press("Tab")
     assert page.evaluate("scrollY") == 0
@@ -271,7 +291,9 @@ def test_page_is_shown_where_the_math_font_cannot_be_read(tab):
     visit = tab()
     visit.page.add_init_script("document.fonts.load = () => Promise.reject(new Error('damaged'))")
     visit.open(ARTICLE)
-    visit.page.wait_for_function("document.querySelector('article p').checkVisibility({ visibilityProperty: true })")
+    visit.page.wait_for_function(
+        "() => document.querySelector('article p').checkVisibility({ visibilityProperty: true })"
+    )
 
 
 def test_page_is_shown_without_a_script(tab):

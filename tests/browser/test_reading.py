@@ -82,6 +82,7 @@ def test_menu_of_a_phone_by_keyboard(tab):
         page.keyboard.press(key)
         page.wait_for_timeout(400)
         assert menu.get_attribute("aria-expanded") == "true"
+        assert page.evaluate("document.activeElement.closest('.md-sidebar--primary') !== null")
         page.keyboard.press("Escape")
         assert menu.get_attribute("aria-expanded") == "false"
         assert menu.evaluate("menu => menu === document.activeElement")
@@ -97,6 +98,18 @@ def test_menu_of_a_phone_by_keyboard(tab):
         page.wait_for_timeout(400)
     press(page, "GELU", ("Enter",))
     page.wait_for_url("**/activations/gelu/")
+
+
+def test_search_above_the_menu_of_a_phone(tab):
+    visit = tab(width=PHONE)
+    visit.open("en/activations/gelu/")
+    page = visit.page
+    page.click(".md-header [for=__drawer]")
+    page.wait_for_timeout(400)
+    page.keyboard.press("/")
+    page.keyboard.type("gradient")
+    page.wait_for_selector(".search li a")
+    assert page.input_value(".search input") == "gradient"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -147,8 +160,13 @@ def test_figure_is_enlarged_on_a_phone_too(tab, width):
     large = visit.page.locator(".enlarged img").bounding_box()
     assert large["width"] > 1.5 * small["width"]
     assert large["height"] > 1.5 * small["height"]
+    box = visit.page.locator(".enlarged div")
+    box.evaluate("box => box.scrollTo(100, 0)")
+    visit.page.keyboard.press("Escape")
+    figure.click()
+    assert box.evaluate("box => box.scrollLeft") == 0
     reach = "box => box.scrollWidth > box.clientWidth && document.documentElement.scrollWidth <= innerWidth"
-    assert visit.page.locator(".enlarged div").evaluate(reach)
+    assert box.evaluate(reach)
 
 
 def test_figure_is_a_link_without_javascript(tab):

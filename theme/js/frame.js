@@ -31,8 +31,9 @@ const center = (link, box) => {
 const drawer = document.querySelector("#__drawer");
 const narrow = matchMedia("(max-width: 76.234375em)");
 const opener = document.querySelector(".md-header [for=__drawer]");
+const menu = document.querySelector(".md-sidebar--primary");
 const covered = document.querySelectorAll(
-  ".md-skip, .md-header__inner > :not([for=__drawer]), .md-content, .md-sidebar--secondary, .md-top, .md-footer");
+  ".md-skip, .md-header__inner > :not(dialog), .md-content, .md-sidebar--secondary, .md-top, .md-footer");
 const reach = () => {
   opener.ariaExpanded = drawer.checked;
   for (const each of covered) each.inert = drawer.checked && narrow.matches;
@@ -44,7 +45,11 @@ const reach = () => {
   }
 };
 narrow.addEventListener("change", reach);
-drawer.addEventListener("change", reach);
+drawer.addEventListener("change", () => {
+  reach();
+  const inside = [...menu.querySelectorAll("a[href], label[tabindex]")];
+  if (drawer.checked) inside.find(each => each.checkVisibility({ visibilityProperty: true })).focus({ preventScroll: true });
+});
 reach();
 // The focus goes into a panel that opens, and back to what opened it.
 for (const toggle of document.querySelectorAll(".md-sidebar--primary .md-nav__toggle")) {
@@ -57,7 +62,7 @@ for (const toggle of document.querySelectorAll(".md-sidebar--primary .md-nav__to
   });
 }
 // A link to a place on this page leaves the menu open otherwise.
-document.querySelector(".md-sidebar--primary").addEventListener("click", event => {
+menu.addEventListener("click", event => {
   if (event.target.closest("a") && drawer.checked) drawer.click();
 });
 addEventListener("keydown", event => {
@@ -72,7 +77,9 @@ addEventListener("keydown", event => {
 });
 
 // The section that is being read: marked in the contents, and kept in the address, which the language switch follows.
-const named = hash => document.getElementById(decodeURIComponent(hash.slice(1)));
+const named = hash => {
+  try { return document.getElementById(decodeURIComponent(hash.slice(1))); } catch { return null; } // a lone %
+};
 const entries = [...document.querySelectorAll(".md-nav--secondary .md-nav__link[href^='#']")];
 const links = Map.groupBy(entries, link => named(link.hash)); // one in the menu, one beside the text
 const box = document.querySelector(".md-sidebar--secondary .md-sidebar__scrollwrap");
@@ -92,13 +99,16 @@ const mark = heading => {
   telling = setTimeout(tell, 250);
 };
 
-// A section that the address names, and that is in sight: one at the end of the page never comes to the line.
+// What the address names, where it is in sight. At the end of the page, where a section never comes to the line, it is
+// the section that is read.
 const seen = () => {
   const heading = named(location.hash), place = heading?.getBoundingClientRect();
   return place && place.bottom > 0 && place.top < innerHeight ? heading : null;
 };
 const tell = () => {
-  if (!seen()) history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
+  const there = seen();
+  if (there && (there === read || !links.has(there))) return;
+  history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
 };
 const look = () => {
   const end = scrollY + innerHeight >= document.documentElement.scrollHeight - 1;

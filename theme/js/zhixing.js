@@ -86,6 +86,7 @@ document.addEventListener("click", event => {
   const [from, to] = [link.querySelector("img"), enlarged.querySelector("img")];
   [to.src, to.alt] = [from.src, from.alt];
   enlarged.showModal();
+  to.parentElement.scrollTo(0, 0);
 });
 enlarged.addEventListener("click", () => enlarged.close());
 enlarged.addEventListener("keydown", event => event.stopPropagation()); // the page's keys lead elsewhere
