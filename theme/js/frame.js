@@ -112,8 +112,8 @@ const tell = () => {
 };
 const look = () => {
   const end = scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
-  const last = end && links.has(seen()) ? seen() : null;
-  mark(last ?? [...links.keys()].findLast(heading => passed.has(heading)));
+  const there = seen();
+  mark(end && links.has(there) ? there : [...links.keys()].findLast(heading => passed.has(heading)));
 };
 addEventListener("hashchange", look);
 
