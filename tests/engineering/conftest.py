@@ -40,8 +40,8 @@ def once(tmp_path_factory) -> Callable:
 
 
 @pytest.fixture(scope="session")
-def on_ranks(once) -> Callable[[str, int], list[dict[str, str]]]:
-    """What went wrong in each check of a module, on each of so many ranks."""
+def wrong_on_ranks(once) -> Callable[[str, str, int], str]:
+    """What went wrong in a check, or with a mutation, of a module on any of so many ranks; nothing if nothing did."""
 
     def compute(folder: Path, module: str, ranks: int) -> list[dict[str, str]]:
         from zhixing.engineering.launch import run_all  # not above: jaxtyping's hook comes after this file
@@ -51,7 +51,11 @@ def on_ranks(once) -> Callable[[str, int], list[dict[str, str]]]:
         run_all([[*program, str(ranks), str(folder), tested]], 150.0, folder=str(folder))
         return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
 
-    return lambda module, ranks: once(f"{module}-{ranks}", lambda folder: compute(folder, module, ranks))
+    def wrong(module: str, check: str, ranks: int) -> str:
+        results = once(f"{module}-{ranks}", lambda folder: compute(folder, module, ranks))
+        return "\n".join(f"rank {rank}: {found[check]}" for rank, found in enumerate(results) if found[check])
+
+    return wrong
 
 
 @pytest.fixture
