@@ -7,10 +7,10 @@ from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
 from zhixing_site.articles import navigation, read_areas
+from zhixing_site.copies import all_copies, offered, write_copies
 from zhixing_site.expand import drawings, expand
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.found import Site, site_url, with_head, write_found, write_maps
-from zhixing_site.hold import all_files, hold_all, offered, write_files
 from zhixing_site.lab import lab_page, notebook_file, script_file
 from zhixing_site.links import check_links, check_published
 from zhixing_site.page import LANGUAGES, Page, read_pages
@@ -36,13 +36,11 @@ def build(root: Path, limits: Limits, report: Report) -> None:
         areas, faults = read_areas(english, chinese)
         _stop(faults + compare_all(english, chinese) + unreviewed(english, chinese, root) + check_shown(pages, runs))
         modules = read_modules(root / "src/zhixing")
-        files, faults = all_files(modules)
-        _stop(faults)
-        held, faults = hold_all(files, modules, root, report)
+        files, faults = all_copies(modules)
         _stop(faults)
         expanded, beside, site = (Path(folder, name) for name in ("pages", "beside", "site"))
         whole = Site(english, chinese, site_url())
-        parts = Parts(areas, runs, modules, root, held, read_commit(root))
+        parts = Parts(areas, runs, modules, root, read_commit(root))
         faults = []
         for language in LANGUAGES:  # while the first is rendered, the next is written
             faults += write_pages([*whole.pages(language).values()], parts, whole, expanded)
@@ -51,7 +49,7 @@ def build(root: Path, limits: Limits, report: Report) -> None:
         _stop(faults)
         renderer.wait()
         _stop(write_found(whole, parts.notebooks, root, beside))
-        write_files(files, beside)
+        write_copies(files, beside)
         _stop(renderer.answers(site))
         _move(beside, site)
         write_maps(whole, renderer.rendered, site)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from zhixing_site.build import build
 from zhixing_site.fault import Fault, Faults
-from zhixing_site.hold import Held
 from zhixing_site.new import new
 from zhixing_site.page import read_pages
 from zhixing_site.run import Run, run_all
@@ -70,13 +69,10 @@ def _chosen(paths: list[Path], root: Path) -> list[Path]:
     return chosen
 
 
-def _report(path: str, result: Run | Held | Fault) -> None:
-    """A line for a snippet that is done, or a module whose copies are held."""
+def _report(path: str, result: Run | Fault) -> None:
+    """A line for a snippet that is done."""
     if isinstance(result, Fault):
         summary = "failed"
-    elif isinstance(result, Held):
-        count = sum(map(len, result.tests.values()))
-        summary = f"held {result.seconds:6.2f} s {count:5} tests" if result.seconds else "held"
     elif result.ending:
         summary = f"ran  {result.ending.seconds:6.2f} s {result.ending.peak >> 20:5} MB"
     else:

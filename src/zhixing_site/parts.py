@@ -1,13 +1,10 @@
 """What the builder writes into pages: facts and evidence on an article; cards, reading paths and numbers elsewhere."""
 
-import ast
 import html
 import platform
 import posixpath
 import re
 import subprocess
-import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,22 +13,20 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-from zhixing_copy.catalogue import FILE, Entry, addresses
-from zhixing_copy.source import Module, imports
+from zhixing_copy.catalogue import FILE, addresses
+from zhixing_copy.source import Module
 from zhixing_site.articles import PATHS, Area, Article, leads_to, menu
+from zhixing_site.evidence import files_that_test, functions_in, reference_libraries
 from zhixing_site.expand import SCHEMES, Expander, figure_path, plain
-from zhixing_site.hold import Held
 from zhixing_site.lab import lab_link
 from zhixing_site.page import HEADING_ID, MARK, Page
 from zhixing_site.run import Run
 
-UNKNOWN = "…"  # what a preview does not know, in which no test runs
+UNKNOWN = "…"  # the commit, in a preview and where there is none
 PACE = {"en": 225, "zh": 400}  # words, or Chinese characters, a minute
 READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9fff]")}
 # Of the Source, as GitHub lays out a repository.
 EDIT, REPORT = "edit/main/{path}", "issues/new?title={title}"
-# What tests run on, and is no reference for what they test.
-TOOLS = {"hypothesis", "psutil", "pytest", "zhixing", "zhixing_copy", "zhixing_site"}
 
 WORDS = {
     "en": {
@@ -40,9 +35,10 @@ WORDS = {
         "papers": "Papers",
         "requires": "Read before",
         "leads": "Leads to",
-        "verified": "Verified by the build of <time>{day}</time>{commit} with torch {torch} and Python {python}.",
+        "verified": "Built on <time>{day}</time>{commit} with torch {torch} and Python {python}. "
+        "The site is published only if all tests pass.",
         "commit": " at commit <code>{commit}</code>",
-        "tests": "{count} tests pass with the code of this page",
+        "tests": "{count} test functions check the code of this page",
         "cite": "How to cite this page",
         "edit": "Edit this page",
         "report": "Report an error",
@@ -56,9 +52,10 @@ WORDS = {
         "papers": "论文",
         "requires": "先读",
         "leads": "接着读",
-        "verified": "本页由 <time>{day}</time> 的构建{commit}验证，使用 torch {torch} 与 Python {python}。",
+        "verified": "本页构建于 <time>{day}</time>{commit}，使用 torch {torch} 与 Python {python}。"
+        "测试全部通过，网站才会发布。",
         "commit": "（提交 <code>{commit}</code>）",
-        "tests": "使用本页代码，{count} 项测试全部通过",
+        "tests": "检验本页代码的 {count} 个测试函数",
         "cite": "如何引用本页",
         "edit": "编辑本页",
         "report": "报告错误",
@@ -112,17 +109,12 @@ read_version = cache(version)  # of a package, which takes a millisecond
 
 @dataclass(frozen=True)
 class Parts:
-    """All that the parts are made of. What the tests say is from `Held`, and so never older than the source.
-
-    `hold_all` runs them in the build itself, or knows them by a digest of the file, its tests, and all that these
-    import: of a report that is kept anywhere else nobody would know what it speaks of.
-    """
+    """All that the parts are made of. `commit` is empty in a preview."""
 
     areas: list[Area]
     runs: Mapping[str, Run]
     modules: Mapping[str, Module]
     root: Path
-    held: Mapping[str, Held]  # nothing in a preview
     commit: str = ""
 
     @cached_property
@@ -176,21 +168,18 @@ class Parts:
         return words["verified"].format(day=today(), commit=commit, **versions)
 
     def _tests(self, page: Page) -> str:
-        """The tests that hold the article's modules, by their files, each with the number of its cases."""
-        names = {test for module in self.modules_of(page) for test in self.tests_of(module)}
-        cases = Counter(name.partition("[")[0] for name in sorted(names))
-        files = {}
-        for test, count in cases.items():
-            path, _, name = test.partition("::")
-            files.setdefault(path, []).append(f"<li>{_breakable(name)}{f' × {count}' if count > 1 else ''}</li>")
-        if not files:
+        """The test functions that check the article's modules, by their files."""
+        files = sorted({path for module in self.modules_of(page) for path in self.tests_of(module)})
+        functions = {path: functions_in(path) for path in files}
+        if not any(functions.values()):
             return ""
         source = addresses()["Source"]
-        listed = (
-            f'<p><a href="{source}{FILE.format(path=path)}">{path}</a></p><ul>{"".join(tests)}</ul>'
-            for path, tests in files.items()
-        )
-        summary = WORDS[page.language]["tests"].format(count=f"{len(names):,}")
+        listed = []
+        for path, names in functions.items():
+            name = path.relative_to(self.root).as_posix()
+            items = "".join(f"<li>{_breakable(each)}</li>" for each in names)
+            listed.append(f'<p><a href="{source}{FILE.format(path=name)}">{name}</a></p><ul>{items}</ul>')
+        summary = WORDS[page.language]["tests"].format(count=f"{sum(map(len, functions.values())):,}")
         return TESTS.format(summary=summary, files="\n".join(listed))
 
     def modules_of(self, page: Page) -> list[str]:
@@ -201,8 +190,8 @@ class Parts:
         imported = run.snippet.sources if run else set()
         return [name for name in self.modules if name in shown | imported]
 
-    def tests_of(self, module: str) -> tuple[str, ...]:
-        return self.held[module].tests.get(Entry(module), ()) if module in self.held else ()
+    def tests_of(self, module: str) -> list[Path]:
+        return files_that_test(module, self.modules, self.root)
 
     def _bibtex(self, page: Page) -> str:
         return BIBTEX.format(
@@ -240,13 +229,13 @@ class Parts:
         if page.name != "index":
             return {}
         words = WORDS[page.language]
-        tests = {test for module in self.held for test in self.tests_of(module)}
-        libraries = sorted(_libraries(frozenset(self.root / test.partition("::")[0] for test in tests)))
+        files = {path for module in self.modules for path in self.tests_of(module)}
+        libraries = sorted(set().union(*map(reference_libraries, files)))
         *most, last = libraries or [""]
         values = {
             "articles": len(self.articles),
-            "tests": f"{len(tests):,}" if tests else UNKNOWN,
-            "references": words["and"].join(filter(None, [words["comma"].join(most), last])) or UNKNOWN,
+            "tests": f"{sum(len(functions_in(path)) for path in files):,}",
+            "references": words["and"].join(filter(None, [words["comma"].join(most), last])),
             "commit": self.commit or UNKNOWN,
             "day": today(),
         }
@@ -342,16 +331,3 @@ def read_commit(root: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-@cache
-def _libraries(paths: frozenset[Path]) -> set[str]:
-    """The libraries that these tests import to hold code against."""
-    names = set()
-    for path in paths:
-        for node in imports(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {each.name.partition(".")[0] for each in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names.add(node.module.partition(".")[0])
-    return names - TOOLS - sys.stdlib_module_names

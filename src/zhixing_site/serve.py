@@ -21,9 +21,9 @@ from watchfiles import watch
 from zhixing_copy.catalogue import read_modules
 from zhixing_site.articles import navigation, read_areas
 from zhixing_site.build import check_shown, with_pages, write_pages
+from zhixing_site.copies import all_copies, write_copies
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.found import Site, site_url
-from zhixing_site.hold import all_files, write_files
 from zhixing_site.links import check_links
 from zhixing_site.page import LANGUAGES, Page, read_pages
 from zhixing_site.parts import Parts
@@ -68,7 +68,7 @@ class Preview:
         sound = [page for page in pages if not failed & {f"{page.name}.py", *(use.path for use in page.uses)}]
         areas, wrong = read_areas(english, chinese)
         modules = read_modules(self.root / "src/zhixing")
-        parts = Parts(areas, runs, modules, self.root, held={})
+        parts = Parts(areas, runs, modules, self.root)
         faults = wrong + with_pages(faults, pages) + write_pages(sound, parts, site, self.pages)
         faults += check_shown(pages, runs) + compare_all(english, chinese)
         self._write_stubs(pages)
@@ -82,8 +82,8 @@ class Preview:
         for language in LANGUAGES:
             self.renderer.ask(language, self.pages, self.site, navigations[language], dirty=not anew)
         faults += self.renderer.answers(self.site, anew)
-        files, more = all_files(modules)
-        write_files(files, self.site)
+        files, more = all_copies(modules)
+        write_copies(files, self.site)
         faults += more
         write_index(self.site, self.renderer.rendered)
         self.seen = names, navigations

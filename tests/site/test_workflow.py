@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zhixing_site import cache, found, hold
+from zhixing_site import cache, found
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / ".github/workflows/site.yml").read_text()
@@ -72,7 +72,7 @@ def test_address_of_the_site_is_that_of_its_host():
 
 
 def test_what_was_computed_before_is_there_again():
-    folders = {cache.FOLDER, hold.FOLDER, found.CARDS}
+    folders = {cache.FOLDER, found.CARDS}
     assert {*step(BUILD, "actions/cache")["with"]["path"].split()} == {each.as_posix() for each in folders}
 
 
