@@ -1,6 +1,7 @@
 """Read a module's source: its imports, and the statements that define its names."""
 
 import ast
+import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,9 +123,18 @@ def _statement(node: ast.stmt, lines: list[str]) -> Statement:
         first -= 1
     table = symtable.symtable("\n".join(lines[first - 1 : node.end_lineno]), "<statement>", "exec")
     names = {each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_namespace()}
-    uses = set(_globals(table))
+    uses = {*_globals(table), *_quoted(node)}
     inner = tuple(each for part in ast.walk(node) if part is not node for each in _imports(part))
     return Statement(node, first, node.end_lineno, frozenset(names - {"_"}), frozenset(uses), inner)
+
+
+def _quoted(node: ast.stmt) -> Iterator[str]:
+    """The names in annotations that are written as strings, since what they name is defined further below."""
+    for each in ast.walk(node):
+        for annotation in filter(None, (getattr(each, "annotation", None), getattr(each, "returns", None))):
+            for part in ast.walk(annotation):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    yield from re.findall(r"[^\W\d]\w*", part.value)
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:

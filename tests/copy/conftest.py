@@ -1,5 +1,6 @@
 """A small package to copy from, and a project to copy into."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from zhixing_copy import cli
 from zhixing_copy import project as project_module
 from zhixing_copy.catalogue import read_modules
+
+sys.path.append(str(Path(__file__).parent))  # the proof stands beside the tests
 
 SHAPES = '''\
 """Areas of shapes."""

@@ -1,0 +1,181 @@
+"""Prove, without running it, that a copied file does what the original does: it is a selection of its statements.
+
+What follows reads Python's own syntax trees and nothing of what wrote the file.
+"""
+
+import ast
+import builtins
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+IMPORTS = ast.Import, ast.ImportFrom
+FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda
+DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+WRAPPERS = "staticmethod", "classmethod", "property"  # which leave what they are given as it is
+
+
+@dataclass(frozen=True)
+class Source:
+    """The top level of a module or a file: what its names are imported as, and its statements, without shapes."""
+
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @cached_property
+    def imports(self) -> dict[str, tuple[str, str]]:
+        """{name: (module, what of it)}; nothing of it where the module itself is imported."""
+        found = {}
+        for node in self.tree.body:
+            if isinstance(node, ast.Import):
+                found |= {each.asname or each.name.partition(".")[0]: (each.name, "") for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found |= {each.asname or each.name: (node.module, each.name) for each in node.names}
+        return found
+
+    @cached_property
+    def statements(self) -> list[ast.stmt]:
+        shapes = {name for name, (module, _) in self.imports.items() if module == "jaxtyping"}
+        body = self.tree.body[ast.get_docstring(self.tree) is not None :]
+        return [Plain(shapes).visit(node) for node in body if not isinstance(node, IMPORTS)]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return [ast.dump(node) for node in self.statements]
+
+
+class Plain(ast.NodeTransformer):
+    """`Float[Tensor, "b c"]` becomes `Tensor`, and imports of the package inside of functions are taken out."""
+
+    def __init__(self, shapes: set[str]):
+        self.shapes = shapes
+
+    def visit_Subscript(self, node):
+        if isinstance(node.value, ast.Name) and node.value.id in self.shapes:
+            return self.visit(node.slice.elts[0])
+        return self.generic_visit(node)
+
+    def visit_ImportFrom(self, node):
+        return None if node.module.partition(".")[0] == "zhixing" else node
+
+
+def wrong(text: str, module: str, definition: str, sources: Mapping[str, Source]) -> list[str]:
+    """What is wrong with the file of a module, or of a definition of it; nothing if it is proven.
+
+    Args:
+        sources: {module's name, as `activations/gelu`: its source}
+    """
+    file, faults = Source(text), []
+    kept: dict[str, list[int]] = {name: [] for name in sources}  # which statements of each module the file consists of
+    owners: dict[str, str] = {}  # {name that the file defines: the module whose statement does}
+    for node, key in zip(file.statements, file.keys, strict=True):
+        # The same words may stand in two modules: those of the file's own go first.
+        for name in sorted(sources, key=lambda name: name != module):
+            last = kept[name][-1] if kept[name] else -1
+            if key in sources[name].keys[last + 1 :]:
+                kept[name].append(sources[name].keys.index(key, last + 1))
+                owners |= dict.fromkeys(bound(node), name)
+                break
+        else:
+            faults.append(f"no module has this statement, after those before it: {shown(node)}")
+    if definition and owners.get(definition) != module:
+        faults.append(f"{definition} is not defined by a statement of {module}")
+    for name in filter(kept.get, sources):
+        source = sources[name]
+        names = set().union(*(bound(source.statements[index]) for index in kept[name]))
+        for index, node in enumerate(source.statements):
+            if index in kept[name]:
+                faults += misled(node, name, source, file, owners)
+            elif name == module and not definition:
+                faults.append(f"left out: {shown(node)}")
+            elif touched := acts_on(node) & names:
+                faults.append(f"left out, though it acts on {min(touched)}: {shown(node)}")
+    return faults
+
+
+def shown(node: ast.stmt) -> str:
+    return ast.unparse(node).partition("\n")[0]
+
+
+def misled(node: ast.stmt, name: str, source: Source, file: Source, owners: Mapping[str, str]) -> Iterator[str]:
+    """Names that mean something else in the file than in the module."""
+    own = set().union(*map(bound, source.statements))
+    imports = source.imports | inner_imports(source, node)
+    for used in named(node):
+        module, _ = wanted = imports.get(used, ("", ""))
+        package, _, path = module.partition(".")
+        owner = path.replace(".", "/") if package == "zhixing" else name if used in own else ""
+        # A name that the file has nowhere is local to a function, or undefined, unless Python has it.
+        anywhere = used in owners or used in file.imports or hasattr(builtins, used)
+        if owner and anywhere and owners.get(used) != owner:
+            yield f"{used} of {owner} comes from {owners.get(used, 'elsewhere')}"
+        if module and not owner and module != "jaxtyping" and file.imports.get(used, wanted) != wanted:
+            yield f"{used} is imported as another thing than in {name}"
+
+
+def inner_imports(source: Source, node: ast.stmt) -> dict[str, tuple[str, str]]:
+    """Those of the package that stood inside of this statement, before they were taken out."""
+    (original,) = [each for each in source.tree.body if each.lineno == node.lineno]
+    found = [each for each in ast.walk(original) if isinstance(each, ast.ImportFrom)]
+    return {alias.asname or alias.name: (each.module, alias.name) for each in found for alias in each.names}
+
+
+def bound(node: ast.stmt) -> set[str]:
+    """The names that a statement at the top level binds."""
+    parts = [node] if isinstance(node, DEFINITIONS) else list(ast.walk(node))
+    names = {each.id for each in parts if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    names |= {each.name for each in parts if isinstance(each, DEFINITIONS)}
+    names |= {each.asname or each.name.partition(".")[0] for each in parts if isinstance(each, ast.alias)}
+    return names - {"_"}
+
+
+def acts_on(node: ast.stmt) -> set[str]:
+    """The names whose values the statement can change when the module is imported, or that it binds again.
+
+    It can where it assigns to a part of a value, calls its method, or hands it to a call, also as a decorator; and any
+    that it names, where it is no definition and no assignment.
+    """
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+        return set()  # not when it is imported
+    if not isinstance(node, (*DEFINITIONS, ast.Assign, ast.AnnAssign)):
+        return bound(node) | named(node)
+    touched: list[ast.AST] = []
+    for each in run_on_import(node):
+        touched += getattr(each, "decorator_list", [])
+        if isinstance(each, ast.Call) and ast.unparse(each.func) not in WRAPPERS:
+            touched += [*each.args, *(word.value for word in each.keywords)]
+            touched += [each.func] if isinstance(each.func, ast.Attribute) else []
+        elif isinstance(each, (ast.Attribute, ast.Subscript)) and isinstance(each.ctx, ast.Store):
+            touched.append(each.value)
+    return bound(node).union(*map(named, touched))
+
+
+def named(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+def run_on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a statement that run when its module is imported: not the bodies of functions."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name != "body" or not isinstance(node, FUNCTIONS):
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, ast.AST):
+                    yield from run_on_import(each)
+
+
+def undefined_names(folder: Path) -> dict[str, list[str]]:
+    """{file: what ruff says of names that are undefined, defined twice, or imported and not used}."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F401,F811,F821", "--output-format=json"]
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
+    found: dict[str, list[str]] = {}
+    for each in json.loads(done.stdout):
+        found.setdefault(Path(each["filename"]).name, []).append(each["message"])
+    return found

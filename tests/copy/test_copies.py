@@ -1,0 +1,102 @@
+"""Everything that can be copied of the library: proven, imported and used where the library is not installed."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from proof import Source, undefined_names, wrong
+
+from zhixing_copy.catalogue import entries, installed
+from zhixing_copy.source import Module
+from zhixing_copy.standalone import standalone
+from zhixing_site.evidence import files_that_test
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = installed()
+ENTRIES = list(entries(MODULES))
+SOURCES = {name: Source(module.source) for name, module in MODULES.items()}
+BORROWING = [name for name in MODULES if standalone(MODULES, name).borrowed]
+
+
+def dotted(module: str) -> str:
+    return f"zhixing.{module.replace('/', '.')}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_file_is_a_selection_of_its_modules_statements(module):
+    assert {
+        entry.name: faults
+        for entry in ENTRIES
+        if entry.module == module
+        and (faults := wrong(standalone(MODULES, module, entry.definition).text, module, entry.definition, SOURCES))
+    } == {}
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory) -> Path:
+    """A folder with the file of each entry, none of which has the name of another or of what it imports."""
+    folder = tmp_path_factory.mktemp("copies")
+    for entry in ENTRIES:
+        name = f"{entry.name.replace('/', '_').replace('.', '_')}_copy.py"
+        (folder / name).write_text(standalone(MODULES, entry.module, entry.definition).text)
+    return folder
+
+
+def test_no_file_leaves_a_name_undefined(copies):
+    assert undefined_names(copies) == {}
+
+
+def test_modules_and_files_run_their_examples(copies):
+    """The files where neither the package nor jaxtyping can be imported."""
+    names = [*map(dotted, MODULES), *map(str, sorted(copies.iterdir()))]
+    assert len(names) > 100
+    command = [sys.executable, str(Path(__file__).parent / "run_examples.py"), *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_public_definition_shows_how_it_is_used(module):
+    assert [name for name in MODULES[module].public if not has_example(MODULES[module], name)] == []
+
+
+def has_example(module: Module, name: str) -> bool:
+    (node,) = [each.node for each in module.statements if getattr(each.node, "name", "") == name]
+    lines = [line.strip() for line in (ast.get_docstring(node) or "").splitlines()]
+    return "Examples:" in lines and any(line.startswith(">>> ") for line in lines[lines.index("Examples:") :])
+
+
+@pytest.mark.parametrize("module", BORROWING)
+def test_module_with_code_of_others_passes_its_tests(module, tmp_path):
+    """In its place in the package; one that takes in nothing is its module, as is proven above."""
+    copy, source = standalone(MODULES, module), tmp_path / "src"
+    for path in (ROOT / "src/zhixing").rglob("*"):
+        link = source / path.relative_to(ROOT / "src")
+        if path.is_file() and "__pycache__" not in path.parts:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    replace(source, module, copy.text)
+    for other, names in copy.borrowed.items():
+        # What it took in stands for the original there, too: two classes of one name are not the same.
+        replace(source, other, f"{MODULES[other].source}\n\nfrom {dotted(module)} import {', '.join(names)}\n")
+    tests = [str(path) for path in files_that_test(module, MODULES, ROOT)]
+    settings = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", f"--basetemp={tmp_path / 'tests'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *settings, "-m", "not mutation", *tests],
+        env=os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT / 'src'}", "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def replace(source: Path, module: str, text: str) -> None:
+    path = source / f"zhixing/{module}.py"
+    path.unlink()
+    path.write_text(text)
