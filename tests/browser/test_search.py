@@ -1,4 +1,4 @@
-"""What searches find, in queries.csv, and how the search box behaves."""
+"""What searches find, in queries/<page>.csv, and how the search box behaves."""
 
 import csv
 import re
@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-ROWS = list(csv.DictReader((Path(__file__).parent / "queries.csv").read_text().splitlines()))
+FOLDER = Path(__file__).parent / "queries"
+ROWS = [
+    row | {"page": path.relative_to(FOLDER).with_suffix("").as_posix()}
+    for path in sorted(FOLDER.rglob("*.csv"))
+    for row in csv.DictReader(path.read_text().splitlines())
+]
 LANGUAGES = pytest.mark.parametrize("language", ["en", "zh"])
 
 
