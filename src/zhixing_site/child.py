@@ -181,10 +181,11 @@ class Execution:
             raise self._fault(f"draws {len(numbers)} figures; a cell draws one, for the page to caption", cell)
         if not numbers:
             return {}
+        path = figure.catalogue_path(self.snippet.path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)  # a character that no font has
-                return figure.draw(plt.figure(numbers[0]), figure.read_catalogue(self.root))
+                return figure.draw(plt.figure(numbers[0]), figure.read_catalogue(self.root, path), path)
         except Exception as error:
             raise self._fault(f"the figure cannot be drawn: {error}", cell) from error
         finally:

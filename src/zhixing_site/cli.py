@@ -63,8 +63,9 @@ def _chosen(paths: list[Path], root: Path) -> list[Path]:
         return snippet_paths(root)
     chosen = []
     for path in map(Path.resolve, paths):
-        if not path.exists() or not path.is_relative_to(root / "snippets"):
-            raise Fault(f"{path} is no file or folder below snippets/")
+        a_snippet = path.is_file() and path.suffix == ".py"
+        if not (a_snippet or path.is_dir()) or not path.is_relative_to(root / "snippets"):
+            raise Fault(f"{path} is no snippet or folder below snippets/")
         chosen += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return chosen
 

@@ -13,7 +13,6 @@ from matplotlib.text import Text
 
 HERE = Path(__file__).parent
 STYLE = HERE / "figure.mplstyle"
-CATALOGUE = "docs/figure_text.toml"
 NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+−]?\d+)?%?")
 
 # Every colour of the style file, and what it becomes on a dark ground.
@@ -61,16 +60,23 @@ def translate(label: str, catalogue: dict[str, dict]) -> str:
     return label
 
 
-def read_catalogue(root: Path) -> dict[str, dict]:
-    path = root / CATALOGUE
+def catalogue_path(snippet: str) -> str:
+    """The file beside the snippet that has the labels of its figures in Chinese."""
+    return snippet.removesuffix(".py") + ".toml"
+
+
+def read_catalogue(root: Path, path: str) -> dict[str, dict]:
+    """Opens the file even where there is none, so that the run records that it was absent."""
     try:
-        return tomllib.loads(path.read_text()) if path.exists() else {}
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{CATALOGUE} cannot be read: {error}") from error
+        return tomllib.loads((root / path).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def draw(figure, catalogue: dict[str, dict]) -> dict[str, str]:
-    """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}; raises UnknownLabel."""
+def draw(figure, catalogue: dict[str, dict], path: str = "") -> dict[str, str]:
+    """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}; raises UnknownLabel, which names `path`."""
     english = _svg(figure)
     get_text, unknown = Text.get_text, {}
 
@@ -88,7 +94,7 @@ def draw(figure, catalogue: dict[str, dict]) -> dict[str, str]:
     finally:
         Text.get_text = get_text
     if unknown:
-        raise UnknownLabel(f"no Chinese in {CATALOGUE}, below [text] or [names], for {', '.join(map(repr, unknown))}")
+        raise UnknownLabel(f"no Chinese in {path}, below [text] or [names], for {', '.join(map(repr, unknown))}")
     return {
         "en-light": english,
         "en-dark": _darken(english),

@@ -7,9 +7,10 @@ from pathlib import Path
 from zhixing_site.articles import read_areas
 from zhixing_site.fault import Fault
 from zhixing_site.page import LANGUAGES, read_pages
-from zhixing_site.twins import REVIEWED, accept
+from zhixing_site.twins import accept, reviewed_path
 
 SHARED = {"__init__.py", "index.md"}  # files of an area
+KINDS = {".csv", ".md", ".py", ".toml"}
 
 
 def new(article: str, root: Path) -> list[str]:
@@ -30,7 +31,7 @@ def new(article: str, root: Path) -> list[str]:
         "ORDER": str(max((area.pages["en"].meta["order"] for area in areas), default=0) + 1),
     }
     files = {}
-    for path in sorted(path for path in (root / "template").rglob("*.*") if path.suffix in (".md", ".py")):
+    for path in sorted(path for path in (root / "template").rglob("*.*") if path.suffix in KINDS):
         target = root / _fill(path.relative_to(root / "template").as_posix(), words)
         if target.name not in SHARED or not target.exists():
             files[target] = _fill(path.read_text(), words)
@@ -41,7 +42,7 @@ def new(article: str, root: Path) -> list[str]:
         path.write_text(text)
     pages = [article] + [f"{area}/index"] * any(path.name == "index.md" for path in files)
     accept(*(read_pages(root, language) for language in LANGUAGES), pages, root)
-    return [*(path.relative_to(root).as_posix() for path in files), REVIEWED]
+    return [*(path.relative_to(root).as_posix() for path in files), *map(reviewed_path, pages)]
 
 
 def _title(slug: str) -> str:

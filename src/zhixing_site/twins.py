@@ -6,7 +6,7 @@ from pathlib import Path
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.page import Page, Section
 
-REVIEWED = "docs/reviewed.txt"
+REVIEWED = "docs/reviewed"  # a file a page, a line a section
 
 # What stands alone must agree in order; what stands in sentences as a set, for word order is the language's own.
 IN_ORDER = ("fence", "block", "figure", "table", "part")
@@ -52,50 +52,64 @@ def _differences(ours: Section, theirs: Section):
 
 def unreviewed(english: dict[str, Page], chinese: dict[str, Page], root: Path) -> list[Fault]:
     """A fault for each section that changed, in either language, since it was last read beside its twin."""
-    reviewed, faults = read_reviewed(root), []
+    faults = []
     for name in sorted(english.keys() & chinese.keys()):
         if not compare(english[name], chinese[name]):
-            faults += _changed(english[name], chinese[name], reviewed)
+            faults += _changed(english[name], chinese[name], read_reviewed(name, root))
     return faults
 
 
 def _changed(english: Page, chinese: Page, reviewed: dict[str, list[str]]) -> list[Fault]:
     faults = []
-    for (name, now), section in zip(_digests(english, chinese).items(), chinese.sections, strict=True):
-        seen = reviewed.get(name, ["", ""])
+    for (id, now), section in zip(_digests(english, chinese).items(), chinese.sections, strict=True):
+        seen = reviewed.get(id, ["", ""])
         changed = [page.path for page, new, old in zip((english, chinese), now, seen, strict=True) if new != old]
         if changed:
-            cause = f"{name} changed in {' and '.join(changed)} since it was reviewed against its twin"
+            cause = f"{english.name}{id} changed in {' and '.join(changed)} since it was reviewed against its twin"
             cause += f"; when both say the same: python -m zhixing_site accept {english.name}"
             faults.append(Fault(cause, chinese.path, section.line))
     return faults
 
 
 def _digests(english: Page, chinese: Page) -> dict[str, list[str]]:
-    """{page#section: [English digest, Chinese digest]}"""
+    """{#section: [English digest, Chinese digest]}"""
     pairs = zip(english.sections, chinese.sections, strict=True)
-    return {f"{english.name}#{ours.id}": [ours.digest, theirs.digest] for ours, theirs in pairs}
+    return {f"#{ours.id}": [ours.digest, theirs.digest] for ours, theirs in pairs}
 
 
-def read_reviewed(root: Path) -> dict[str, list[str]]:
-    """The digests of all sections when they were last reviewed, a line each in the file."""
-    path = root / REVIEWED
+def reviewed_path(name: str) -> str:
+    return f"{REVIEWED}/{name}.txt"
+
+
+def read_reviewed(name: str, root: Path) -> dict[str, list[str]]:
+    """The digests of the page's sections when they were last reviewed."""
+    path = root / reviewed_path(name)
     lines = path.read_text().splitlines() if path.exists() else []
-    return {name: digests for name, *digests in map(str.split, lines)}
+    return {id: digests for id, *digests in map(str.split, lines)}
 
 
 def accept(english: dict[str, Page], chinese: dict[str, Page], names: list[str], root: Path) -> list[str]:
-    """Record the sections of the named pages, or of all, as reviewed; returns those that were not."""
+    """Record the sections of the named pages, or of all, as reviewed; returns those that were not.
+
+    What was recorded of pages that are gone is removed.
+    """
     twins = english.keys() & chinese.keys()
     if unknown := set(names) - twins:
         raise Fault(f"there is no pair of pages of this name: {', '.join(sorted(unknown))}")
-    accepted = set(names) or twins
-    before = read_reviewed(root)
-    digests = {key: pair for key, pair in before.items() if key.split("#")[0] in twins - accepted}
-    for name in accepted:
-        if faults := compare(english[name], chinese[name]):
-            raise Faults(faults)
-        digests |= _digests(english[name], chinese[name])
-    lines = [f"{key} {' '.join(pair)}\n" for key, pair in sorted(digests.items())]
-    (root / REVIEWED).write_text("".join(lines))
-    return [key for key, pair in digests.items() if pair != before.get(key)]
+    accepted = sorted(set(names) or twins)
+    if faults := [fault for name in accepted for fault in compare(english[name], chinese[name])]:
+        raise Faults(faults)
+    new = [f"{name}{id}" for name in accepted for id in _record(english[name], chinese[name], root)]
+    for path in (root / REVIEWED).rglob("*.txt"):
+        if path.relative_to(root / REVIEWED).with_suffix("").as_posix() not in twins:
+            path.unlink()
+    return new
+
+
+def _record(english: Page, chinese: Page, root: Path) -> list[str]:
+    """Write the page's file; returns the sections whose digests it did not have."""
+    before, digests = read_reviewed(english.name, root), _digests(english, chinese)
+    path = root / reviewed_path(english.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{id} {' '.join(pair)}\n" for id, pair in sorted(digests.items())))
+    return [id for id, pair in digests.items() if pair != before.get(id)]

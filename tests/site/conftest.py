@@ -160,7 +160,7 @@ FILES = {
     "docs/zh/area/squares.md": SQUARES_ZH,
     "docs/en/area/roots.md": '# Roots { #roots }\n\n```python\n--8<-- "area/roots.py:root"\n```\n',
     "docs/zh/area/roots.md": '# 根 { #roots }\n\n```python\n--8<-- "area/roots.py:root"\n```\n',
-    "docs/figure_text.toml": '[names]\nkeep = ["Square"]\n\n[text]\n"value" = "函数值"\n"{} steps" = "{} 步"\n',
+    "snippets/area/squares.toml": '[names]\nkeep = ["Square"]\n\n[text]\n"value" = "函数值"\n"{} steps" = "{} 步"\n',
     "snippets/area/squares.py": SQUARES,
     "snippets/area/roots.py": "# %% root\nfrom things.root import root\n\nprint(root(9))\n",
     "src/things/__init__.py": "",

@@ -66,7 +66,7 @@ def test_time_of_files_does_not_matter(project):
         ("src/things/power.py", "x * x", "x**2", {"area/squares.py"}),
         ("src/things/__init__.py", "", "# All.\n", {"area/roots.py", "area/squares.py"}),
         ("src/things/lonely.py", "1", "2", set()),
-        ("docs/figure_text.toml", "[names]", "# A comment.\n[names]", {"area/squares.py"}),
+        ("snippets/area/squares.toml", "[names]", "# A comment.\n[names]", {"area/squares.py"}),
         ("mkdocs.yml", "Small", "Smaller", set()),
         ("docs/index.html", "Small", "Smaller", set()),
     ],

@@ -182,8 +182,7 @@ def test_label_without_catalogue():
         translate("value", {})
 
 
-def test_project_without_catalogue_draws_figures_without_words(project):
-    (project.root / "docs/figure_text.toml").unlink()
+def test_snippet_without_catalogue_draws_figures_without_words(project):
     project.write(
         "snippets/area/trial.py", "# %% one\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.title('$x$')\n"
     )
@@ -202,6 +201,7 @@ axes.annotate("3.5 steps", (1, 1))
 axes.legend()
 """
     project.write("snippets/area/trial.py", snippet)
+    project.write("snippets/area/trial.toml", project.read("snippets/area/squares.toml"))
     assert project.run("snippets/area/trial.py") == (0, "")
     drawings = project.notebook("area/trial")["cells"][0]["metadata"]["drawings"]
     assert {"12 步", "3.5 步", "函数值", "Square"} < drawn_texts(drawings["zh-light"])
@@ -209,10 +209,25 @@ axes.legend()
 
 
 def test_change_of_the_catalogue_draws_again(project):
-    project.replace("docs/figure_text.toml", "函数值", "值")
+    project.write("snippets/area/roots.toml", "[text]\n")  # of a snippet that draws nothing
+    project.replace("snippets/area/squares.toml", "函数值", "值")
     assert project.build() == (0, "")
     assert project.ran == {"area/squares.py"}
     assert "值" in drawn_texts(project.read("site/zh/area/squares/curve-light.svg"))
+    assert not list((project.root / "site").rglob("*.toml"))
+
+
+def test_catalogue_that_appears_or_vanishes_draws_again(project):
+    snippet = "# %% one\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.title('$x$')\n"
+    project.write("snippets/area/trial.py", snippet)
+    assert project.run() == (0, "")
+    project.write("snippets/area/trial.toml", "[text]\n'$x$' = '甲'\n")
+    assert project.run() == (0, "")
+    assert project.ran == {"area/trial.py"}
+    assert "甲" in drawn_texts(project.notebook("area/trial")["cells"][0]["metadata"]["drawings"]["zh-light"])
+    (project.root / "snippets/area/trial.toml").unlink()
+    assert project.run() == (0, "")
+    assert project.ran == {"area/trial.py"}
 
 
 def test_black_and_white_are_exchanged_on_dark(project):

@@ -33,6 +33,8 @@ def check(project, *command: str) -> None:
 
 def test_new_article_builds_in_both_languages_and_its_tests_pass(desk):
     assert desk.command("new", "fresh/two_words") == (0, "")
+    queries = desk.read("tests/browser/queries/fresh/two_words.csv").splitlines()
+    assert queries == ["language,query,section", "en,Two words,", "zh,Two words,"]
     assert desk.build() == (0, "")
     for language in "en", "zh":
         assert "largest at x = 1.571" in desk.html(f"{language}/fresh/two_words").text_content()

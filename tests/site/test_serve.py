@@ -166,7 +166,7 @@ def test_what_all_pages_share_renders_all(desk, path):
         ("snippets/area/roots.py", b"\xff"),
         ("snippets/area/roots.py", b"root\n"),
         ("src/things/root.py", b"def root(:\n"),
-        ("docs/figure_text.toml", b"[text\n"),
+        ("snippets/area/squares.toml", b"[text\n"),
         ("docs/index.html", None),
     ],
     ids=str,

@@ -133,7 +133,7 @@ CELLS = {
     ),
     "draws a label without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('two steps')\n",
-        "the figure cannot be drawn: no Chinese in docs/figure_text.toml, below [text] or [names], for 'two steps'",
+        "the figure cannot be drawn: no Chinese in snippets/area/trial.toml, below [text] or [names], for 'two steps'",
     ),
     "draws two labels without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2], label='one')\nplt.title('two steps')\n"
@@ -142,7 +142,7 @@ CELLS = {
     ),
     "draws a tick without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.bar(['left', 'right'], [1, 2])\n",
-        "no Chinese in docs/figure_text.toml, below [text] or [names], for",
+        "no Chinese in snippets/area/trial.toml, below [text] or [names], for",
     ),
     "draws a glyph that no font has": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('𓀀')\n",
@@ -660,7 +660,8 @@ def test_links_between_the_sites_are_followed(project):
 
 def test_command_line_refuses_what_is_no_snippet(project):
     assert project.run("docs/en/index.md")[0] == 1
-    assert "no file or folder below snippets/" in project.run("snippets/nothing.py")[1]
+    for path in "snippets/nothing.py", "snippets/area/squares.toml":
+        assert "no snippet or folder below snippets/" in project.run(path)[1]
 
 
 def test_command_line_needs_a_command():

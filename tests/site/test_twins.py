@@ -1,6 +1,7 @@
 """Which differences between twins count, and how a review is recorded."""
 
 import contextlib
+import shutil
 
 import pytest
 
@@ -8,7 +9,7 @@ from zhixing_site import cli
 from zhixing_site.page import Page
 from zhixing_site.twins import compare
 
-REVIEWED = "docs/reviewed.txt"
+REVIEWED = "docs/reviewed"
 
 
 def faults(english: str, chinese: str) -> list[str]:
@@ -62,22 +63,34 @@ def test_first_heading_that_differs_is_named():
 
 @pytest.fixture
 def reviewed(project):
-    return lambda: dict(line.split(" ", 1) for line in project.read(REVIEWED).splitlines())
+    """What the files say: {page#section: digests}, in the order of each file."""
+
+    def read() -> dict[str, str]:
+        folder, said = project.root / REVIEWED, {}
+        for path in sorted(folder.rglob("*.txt")):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            said |= {name + line.partition(" ")[0]: line.partition(" ")[2] for line in path.read_text().splitlines()}
+        return said
+
+    return read
 
 
 def test_accept_records_a_digest_for_each_side_of_each_section(project, reviewed):
     assert {"index#", "index#home", "area/squares#table", "area/roots#roots"} < set(reviewed())
     assert all(len(set(digests.split())) == 2 for name, digests in reviewed().items() if not name.endswith("#"))
     assert list(reviewed()) == sorted(reviewed())
+    assert sorted(path.name for path in (project.root / REVIEWED / "area").iterdir()) == ["roots.txt", "squares.txt"]
 
 
 def test_accept_of_one_page_leaves_the_others(project, reviewed):
-    before = reviewed()
+    before, other = reviewed(), project.root / REVIEWED / "area/squares.txt"
+    written = other.stat().st_mtime_ns
     for page in ("roots", "squares"):
         project.replace(f"docs/en/area/{page}.md", " }\n", " }\n\nMore.\n")
     assert project.command("accept", "area/roots") == (0, "")
     changed = {name for name, digests in reviewed().items() if digests != before[name]}
     assert changed == {"area/roots#roots"}
+    assert other.stat().st_mtime_ns == written
     code, said = project.build()
     assert code == 1
     assert "area/squares#table" in said
@@ -109,6 +122,7 @@ def test_accept_forgets_what_is_gone(project, reviewed):
         "area/squares#squares",
         "area/squares#list",
     }
+    assert not (project.root / REVIEWED / "area/roots.txt").exists()
 
 
 def test_accept_of_an_unknown_page(project, reviewed):
@@ -143,7 +157,7 @@ def test_undone_change_needs_no_review(project):
 
 
 def test_project_without_reviews(project):
-    (project.root / REVIEWED).unlink()
+    shutil.rmtree(project.root / REVIEWED)
     code, said = project.build()
     assert code == 1
     assert all(name in said for name in ("index#home", "area/squares#table", "area/roots#roots"))

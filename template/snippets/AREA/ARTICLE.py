@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 grid = torch.linspace(-6, 6, 401, dtype=torch.float64)
 figure, axes = plt.subplots()
 axes.plot(grid, ARTICLE(grid))
-axes.set(xlabel="$x$", ylabel="$f(x)$")
+axes.set(xlabel="angle $x$", ylabel="$f(x)$")
 
 # %% largest
 x = torch.linspace(0, 3, 3_001, dtype=torch.float64)
