@@ -1,20 +1,35 @@
 """The sessions; all run in the environment of nox itself: `pip install -c constraints.txt -e '.[dev]'`."""
 
+import json
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
 
 nox.options.default_venv_backend = "none"
+COSTS = Path("build/costs")
 
 
 def run(session: nox.Session, program: str, *arguments: str) -> None:
     session.run(str(Path(sys.executable).parent / program), *arguments)
 
 
-def run_pytest(session: nox.Session, *arguments: str) -> None:
-    """With ten minutes for a test, so that one that hangs fails and shows where."""
-    run(session, "pytest", "--timeout=600", *arguments)
+def run_pytest(session: nox.Session, *arguments: str, report: str = "") -> None:
+    """With ten minutes for a test, so that one that hangs fails and shows where; the times of tests go to a report."""
+    reports = [f"--junitxml={COSTS / report}.xml"] if report else []
+    run(session, "pytest", "--timeout=600", *reports, *arguments)
+
+
+@contextmanager
+def costs_told(session: nox.Session):
+    """Keep how long this session takes, and end it with a table of what it costs, an article and in all."""
+    name, started = session.name, time.monotonic()
+    COSTS.mkdir(parents=True, exist_ok=True)
+    yield
+    (COSTS / f"{name}.json").write_text(json.dumps({"seconds": time.monotonic() - started}))
+    run(session, "python", "benchmarks/costs.py")
 
 
 def checked() -> list[str]:
@@ -26,7 +41,8 @@ def checked() -> list[str]:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run every snippet and build both sites into site/."""
-    run(session, "python", "-m", "zhixing_site", "build", *session.posargs)
+    with costs_told(session):
+        run(session, "python", "-m", "zhixing_site", "build", *session.posargs)
 
 
 @nox.session
@@ -40,16 +56,19 @@ def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
     hook = f"--jaxtyping-packages={','.join(checked())},beartype.beartype"
     bare = "wrong_input or compiled"
-    run_pytest(session, "-n2", "--ignore=tests/browser", "-m", f"not ({bare})", hook, *session.posargs)
-    run_pytest(session, "--ignore=tests/browser", "-m", bare)
-    # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
-    run_pytest(session, "-n2", "--markdown-docs", "docs/en")
+    library = ["-n2", "--ignore=tests/browser", "-m", f"not ({bare})", hook]
+    with costs_told(session):
+        run_pytest(session, *library, *session.posargs, report="tests-library")
+        run_pytest(session, "--ignore=tests/browser", "-m", bare, report="tests-bare")
+        # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
+        run_pytest(session, "-n2", "--markdown-docs", "docs/en", report="tests-pages")
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """The built site in Chromium: pages, search, keyboard, print; failures leave screenshots in build/browser/."""
-    run_pytest(session, "-n2", "tests/browser", *session.posargs)
+    with costs_told(session):
+        run_pytest(session, "-n2", "tests/browser", *session.posargs, report="browser-pages")
 
 
 @nox.session
