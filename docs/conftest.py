@@ -28,6 +28,7 @@ from zhixing_site.fault import Fault
 from zhixing_site.page import MARK, Page
 from zhixing_site.run import ENVIRONMENT
 from zhixing_site.snippet import Cell, read_snippet
+from zhixing_site.warned import judge_warnings
 
 ROOT = Path(__file__).resolve().parents[1]
 OPENING = re.compile(r"(```|~~~)[ {.]*i?py")  # of a fence of Python, whatever stands before it
@@ -82,9 +83,8 @@ def run(cell: Cell, path: str, names: dict[str, object]) -> None:
     import matplotlib.pyplot as plt  # not above: it reads ENVIRONMENT
 
     code = compile("\n" * (cell.line - 1) + cell.source, str(ROOT / path), "exec")
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=bool(cell.warns)) as caught:
-        if cell.warns:
-            warnings.simplefilter("always")
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             exec(code, names)
         except (Exception, SystemExit) as error:
@@ -95,10 +95,7 @@ def run(cell: Cell, path: str, names: dict[str, object]) -> None:
                 raise Fault(f"should raise {cell.raises}, but does not", path, cell.line, cell.name)
         finally:
             plt.close("all")
-    warned = {warning.category.__name__ for warning in caught or ()}
-    if warned != {cell.warns} - {""}:
-        cause = f"should warn {cell.warns}, but warns {', '.join(sorted(warned)) or 'nothing'}"
-        raise Fault(cause, path, cell.line, cell.name)
+    judge_warnings(caught, cell, path, ROOT)
 
 
 @register_runner()

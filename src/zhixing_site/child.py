@@ -28,9 +28,9 @@ from zhixing_site import figure
 from zhixing_site.fault import Fault
 from zhixing_site.snippet import Cell, Snippet
 from zhixing_site.trace import Trace, digest
+from zhixing_site.warned import judge_warnings
 
 PRINTED = 8_000  # characters of what a cell prints that are kept
-QUIET = DeprecationWarning, PendingDeprecationWarning, ResourceWarning, ImportWarning  # unless they are about our code
 PACKAGES = packages_distributions()
 
 
@@ -134,7 +134,7 @@ class Execution:
         self._judge_raised(raised, cell.raises, cell)
         for error in unseen:
             self._judge_raised(error, "", cell)
-        self._judge_warnings(caught, cell)
+        judge_warnings(caught, cell, self.snippet.path, self.root)
         printed.writelines(f"{cell.warns}: {w.message}\n" for w in caught if w.category.__name__ == cell.warns)
         outputs = [nbf.new_output("stream", name="stdout", text=printed.shown())] if printed.getvalue() else []
         for output in self.shown:
@@ -163,16 +163,6 @@ class Execution:
             if isinstance(raised, SyntaxError) and raised.filename == self.path:
                 lines.append(raised.lineno)
             raise self._fault(cause, cell, lines[-1] if lines else 0)
-
-    def _judge_warnings(self, caught: list[warnings.WarningMessage], cell: Cell) -> None:
-        if cell.warns and cell.warns not in [warning.category.__name__ for warning in caught]:
-            raise self._fault(f"should warn {cell.warns}, but does not", cell)
-        for warning in caught:
-            name, in_cell = warning.category.__name__, warning.filename == self.path
-            ours = in_cell or Path(warning.filename).is_relative_to(self.root / "src")
-            if name != cell.warns and (ours or not issubclass(warning.category, QUIET)):
-                where = "" if in_cell else f" ({warning.filename}:{warning.lineno})"
-                raise self._fault(f"warns {name}: {warning.message}{where}", cell, warning.lineno if in_cell else 0)
 
     def _draw(self, cell: Cell) -> dict[str, str]:
         """The drawings of the figure that the cell left open, which is closed here."""

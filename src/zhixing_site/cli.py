@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
         "serve": "show both while writing",
     }.items():
         command = commands.add_parser(name, help=text)
-        command.add_argument("--seconds", type=float, default=Limits.seconds, help="a snippet's time (%(default)s)")
+        command.add_argument(
+            "--seconds", type=float, default=Limits.seconds, help="a snippet's processor time (%(default)s)"
+        )
         command.add_argument("--gigabytes", type=float, default=Limits.bytes >> 30, help="its memory (%(default)s)")
     commands.choices["run"].add_argument("paths", nargs="*", type=Path, help="snippets or folders of them (all)")
     commands.choices["serve"].add_argument("--port", type=int, default=8000, help="on this machine (%(default)s)")

@@ -28,6 +28,11 @@ class Run:
     notebook: dict
     ending: Ending | None = None
 
+    @property
+    def seconds(self) -> float:
+        """The processor time that the run took, when it ran."""
+        return self.notebook["metadata"]["zhixing"]["seconds"]
+
 
 Report = Callable[[str, Run | Fault], None]  # called with a snippet's path and result when it is done
 
@@ -63,6 +68,7 @@ def run_one(path: Path, root: Path, limits: Limits) -> Run:
             notebook, ending = in_watched_process(partial(_execute, snippet, root), Path(folder), limits)
         except SuddenEnd as end:
             raise _located(end, snippet, Path(folder)) from None
+    notebook["metadata"]["zhixing"]["seconds"] = round(ending.seconds, 2)
     cache.store(notebook, snippet, root)
     return Run(snippet, notebook, ending)
 

@@ -37,13 +37,23 @@ PDEATHSIG, SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of l
 
 @dataclass(frozen=True)
 class Limits:
-    seconds: float = 120
+    """Of all processes of a run together: `seconds` of processor time, bytes of memory."""
+
+    seconds: float = 60
     bytes: int = 4 << 30
+
+    @property
+    def wall(self) -> float:
+        """The seconds that a run may last: many more, since it waits while the machine has other work to do."""
+        return 10 * self.seconds
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: the worker's exit code, or the limit that it passed. `peak`: resident bytes of all processes."""
+    """How a run ended: the worker's exit code, or the limit that it passed.
+
+    `seconds` of processor time, and at the `peak` resident bytes, of all its processes together.
+    """
 
     code: int
     passed: str
@@ -114,28 +124,31 @@ def _watch(job: Job, folder: Path, limits: Limits, build: int) -> None:
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SUBREAPER, 1)
-    started, build_process, stopped = time.perf_counter(), psutil.Process(build), []
+    build_process, stopped = psutil.Process(build), []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     worker = os.fork()
     if worker == 0:
         _work(job, folder)
     code, passed, peak = _wait(psutil.Process(worker), limits, lambda: stopped or not _alive(build_process))
-    seconds = time.perf_counter() - started
     while left := psutil.Process().children(recursive=True):
         for process in left:
             _try(process.kill)
         psutil.wait_procs(left, timeout=1)
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    (folder / "ending").write_bytes(pickle.dumps(Ending(code, passed, seconds, max(peak, largest))))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of each that was waited for, and of those that it waited for
+    largest = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    ending = Ending(code, passed, used.ru_utime + used.ru_stime, max(peak, largest))
+    (folder / "ending").write_bytes(pickle.dumps(ending))
 
 
 def _wait(worker: psutil.Process, limits: Limits, stopped: Callable) -> tuple[int, str, int]:
-    end, peak = time.perf_counter() + limits.seconds, 0
+    end, peak, watcher = time.perf_counter() + limits.wall, 0, psutil.Process()
     while True:
-        memory = [_try(process.memory_info) for process in psutil.Process().children(recursive=True)]
+        processes = watcher.children(recursive=True)
+        memory = [_try(process.memory_info) for process in processes]
         peak = max(peak, sum(process.rss for process in memory if process))
         reasons = {
-            f"runs longer than {limits.seconds:g} s": time.perf_counter() > end,
+            f"takes more than {limits.seconds:g} s of processor time": _used(watcher, processes) > limits.seconds,
+            f"lasts longer than {limits.wall:g} s": time.perf_counter() > end,
             f"uses more than {limits.bytes / 2**30:.3g} GB of memory": peak > limits.bytes,
             "is stopped with the build": stopped(),
         }
@@ -147,6 +160,14 @@ def _wait(worker: psutil.Process, limits: Limits, stopped: Callable) -> tuple[in
             return worker.wait(TICK), "", peak
         except psutil.TimeoutExpired:
             pass
+
+
+def _used(watcher: psutil.Process, processes: list[psutil.Process]) -> float:
+    """Seconds of processor time of these, and of those that ended, which count for whoever waited for them."""
+    times = filter(None, [_try(process.cpu_times) for process in processes])
+    ended = watcher.cpu_times()
+    own = sum(each.user + each.system + each.children_user + each.children_system for each in times)
+    return own + ended.children_user + ended.children_system
 
 
 def _alive(process: psutil.Process) -> bool:

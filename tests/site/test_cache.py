@@ -331,7 +331,10 @@ def test_damage_anywhere_in_a_file_of_the_cache_is_noticed(project):
 def test_run_after_damage_of_the_cache_is_right(project, pristine, damage):
     (project.root / ROOTS).write_bytes(damage((project.root / ROOTS).read_bytes()))
     assert runs_of(project) == {"area/roots.py"}
-    assert project.read(ROOTS) == pristine.read(ROOTS)
+    ran, before = json.loads(project.read(ROOTS)), json.loads(pristine.read(ROOTS))
+    for notebook in ran, before:
+        del notebook["metadata"]["zhixing"]["seconds"], notebook["metadata"]["zhixing"]["digest"]
+    assert ran == before
     assert runs_of(project) == set()
 
 

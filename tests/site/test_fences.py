@@ -29,6 +29,7 @@ RIGHT = {
     "raises": '# %% raises raises="KeyError"\n{}["a"]\n\n# %% goes_on\nassert True\n',
     "quits": '# %% quits raises="SystemExit"\nraise SystemExit\n',
     "warns": '# %% warns warns="UserWarning"\nimport warnings\n\nwarnings.warn("hot")\n',
+    "lets_others_warn_of_themselves": "# %% imports\nimport sys\n\nsys.path.append('{elsewhere}')\nimport heated\n",
     "prints": '# %% prints\nprint("much")\n',
     "draws": "# %% draws\nimport matplotlib.pyplot as plt\n\nplt.figure()\n\n# %% later\n"
     'assert not plt.get_fignums() and plt.get_backend() == "svg"\n',
@@ -52,30 +53,29 @@ WRONG = {
         '# %% wrong\nif "tried" not in globals():\n    tried = True\n    raise TypeError("once")  # here\n',
         "TypeError: once",
     ),
-    "warns": ('# %% wrong\nimport warnings\n\nwarnings.warn("hot")  # here\n', "UserWarning: hot"),
     "needs_a_hidden_cell": (
         '# %% hidden tags=["hidden"]\nx = 1\n\n# %% wrong\ny = x  # here\n',
         "NameError: name 'x' is not defined",
     ),
 }
 
-# Snippets whose only cell does not do what its header says.
+# Snippets whose only cell does not do what its header says, by the line marked `# here`.
 UNTRUE = {
-    "does_not_raise": ('# %% wrong raises="KeyError"\nx = 1\n', "should raise KeyError, but does not"),
-    "does_not_warn": ('# %% wrong warns="UserWarning"\nx = 1\n', "should warn UserWarning, but warns nothing"),
+    "does_not_raise": ('# %% wrong raises="KeyError"\nx = 1  # here\n', "should raise KeyError, but does not"),
+    "warns": ('# %% wrong\nimport warnings\n\nwarnings.warn("hot")  # here\n', "warns UserWarning: hot"),
+    "does_not_warn": ('# %% wrong warns="UserWarning"\nx = 1  # here\n', "should warn UserWarning, but does not"),
     "warns_twice": (
-        '# %% wrong warns="UserWarning"\nimport warnings\n\nwarnings.warn("x")\nwarnings.warn("x", FutureWarning)\n',
-        "should warn UserWarning, but warns FutureWarning, UserWarning",
+        '# %% wrong warns="UserWarning"\nimport warnings\n\nwarnings.warn("x")\n'
+        'warnings.warn("y", FutureWarning)  # here\n',
+        "warns FutureWarning: y",
     ),
-    "warns_another": (
-        '# %% wrong warns="UserWarning"\nimport warnings\n\nwarnings.warn("x", FutureWarning)\n',
-        "should warn UserWarning, but warns FutureWarning",
-    ),
+    "warns_in_src": ("# %% wrong\nimport things.hot  # here\n", "warns UserWarning: hot"),
 }
 
 CELLS = "# %% fine\nx = 1\n\n# %% needs\ny = x\n\n# %% fails\n1 / 0\n"
 FINE, NEEDS, FAILS = (fence(f"area/cells.py:{cell}") for cell in ("fine", "needs", "fails"))
 BROKEN = "def broken():\n    return 1\n\n\n1 / 0\n"
+HOT = "import warnings\n\nwarnings.warn('hot')\n"
 EMPTY = 'def empty():\n    """Nothing but words."""\n'
 
 # Pages that show these, and a part of the line that fails.
@@ -103,15 +103,16 @@ COUNTS = "# %% counts\nfrom things.counted import CALLS\n\nassert len(CALLS) == 
 @pytest.fixture(scope="module")
 def pages(pristine, tmp_path_factory):
     """A project with all of these, and with what makes its pages tests."""
-    project = pristine.copy(tmp_path_factory.mktemp("fences") / "project")
+    project, elsewhere = pristine.copy(tmp_path_factory.mktemp("fences") / "project"), tmp_path_factory.mktemp("other")
+    (elsewhere / "heated.py").write_text(HOT)
     for path in "pyproject.toml", "docs/conftest.py":
         shutil.copy(REPOSITORY / path, project.root / path)
     for name, snippet in RIGHT.items():
-        project.article(f"right/{name}", snippet)
+        project.article(f"right/{name}", snippet.replace("{elsewhere}", str(elsewhere)))
     for name, (snippet, _) in (WRONG | UNTRUE).items():
         project.article(f"wrong/{name}", snippet)
     project.write("snippets/area/cells.py", CELLS)
-    for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY}.items():
+    for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY, "hot": HOT}.items():
         project.write(f"src/things/{name}.py", module)
     for name, (page, _) in FAILING.items():
         project.page(f"failing/{name}", page)
@@ -153,7 +154,8 @@ def test_failure_leads_from_the_page_to_the_snippet(pages, told, name):
 def test_header_is_held_to_its_word(pages, told, name):
     path = f"docs/en/wrong/{name}.md"
     assert f'{path}", line {pages.line(path, ":wrong")}, in <module>' in told[f"wrong.{name}.md"]
-    assert f"snippets/wrong/{name}.py:2, cell wrong: {UNTRUE[name][1]}" in told[f"wrong.{name}.md"]
+    snippet = f"snippets/wrong/{name}.py"
+    assert f"{snippet}:{pages.line(snippet, '# here')}, cell wrong: {UNTRUE[name][1]}" in told[f"wrong.{name}.md"]
 
 
 @pytest.mark.parametrize("name", FAILING)

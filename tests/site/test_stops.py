@@ -365,22 +365,14 @@ def test_cell_after_the_wrong_one_does_not_run(project):
     assert "AssertionError" not in stopped(project)
 
 
-@pytest.mark.parametrize(
-    "call", ["call()", "call(category=ResourceWarning)", "call(category=PendingDeprecationWarning)"]
-)
-def test_deprecation_in_another_distribution_does_not_stop_the_build(project, elsewhere, call):
-    project.article("area/trial", f"# %% path\n{PATH}\n# %% right\nfrom elsewhere import old\n\nold.{call}\n")
-    assert project.build() == (0, "")
-
-
-@pytest.mark.parametrize("category", ["UserWarning", "FutureWarning", "RuntimeWarning"])
-def test_other_warnings_stop_the_build_wherever_they_come_from(project, elsewhere, category):
-    project.article(
-        "area/trial", f"# %% path\n{PATH}\n# %% wrong\nfrom elsewhere import old\n\nold.call(category={category})\n"
-    )
-    said = stopped(project)
-    assert f"warns {category}: old.call" in said
-    assert "elsewhere/old.py:5" in said
+@pytest.mark.parametrize("category", ["UserWarning", "FutureWarning", "RuntimeWarning", "DeprecationWarning"])
+def test_warning_of_another_distribution_about_itself_does_not_stop_a_run(project, elsewhere, category):
+    call = f"from elsewhere import old\n\nold.call(category={category})\n"
+    project.write("snippets/area/trial.py", f"# %% path\n{PATH}\n# %% right\n{call}")
+    assert project.run("snippets/area/trial.py") == (0, "")
+    project.write("snippets/area/trial.py", f'# %% path\n{PATH}\n# %% told warns="{category}"\n{call}')
+    assert project.run("snippets/area/trial.py") == (0, "")
+    assert project.printed("area/trial", "told") == f"{category}: old.call\n"
 
 
 SOURCES = {
@@ -423,15 +415,45 @@ time.sleep(1000)  # here
 """
     project.article("area/trial", snippet)
     before = {process.pid for process in psutil.process_iter()}
-    said = stopped(project, "--seconds", "2")
+    said = stopped(project, "--seconds", "0.7")  # of which sleeping takes none
     pages = [f"docs/{language}/area/trial.md:4" for language in ("en", "zh")]
     line = project.line("snippets/area/trial.py", "# here")
-    assert_fault(said, where=f"snippets/area/trial.py:{line}, cell wrong", cause="runs longer than 2 s", pages=pages)
+    assert_fault(said, where=f"snippets/area/trial.py:{line}, cell wrong", cause="lasts longer than 7 s", pages=pages)
     assert project.read("../started")
     new = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
     assert not [process for process in new if "time.sleep(1000)" in " ".join(process.info["cmdline"] or [])]
     with pytest.raises(psutil.NoSuchProcess):
         psutil.Process(int(project.read("../started")))
+
+
+BUSY = "import time\nwhile time.process_time() < {}: pass"
+# Runs of which each takes more than a second of processor time, in as many processes as are named.
+HARD = {
+    "itself": "while True:  # here\n    pass\n",
+    "two at once": f"""\
+both = [subprocess.Popen([sys.executable, "-c", {BUSY.format(0.8)!r}]) for _ in range(2)]
+assert [process.wait() for process in both] == [0, 0]  # here
+time.sleep(1000)  # here
+""",
+    "one after another": f"""\
+while True:  # here
+    subprocess.run([sys.executable, "-c", {BUSY.format(0.4)!r}])  # here
+""",
+    "one that nobody waits for": f"""\
+subprocess.Popen([sys.executable, "-c", {BUSY.format(3)!r}], start_new_session=True)
+time.sleep(1000)  # here
+""",
+}
+
+
+@pytest.mark.parametrize("body", HARD.values(), ids=HARD)
+def test_processor_time_of_all_processes_is_limited(project, body):
+    path = "snippets/area/trial.py"
+    project.write(path, f"# %% wrong\nimport subprocess\nimport sys\nimport time\n\n{body}")
+    code, said = project.run("--seconds", "1", path)
+    assert code == 1
+    assert re.match(rf"{path}:\d+, cell wrong: takes more than 1 s of processor time\n", said)
+    assert "# here" in project.read(path).splitlines()[int(said.split(":")[1].partition(",")[0]) - 1]
 
 
 def test_processes_that_a_good_run_leaves_are_ended(project):
