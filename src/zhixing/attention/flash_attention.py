@@ -46,6 +46,16 @@ def flash_attention(
         ValueError: What `check_qkv` says; or the type or the head size is none of those above,
             or the scale is not positive and finite.
         RuntimeError: There is no Triton, or neither a GPU nor Triton's interpreter.
+
+    Examples:
+        Logits of 0 give all keys that are seen the same weight. TRITON_INTERPRET=1 where no GPU is.
+
+        >>> import torch
+        >>> device = "cuda" if torch.cuda.is_available() else "cpu"
+        >>> q = k = torch.zeros(1, 1, 4, 1, device=device)
+        >>> v = torch.arange(4.0, device=device).view(1, 1, 4, 1)
+        >>> flash_attention(q, k, v, causal=True).flatten().tolist()
+        [0.0, 0.5, 1.0, 1.5]
     """
     check_qkv(q, k, v)
     if q.dtype not in TYPES:

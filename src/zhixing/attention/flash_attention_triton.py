@@ -389,7 +389,18 @@ def _tiles_to_try(
 def flash_forward(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """The output, laid out in memory as q is, and the logarithm of each row's sum, (B, H, N)."""
+    """The output, laid out in memory as q is, and the logarithm of each row's sum, (B, H, N).
+
+    Examples:
+        Logits of 0 give all keys that are seen the same weight. TRITON_INTERPRET=1 where no GPU is.
+
+        >>> device = "cuda" if torch.cuda.is_available() else "cpu"
+        >>> q = k = torch.zeros(1, 1, 4, 1, device=device)
+        >>> v = torch.arange(4.0, device=device).view(1, 1, 4, 1)
+        >>> out, lse = flash_forward(q, k, v, True, 1.0)
+        >>> out.flatten().tolist(), lse.exp().round().flatten().tolist()
+        ([0.0, 0.5, 1.0, 1.5], [1.0, 2.0, 3.0, 4.0])
+    """
     out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
     if 0 in (out.numel(), k.numel()):
         return out.zero_(), lse.fill_(-math.inf)
@@ -409,7 +420,19 @@ def flash_backward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v, laid out in memory as these are."""
+    """The gradients of q, k and v, laid out in memory as these are.
+
+    Examples:
+        Each of two queries gives each of two values the weight 1/2. TRITON_INTERPRET=1 where no
+        GPU is.
+
+        >>> device = "cuda" if torch.cuda.is_available() else "cpu"
+        >>> q = k = v = torch.zeros(1, 1, 2, 1, device=device)
+        >>> out, lse = q, torch.full((1, 1, 2), 2.0, device=device).log()
+        >>> d_q, d_k, d_v = flash_backward(torch.ones_like(q), q, k, v, out, lse, False, 1.0)
+        >>> [round(x, 5) for x in d_v.flatten().tolist()]
+        [1.0, 1.0]
+    """
     d_q, d_k, d_v = (torch.empty_like(x) for x in (q, k, v))
     if 0 in (q.numel(), k.numel()):
         return d_q.zero_(), d_k.zero_(), d_v.zero_()

@@ -13,6 +13,10 @@ def standard_traffic(n: int, d: int) -> int:
     Args:
         n: N, the number of queries and of keys.
         d: D, the head size.
+
+    Examples:
+        >>> standard_traffic(1024, 64)
+        4456448
     """
     logits = 2 * n * d + n * n  # reads Q and K, writes S
     weights = 2 * n * n  # reads S, writes P
@@ -27,6 +31,10 @@ def flash_traffic(n: int, d: int, sram: int) -> int:
         n: N, the number of queries and of keys.
         d: D, the head size.
         sram: M, the numbers that fit on the chip; D ≤ M ≤ N D.
+
+    Examples:
+        >>> flash_traffic(1024, 64, 98304)
+        733184
     """
     visits = math.ceil(n / flash_block(d, sram))
     queries = n * d + 2 * n * d  # reads Q and O, writes O
@@ -35,7 +43,12 @@ def flash_traffic(n: int, d: int, sram: int) -> int:
 
 
 def flash_block(d: int, sram: int) -> int:
-    """B_c = ⌈M / 4D⌉, the keys of a tile: four blocks of D columns share the chip."""
+    """B_c = ⌈M / 4D⌉, the keys of a tile: four blocks of D columns share the chip.
+
+    Examples:
+        >>> flash_block(64, 98304)
+        384
+    """
     return math.ceil(sram / (4 * d))
 
 
@@ -46,6 +59,10 @@ def tiled_traffic(n: int, d: int, block_q: int) -> int:
         n: N, the number of queries and of keys.
         d: D, the head size.
         block_q: B_r, the queries of a tile.
+
+    Examples:
+        >>> tiled_traffic(1024, 64, 128)
+        1180672
     """
     visits = math.ceil(n / block_q)
     return n * d + visits * 2 * n * d + n * d + n  # reads Q, K and V, writes O and the log-sum-exp

@@ -19,6 +19,11 @@ def mean_in_three_passes(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Flo
     Args:
         x: The logits of one query, not all of them -inf.
         v: As many values.
+
+    Examples:
+        >>> import torch
+        >>> mean_in_three_passes(torch.tensor([1e3, 1e3]), torch.tensor([[1.0], [3.0]]))
+        tensor([2.])
     """
     m = -math.inf
     for x_j in x:
@@ -33,7 +38,13 @@ def mean_in_three_passes(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Flo
 
 
 def mean_in_two_passes(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-    """The same: find maximum and sum at once, then the mean."""
+    """The same: find maximum and sum at once, then the mean.
+
+    Examples:
+        >>> import torch
+        >>> mean_in_two_passes(torch.tensor([1e3, 1e3]), torch.tensor([[1.0], [3.0]]))
+        tensor([2.])
+    """
     m, ell = running_max_and_sum(x)
     out = torch.zeros_like(v[0])
     for x_j, v_j in zip(x, v, strict=True):
@@ -42,7 +53,13 @@ def mean_in_two_passes(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Float
 
 
 def mean_in_one_pass(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-    """The same: carry the maximum, the sum and the unnormalised mean along; divide at the end."""
+    """The same: carry the maximum, the sum and the unnormalised mean along; divide at the end.
+
+    Examples:
+        >>> import torch
+        >>> mean_in_one_pass(torch.tensor([1e3, 1e3]), torch.tensor([[1.0], [3.0]]))
+        tensor([2.])
+    """
     seen = nothing(v[0])
     for x_j, v_j in zip(x, v, strict=True):
         seen = merge(seen, Partial(x_j, torch.ones_like(x_j), v_j))
@@ -52,7 +69,13 @@ def mean_in_one_pass(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Float[T
 def running_max_and_sum(
     x: Float[Tensor, "*rows n"],
 ) -> tuple[Float[Tensor, "*rows n"], Float[Tensor, "*rows n"]]:
-    """After each element of the last dimension: the maximum so far, and Σ exp(x_j - maximum)."""
+    """After each element of the last dimension: the maximum so far, and Σ exp(x_j - maximum).
+
+    Examples:
+        >>> import torch
+        >>> running_max_and_sum(torch.tensor([5.0, 5.0, -torch.inf]))
+        (tensor([5., 5., 5.]), tensor([1., 2., 2.]))
+    """
     m, ell = [], []
     m_old = torch.full_like(x[..., :1], -math.inf)
     ell_old = torch.zeros_like(m_old)
@@ -66,7 +89,13 @@ def running_max_and_sum(
 
 
 class Partial(NamedTuple):
-    """All that is kept of the logits x_j and values v_j that a weighted mean has seen."""
+    """All that is kept of the logits x_j and values v_j that a weighted mean has seen.
+
+    Examples:
+        >>> import torch
+        >>> Partial(m=torch.tensor(5.0), ell=torch.tensor(2.0), acc=torch.tensor([4.0])).ell
+        tensor(2.)
+    """
 
     m: Float[Tensor, "*rows"]  # the maximum of x_j; -inf if there was none
     ell: Float[Tensor, "*rows"]  # Σ exp(x_j - m)
@@ -74,7 +103,13 @@ class Partial(NamedTuple):
 
 
 def nothing(like: Float[Tensor, "*rows d"]) -> Partial:
-    """What `merge` leaves the other by: no logit seen, for means of the shape of `like`."""
+    """What `merge` leaves the other by: no logit seen, for means of the shape of `like`.
+
+    Examples:
+        >>> import torch
+        >>> nothing(torch.ones(2))
+        Partial(m=tensor(-inf), ell=tensor(0.), acc=tensor([0., 0.]))
+    """
     rows = torch.zeros_like(like[..., 0])
     return Partial(torch.full_like(rows, -math.inf), rows, torch.zeros_like(like))
 
@@ -84,6 +119,11 @@ def part(x: Float[Tensor, "*rows n"], v: Float[Tensor, "n d"]) -> Partial:
 
     Raises:
         ValueError: The block is empty; `nothing` is for that.
+
+    Examples:
+        >>> import torch
+        >>> part(torch.tensor([5.0, 5.0]), torch.tensor([[1.0], [3.0]]))
+        Partial(m=tensor(5.), ell=tensor(2.), acc=tensor([4.]))
     """
     if x.shape[-1] == 0:
         raise ValueError(f"a block needs at least one logit, but x is of shape {(*x.shape,)}")
@@ -97,6 +137,12 @@ def merge(a: Partial, b: Partial) -> Partial:
 
     Both are brought to the common maximum. Where neither has seen a logit above -inf, that is
     -inf, and -inf - -inf would be NaN; `finite` stands in for it.
+
+    Examples:
+        >>> import torch
+        >>> seen = Partial(torch.tensor(5.0), torch.tensor(2.0), torch.tensor([4.0]))
+        >>> merge(seen, seen)
+        Partial(m=tensor(5.), ell=tensor(4.), acc=tensor([8.]))
     """
     m = torch.maximum(a.m, b.m)
     of_a, of_b = torch.exp(a.m - finite(m)), torch.exp(b.m - finite(m))
@@ -108,11 +154,23 @@ def merge(a: Partial, b: Partial) -> Partial:
 
 
 def finish(seen: Partial) -> tuple[Float[Tensor, "*rows d"], Float[Tensor, "*rows"]]:
-    """The weighted mean, and log Σ exp(x_j), the log-sum-exp; 0 and -inf if nothing was seen."""
+    """The weighted mean, and log Σ exp(x_j), the log-sum-exp; 0 and -inf if nothing was seen.
+
+    Examples:
+        >>> import torch
+        >>> finish(Partial(torch.tensor(5.0), torch.tensor(2.0), torch.tensor([4.0])))
+        (tensor([2.]), tensor(5.6931))
+    """
     ell = seen.ell.masked_fill(seen.ell == 0, 1)
     return seen.acc / ell.unsqueeze(-1), seen.m + torch.log(ell)
 
 
 def finite(m: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
-    """A maximum to subtract: 0 in place of -inf."""
+    """A maximum to subtract: 0 in place of -inf.
+
+    Examples:
+        >>> import torch
+        >>> finite(torch.tensor([5.0, -torch.inf]))
+        tensor([5., 0.])
+    """
     return m.masked_fill(m == -math.inf, 0)

@@ -38,6 +38,15 @@ def softmax_attention(
 
     Raises:
         ValueError: What `check_qkv` says.
+
+    Examples:
+        Logits of 0 give all keys that are seen the same weight.
+
+        >>> import torch
+        >>> q = k = torch.zeros(1, 1, 4, 1)
+        >>> v = torch.arange(4.0).view(1, 1, 4, 1)
+        >>> softmax_attention(q, k, v, causal=True).flatten()
+        tensor([0.0000, 0.5000, 1.0000, 1.5000])
     """
     check_qkv(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -53,7 +62,12 @@ def softmax_attention(
 
 
 def causal_mask(n: int, m: int, *, device: torch.device | str = "cpu") -> Bool[Tensor, "n m"]:
-    """Which of m keys each of n queries sees, if the last query stands at the last key."""
+    """Which of m keys each of n queries sees, if the last query stands at the last key.
+
+    Examples:
+        >>> causal_mask(2, 3).int().tolist()
+        [[1, 1, 0], [1, 1, 1]]
+    """
     return torch.ones(n, m, dtype=torch.bool, device=device).tril(m - n)
 
 
@@ -65,6 +79,14 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
             them has not four dimensions; batch or head size differ, or the number or length of
             keys and values; the head size is 0; or the number of key heads does not divide that
             of query heads.
+
+    Examples:
+        >>> import torch
+        >>> q, k = torch.zeros(1, 4, 2, 8), torch.zeros(1, 2, 3, 8)
+        >>> check_qkv(q, k, k)
+        >>> check_qkv(k, q, q)
+        Traceback (most recent call last):
+        ValueError: the heads of k and v must divide those of q, but there are 4 and 2
     """
     shapes = f"q {(*q.shape,)}, k {(*k.shape,)}, v {(*v.shape,)}"
     if len({q.dtype, k.dtype, v.dtype}) > 1 or not q.is_floating_point():

@@ -44,6 +44,15 @@ def tiled_attention(
 
     Raises:
         ValueError: What `check_qkv` says; or a block is smaller than 1.
+
+    Examples:
+        Logits of 0 give all keys that are seen the same weight.
+
+        >>> import torch
+        >>> q = k = torch.zeros(1, 1, 4, 1)
+        >>> v = torch.arange(4.0).view(1, 1, 4, 1)
+        >>> tiled_attention(q, k, v, causal=True, block_q=2, block_k=2).flatten()
+        tensor([0.0000, 0.5000, 1.0000, 1.5000])
     """
     check_qkv(q, k, v)
     if min(block_q, block_k) < 1:
@@ -53,7 +62,16 @@ def tiled_attention(
 
 
 class TiledAttention(torch.autograd.Function):
-    """Keeps the inputs, the output and the log-sum-exp for the backward pass."""
+    """Keeps the inputs, the output and the log-sum-exp for the backward pass.
+
+    Examples:
+        >>> import torch
+        >>> q = k = torch.zeros(1, 1, 4, 1)
+        >>> v = torch.arange(4.0).view(1, 1, 4, 1)
+        >>> out, lse = TiledAttention.apply(q, k, v, True, 1.0, 2, 2)
+        >>> out.flatten()
+        tensor([0.0000, 0.5000, 1.0000, 1.5000])
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, causal, scale, block_q, block_k):
@@ -78,7 +96,16 @@ def tiled_forward(
     block_q: int,
     block_k: int,
 ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n"]]:
-    """The output, and the log-sum-exp of each query's logits: -inf where it sees no key."""
+    """The output, and the log-sum-exp of each query's logits: -inf where it sees no key.
+
+    Examples:
+        >>> import torch
+        >>> q = k = torch.zeros(1, 1, 4, 1)
+        >>> v = torch.arange(4.0).view(1, 1, 4, 1)
+        >>> out, lse = tiled_forward(q, k, v, True, 1.0, 2, 2)
+        >>> lse.flatten()  # of 1, 2, 3 and 4 logits of 0
+        tensor([0.0000, 0.6931, 1.0986, 1.3863])
+    """
     q, k, v = _in_groups(q, k, v)
     n, keys = q.shape[-2], k.shape[-2]
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -118,7 +145,19 @@ def tiled_backward(
     block_q: int,
     block_k: int,
 ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g m d"], Float[Tensor, "b g m d"]]:
-    """The gradients of q, k and v; the weights are computed anew from the log-sum-exp."""
+    """The gradients of q, k and v; the weights are computed anew from the log-sum-exp.
+
+    Examples:
+        Each of two queries gives each of two values the weight 1/2.
+
+        >>> import torch
+        >>> q = k = v = out = torch.zeros(1, 1, 2, 1)
+        >>> d_out, d_lse = torch.ones(1, 1, 2, 1), torch.zeros(1, 1, 2)
+        >>> lse = torch.full((1, 1, 2), 2.0).log()
+        >>> dq, dk, dv = tiled_backward(d_out, d_lse, q, k, v, out, lse, False, 1.0, 2, 2)
+        >>> dv.flatten()
+        tensor([1., 1.])
+    """
     groups, wide = k.shape[1], lse.dtype
     # The gradient of the log-sum-exp is P, so that of logits gets P d_lse besides P (dP - δ).
     delta = (d_out.to(wide) * out.to(wide)).sum(dim=-1) - d_lse

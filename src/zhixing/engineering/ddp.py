@@ -35,6 +35,11 @@ def assign_buckets(
 
     Raises:
         ValueError: A size is not positive.
+
+    Examples:
+        >>> import torch
+        >>> assign_buckets([torch.empty(10) for _ in range(5)], first=40, size=80)
+        [[4], [3, 2], [1, 0]]
     """
     if min(first, size) <= 0:
         raise ValueError(f"buckets need a positive size, but first is {first} and size is {size}")
@@ -54,6 +59,10 @@ class Event:
     """What happened when: a parameter's gradient was complete, a bucket's all-reduce began, ended.
 
     On a GPU, where the host runs ahead, these are the times of the host.
+
+    Examples:
+        >>> Event("launch", 0, 1.5)
+        Event(kind='launch', index=0, seconds=1.5)
     """
 
     kind: str  # "gradient", "launch" or "done"
@@ -62,7 +71,15 @@ class Event:
 
 
 class Bucket:
-    """Gradients that are sent as one tensor, `flat`; `views` are its parts, one a parameter."""
+    """Gradients that are sent as one tensor, `flat`; `views` are its parts, one a parameter.
+
+    Examples:
+        >>> import torch
+        >>> two, three = (torch.nn.Parameter(torch.full((n,), 1.0 * n)) for n in (2, 3))
+        >>> bucket = Bucket([1, 0], [three, two])
+        >>> bucket.flat, [len(view) for view in bucket.views]
+        (tensor([3., 3., 3., 2., 2.]), [3, 2])
+    """
 
     def __init__(self, indices: list[int], parameters: list[nn.Parameter]):
         self.indices, self.parameters = indices, parameters
@@ -99,6 +116,18 @@ class MinimalDDP(nn.Module):
         ValueError: No parameter requires a gradient, or a size is not positive.
         RuntimeError: From `backward`, where a parameter got no gradient; from any of the
             communication, where a rank is gone or silent for longer than the group's time limit.
+
+    Examples:
+        One rank alone; torchrun starts as many as you like.
+
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> replica = MinimalDDP(torch.nn.Linear(2, 1))
+        >>> replica(torch.ones(3, 2)).sum().backward()
+        >>> replica.module.weight.grad
+        tensor([[3., 3.]])
+        >>> dist.destroy_process_group()
     """
 
     def __init__(

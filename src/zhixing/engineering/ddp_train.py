@@ -19,19 +19,42 @@ from torch.utils.data.distributed import DistributedSampler
 
 
 def make_dataset() -> TensorDataset:
-    """Replace me. 512 points; the same on every rank, since the seed is."""
+    """Replace me. 512 points; the same on every rank, since the seed is.
+
+    Examples:
+        >>> len(make_dataset())
+        512
+    """
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(512, 16, generator=generator)
     return TensorDataset(inputs, inputs.norm(dim=1, keepdim=True))
 
 
 def make_model() -> nn.Module:
-    """Replace me."""
+    """Replace me.
+
+    Examples:
+        >>> import torch
+        >>> make_model()(torch.zeros(3, 16)).shape
+        torch.Size([3, 1])
+    """
     return nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 1))
 
 
 def train(epochs: int, batch: int, checkpoint: Path, device: torch.device) -> None:
-    """Rank 0 prints the mean loss of each epoch and writes the checkpoint after it."""
+    """Rank 0 prints the mean loss of each epoch and writes the checkpoint after it.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     train(1, 64, Path(folder, "c.pt"), torch.device("cpu"))  # doctest: +ELLIPSIS
+        epoch 1: loss 6.1...
+        >>> dist.destroy_process_group()
+    """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if batch % ranks:
         raise ValueError(f"{ranks} ranks cannot share a batch of {batch} evenly")
@@ -76,6 +99,15 @@ def train(epochs: int, batch: int, checkpoint: Path, device: torch.device) -> No
 
 
 def main() -> None:
+    """What torchrun starts on each rank.
+
+    Examples:
+        >>> import contextlib, sys
+        >>> sys.argv = ["train.py", "--help"]
+        >>> with contextlib.suppress(SystemExit):
+        ...     main()  # doctest: +ELLIPSIS
+        usage: train.py [-h] [--epochs EPOCHS] ...
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64, help="of all ranks together")

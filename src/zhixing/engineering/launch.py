@@ -21,29 +21,33 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-HERE = Path(__file__)
 # Told to end, torchrun kills the ranks that are still there after so many seconds; its own are 30.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--shutdown-timeout=3"]
 
 # The program that becomes the ranks. It forks them once torch is imported, which takes longer than
 # all else; where CUDA is used, each would have to be started afresh.
 PROGRAM = """\
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from zhixing.engineering.launch import fork_ranks
-
 {sources}
 
-def run(rank):
-    results = {{function.__name__: function() for function in [{names}]}}
-    torch.save(results, f"{{rank}}.pt")
+def _run(_rank):
+    _results = {{function.__name__: function() for function in [{names}]}}
+    torch.save(_results, f"{{_rank}}.pt")
 
 
 if __name__ == "__main__":
-    fork_ranks(run, {ranks}, {seconds})
+    fork_ranks(_run, {ranks}, {seconds})
 """
 
 
@@ -66,8 +70,16 @@ def launch(
     Raises:
         RuntimeError: A rank failed; the message ends with what it printed. The others are ended.
         TimeoutError: The ranks were not done after `seconds`; they are ended.
+
+    Examples:
+        >>> import torch.distributed as dist
+        >>> def rank():
+        ...     return dist.get_rank()
+        >>> launch(rank, ranks=2)
+        {'rank': [0, 1]}
     """
-    texts = [textwrap.dedent(inspect.getsource(needed)) for needed in (*using, *functions)]
+    needed = fork_ranks, _in_group, *using, *functions
+    texts = [textwrap.dedent(inspect.getsource(function)) for function in needed]
     names = ", ".join(function.__name__ for function in functions)
     with tempfile.TemporaryDirectory() as folder:
         blanks = {"sources": "\n\n".join(texts), "names": names, "ranks": ranks}
@@ -82,6 +94,14 @@ def fork_ranks(run: Callable[[int], None], ranks: int, seconds: float) -> None:
 
     They meet through a file, which no other job can hold, unlike a port. A collective that waits
     for `seconds` raises. When one fork fails, all are ended and this process exits with 1.
+
+    Examples:
+        >>> import contextlib, tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        ...     fork_ranks(lambda rank: Path(f"{rank}.txt").touch(), 2, 30.0)
+        ...     print(*sorted(path.name for path in Path().glob("*.txt")))
+        0.txt 1.txt
     """
     torch.set_num_threads(1)
     processes = [
@@ -122,17 +142,27 @@ def torchrun(*arguments: str, ranks: int, seconds: float = 60.0) -> str:
     Raises:
         RuntimeError: A rank failed; the message ends with what was printed.
         TimeoutError: It was not done after `seconds`. It was asked to end, and its ranks with it.
+
+    Examples:
+        >>> print(torchrun("--no-python", "echo", "hello", ranks=2), end="")
+        hello
+        hello
     """
     command = [*TORCHRUN, "--standalone", f"--nproc-per-node={ranks}", *arguments]
     return run_all([command], seconds)[0]
 
 
 def run_all(commands: list[list[str]], seconds: float, folder: str | None = None) -> list[str]:
-    """What the commands print, run at once; all are ended as soon as one fails or time is up."""
+    """What the commands print, run at once; all are ended as soon as one fails or time is up.
+
+    Examples:
+        >>> run_all([["echo", "hello"], ["echo", "again"]], 30.0)
+        ['hello\\n', 'again\\n']
+    """
     end = time.monotonic() + seconds
-    # The processes import the zhixing that runs here, and share the cores among them.
-    path = os.pathsep.join([str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "OMP_NUM_THREADS": "1"}
+    # The processes import what this one would, and share the cores among them.
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as place:
         logs = [Path(place, f"{number}") for number in range(len(commands))]
         processes = []
@@ -167,6 +197,13 @@ def end_all(processes: list[subprocess.Popen]) -> None:
 
     Each process leads a group, which holds the ranks that it forked. Those of torchrun lead groups
     of their own, which is why it must be left the time to end them.
+
+    Examples:
+        >>> import subprocess
+        >>> process = subprocess.Popen(["sleep", "100"], start_new_session=True)
+        >>> end_all([process])
+        >>> process.returncode
+        -15
     """
     for process in processes:
         _signal(process, signal.SIGTERM)

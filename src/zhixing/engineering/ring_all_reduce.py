@@ -15,7 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Transfer:
-    """One message that this rank sent: in which step, which chunk, how large, from when to when."""
+    """One message that this rank sent: in which step, which chunk, how large, from when to when.
+
+    Examples:
+        >>> Transfer(step=0, chunk=1, elements=60, start=0.5, end=0.75).elements
+        60
+    """
 
     step: int
     chunk: int
@@ -48,6 +53,16 @@ def ring_all_reduce(
 
     Raises:
         RuntimeError: A neighbour is gone, or silent for longer than the time limit of the group.
+
+    Examples:
+        One rank alone; torchrun starts as many as you like.
+
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> ring_all_reduce(torch.arange(3.0))
+        tensor([0., 1., 2.])
+        >>> dist.destroy_process_group()
     """
     rank, p = dist.get_rank(group), dist.get_world_size(group)
     total = x.detach().clone(memory_format=torch.contiguous_format)
@@ -80,6 +95,16 @@ def star_all_reduce(
     All ranks together send as much as in the ring, 2 (p - 1) n elements, but half of it leaves
     from rank 0, and the other half arrives there. Arguments, result and errors are those of
     `ring_all_reduce`.
+
+    Examples:
+        One rank alone; torchrun starts as many as you like.
+
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> star_all_reduce(torch.arange(3.0))
+        tensor([0., 1., 2.])
+        >>> dist.destroy_process_group()
     """
     rank, p = dist.get_rank(group), dist.get_world_size(group)
     total = x.detach().clone(memory_format=torch.contiguous_format)
