@@ -51,7 +51,7 @@ def cases() -> list[dict]:
 
 def compile_all(wanted: list[dict]) -> list[dict]:
     """The cases with what was found out about each, in the same order; in processes of their own, one a core."""
-    workers = os.cpu_count()
+    workers = min(os.cpu_count(), len(wanted))
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(_in_child, [wanted[i::workers] for i in range(workers)]))
     return [parts[i % workers][i // workers] for i in range(len(wanted))]

@@ -1,49 +1,74 @@
-"""Record when gradients come and collectives run, for the figures of the page on DDP: `python benchmarks/ddp.py`.
+"""Record what the page on DDP shows of runs on several processes: `python benchmarks/ddp.py`.
 
-Runs the functions of the page's snippet on a machine that is otherwise idle, and keeps the fastest pass of each.
+Runs the functions of the page's snippet on a machine that is otherwise idle; of what is timed, the fastest pass.
 """
 
+import ast
+import contextlib
+import hashlib
 import json
-import linecache
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from torch import nn
 
 from zhixing.engineering.launch import launch
-from zhixing_site.snippet import read_snippet
 
 ROOT = Path(__file__).resolve().parents[1]
 SNIPPET = ROOT / "snippets/engineering/ddp.py"
+RESULT = ROOT / "benchmarks/results/ddp.json"
+TIMED = "timeline", "ring_steps"
+PRINTED = "quick_start", "killed", "resumed"  # in this order: what was killed is resumed
+RECORDED = *PRINTED, *TIMED, "traffic", "past_the_wrapper", "uneven_end", "silent", "network", "batch"
 
 
-def functions() -> dict:
-    """The functions of the snippet's cells, without what the cells do besides."""
-    found = {"torch": torch, "dist": dist, "nn": nn, "F": F}
-    linecache.getlines(str(SNIPPET))
-    for cell in read_snippet(SNIPPET, ROOT).cells:
-        if cell.name in ("timeline", "ring_steps"):
-            source = cell.source.partition("\n\n\n")[0]
-            exec(compile("\n" * (cell.line - 1) + source, str(SNIPPET), "exec"), found)
+def functions() -> dict[str, Callable]:
+    """The functions of the snippet, without what its cells do besides."""
+    program = ast.parse(SNIPPET.read_text())
+    program.body = [node for node in program.body if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))]
+    found = {}
+    exec(compile(program, str(SNIPPET), "exec"), found)
     return found
+
+
+def digest() -> str:
+    """Of the sources that the record speaks of."""
+    text = SNIPPET.read_text()
+    parts = [path.read_text() for path in sorted((ROOT / "src/zhixing/engineering").glob("*.py"))]
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name in RECORDED:
+            parts.append(ast.get_source_segment(text, node))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def main() -> None:
     named = functions()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        printed = {name: named[name]().strip() for name in PRINTED}
     twice = [launch(named["timeline"], ranks=2)["timeline"][0] for _ in range(2)]
     passes = {name: twice[0][name] + twice[1][name] for name in twice[0]}
     logs = launch(named["ring_steps"], ranks=4)["ring_steps"]
     rounds = [[log[number] for log in logs] for number in range(len(logs[0]))]
+    asked = [named[name] for name in ("past_the_wrapper", "uneven_end", "silent")]
+    told = launch(*asked, ranks=2, using=[named["network"], named["batch"]])
     record = {
         "torch": torch.__version__,
         "cores": os.cpu_count(),
+        "sources": digest(),
         "ddp": {name: since_start([min(found, key=lambda one: span([one]))])[0] for name, found in passes.items()},
         "ring": since_start(min(rounds, key=span)),
+        "traffic": by_case(launch(named["traffic"], ranks=4)["traffic"]),
+        **{name: of_ranks[0] for name, of_ranks in told.items()},
+        **printed,
     }
-    (ROOT / "benchmarks/results/ddp.json").write_text(json.dumps(record) + "\n")
+    RESULT.write_text(json.dumps(record) + "\n")
+
+
+def by_case(of_ranks: list[dict[tuple[str, int], int]]) -> list[list]:
+    """[function, ranks, elements that each of them sent]"""
+    return [[*case, [sent[case] for sent in of_ranks if case in sent]] for case in of_ranks[0]]
 
 
 def moments(lists: list[list[tuple]]) -> list[float]:

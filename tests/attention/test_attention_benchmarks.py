@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ def load(name: str):
     return module
 
 
+def of_another_triton() -> str:
+    """Why the table says nothing of what is compiled here; nothing if it does."""
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        return "there is no Triton"
+    return "" if found == TABLE["triton"] else f"the table is of Triton {TABLE['triton']}, here is {found}"
+
+
 COMPILED = load("attention_compiled")
 TABLE = json.loads(COMPILED.RESULT.read_text())
 ROWS = TABLE["rows"]
@@ -30,20 +40,21 @@ INSTRUCTION = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 
 def test_table_is_of_these_kernels_and_of_what_the_autotuner_may_pick():
     """If not: `nox -s bench -- attention_compiled`, which takes some minutes."""
-    import triton
-
-    assert TABLE["triton"] == triton.__version__
     assert TABLE["kernels"] == COMPILED.digest()
     wanted = COMPILED.cases()
     assert [{name: row[name] for name in wanted[0]} for row in ROWS] == wanted
     assert len(ROWS) <= 60
 
 
+@pytest.mark.skipif(bool(of_another_triton()), reason=of_another_triton())
 def test_compiling_now_gives_what_the_table_says():
-    sample = [row for row in ROWS if row["kernel"] == "_forward" and row["head_size"] == 64]
-    sample = [next(row for row in sample if row["capability"] == capability) for capability in (80, 90)]
-    wanted = COMPILED.cases()
-    assert COMPILED.compile_all([{name: row[name] for name in wanted[0]} for row in sample]) == sample
+    row = next(row for row in ROWS if (row["kernel"], row["head_size"], row["capability"]) == ("_forward", 64, 90))
+    (wanted, *_) = COMPILED.cases()
+    assert COMPILED.compile_all([{name: row[name] for name in wanted}]) == [row]
+
+
+def test_table_is_of_the_triton_that_is_pinned():
+    assert f"\ntriton=={TABLE['triton']}\n" in (ROOT / "constraints.txt").read_text()
 
 
 def test_nothing_spills_at_half_precision_and_the_usual_head_sizes():
@@ -88,13 +99,13 @@ def test_rows_compare_with_the_best_of_torch():
         calls.append(function)
         return 1.0 if len(calls) % 2 else 5.0
 
-    sizes = {"lengths": (16, 32), "head_sizes": (16,), "channels": 32, "tokens": 32}
+    sizes = {"lengths": (8, 16), "head_sizes": (16,), "channels": 16, "tokens": 16}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = list(benchmark.rows(milliseconds, device=device, **sizes))
     assert [(row["pass"], row["causal"], row["length"]) for row in rows[:3]] == [
+        ("forward", False, 8),
+        ("backward", False, 8),
         ("forward", False, 16),
-        ("backward", False, 16),
-        ("forward", False, 32),
     ]
     assert len(rows) == 8
     for row in rows:

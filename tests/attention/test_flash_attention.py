@@ -61,25 +61,29 @@ def check(*tensors, **settings) -> None:
     assert_results_close(results(flash_attention, *tensors, **settings), exact(*tensors, **settings))
 
 
-@CAUSAL
-@pytest.mark.parametrize("head_size", [1, 3, 16, 24, 64, 80, 128, 255, 256])
-def test_head_sizes(head_size, causal):
-    check(*inputs(head_size=head_size), causal=causal)
+@pytest.mark.parametrize("head_size", [1, 3, 24, 64, 128, 255, 256])
+def test_head_sizes(head_size):
+    check(*inputs(head_size=head_size))
 
 
 LENGTHS = [(1, 1), (1, 40), (40, 1), (16, 16), (17, 16), (16, 17), (31, 65), (65, 31), (48, 16), (16, 48)]
 
 
-@CAUSAL
+@pytest.mark.parametrize(("n_q", "n_k"), LENGTHS[:6])
+def test_lengths(n_q, n_k):
+    check(*inputs(n_q, n_k))
+
+
 @pytest.mark.parametrize(("n_q", "n_k"), LENGTHS)
-def test_lengths(n_q, n_k, causal):
-    check(*inputs(n_q, n_k), causal=causal)
+def test_lengths_under_the_causal_mask(n_q, n_k):
+    check(*inputs(n_q, n_k), causal=True)
 
 
-@CAUSAL
-@pytest.mark.parametrize(("heads", "key_heads"), [(1, 1), (3, 1), (4, 2), (6, 3)])
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "causal"), [(1, 1, False), (3, 1, True), (4, 2, False), (4, 2, True)], ids=str
+)
 def test_grouped_queries(heads, key_heads, causal):
-    check(*inputs(21, 35, batch=2, heads=heads, key_heads=key_heads), causal=causal)
+    check(*inputs(21, 19, batch=2, heads=heads, key_heads=key_heads), causal=causal)
 
 
 def eager(q, k, v, *, causal) -> torch.Tensor:
@@ -91,8 +95,7 @@ def eager(q, k, v, *, causal) -> torch.Tensor:
     return logits.softmax(-1) @ v
 
 
-@CAUSAL
-@pytest.mark.parametrize("head_size", [16, 24, 80, 128])
+@pytest.mark.parametrize(("head_size", "causal"), [(16, False), (24, True), (80, True), (128, False)], ids=str)
 @HALVES
 def test_low_precision_error_is_at_most_twice_eagers(dtype, head_size, causal):
     tensors = inputs(head_size=head_size, dtype=dtype)
@@ -131,10 +134,11 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_layout_changes_nothing(layout, dtype):
-    tensors = [layout(x) for x in inputs(21, 35, batch=2, key_heads=2, dtype=dtype)]
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, torch.float16) for name in LAYOUTS), ("at an odd address", torch.float32)], ids=str
+)
+def test_layout_changes_nothing(name, dtype):
+    tensors = [LAYOUTS[name](x) for x in inputs(21, 19, batch=2, key_heads=2, dtype=dtype)]
     ours = results(flash_attention, *tensors)
     for mine, of_contiguous in zip(ours, results(flash_attention, *(x.contiguous() for x in tensors)), strict=True):
         assert torch.equal(mine, of_contiguous)
@@ -151,8 +155,7 @@ def test_gradient_of_a_sum_which_is_one_number_everywhere():
     assert_results_close(ours[1:], exact(q, k, v, torch.ones_like(q))[1:])
 
 
-@CAUSAL
-@pytest.mark.parametrize("scale", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize(("scale", "causal"), [(0.01, True), (0.5, True), (1.0, False)])
 def test_scale(scale, causal):
     check(*inputs(), causal=causal, scale=scale)
 
@@ -174,8 +177,11 @@ def test_logsumexp_is_that_of_the_logits(causal):
     assert_close(lse, logits.logsumexp(-1).float())
 
 
-@pytest.mark.parametrize("dtype", module.TYPES, ids=str)
-@pytest.mark.parametrize(("n_q", "n_k"), [(53, 37), (48, 16), (40, 1)])
+@pytest.mark.parametrize(
+    ("n_q", "n_k", "dtype"),
+    [*((53, 37, dtype) for dtype in module.TYPES), (48, 16, torch.float32), (40, 1, torch.float32)],
+    ids=str,
+)
 def test_rows_that_may_attend_to_nothing_are_zero_and_so_are_their_gradients(n_q, n_k, dtype):
     tensors = inputs(n_q, n_k, dtype=dtype)
     ours = results(flash_attention, *tensors, causal=True)
@@ -205,8 +211,9 @@ def test_nothing_of(sizes, causal):
         assert_close(mine, torch.zeros_like(like))
 
 
-@CAUSAL
-@pytest.mark.parametrize("dtype", module.TYPES, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "causal"), [(torch.float32, False), (torch.float16, True), (torch.bfloat16, True)], ids=str
+)
 def test_large_logits_stay_finite(dtype, causal):
     q, k, v, d_out = inputs(dtype=dtype)
     largest = (q.float() @ k.float().mT).abs().max().item()
@@ -227,10 +234,9 @@ def test_large_logits_in_order(dtype, sign):
     assert_close(out, v[:, :, [-1 if sign < 0 else 0]].expand(1, 1, 4, 16))
 
 
-@CAUSAL
-def test_repeated_call_gives_the_same_bits(causal):
+def test_repeated_call_gives_the_same_bits():
     tensors = inputs(heads=4, key_heads=2, dtype=torch.float16)
-    first, second = (results(flash_attention, *tensors, causal=causal) for _ in range(2))
+    first, second = (results(flash_attention, *tensors, causal=True) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
 
 
@@ -242,6 +248,8 @@ def test_keeps_no_matrix_for_backward():
     assert kept == [q.shape, k.shape, v.shape, q.shape, q.shape[:3]]
 
 
+# torch hides its own warning where it looks at `.grad`, but not from a filter that makes errors of warnings.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning:torch")
 @pytest.mark.parametrize(
     ("layout", "causal"), [("lengths inside", False), ("part of a fused projection", True)], ids=["full", "causal"]
 )
@@ -254,14 +262,13 @@ def test_is_an_operator_as_torch_wants_it(layout, causal):
 
 
 @pytest.mark.compiled
-@CAUSAL
-def test_compiled_equals_eager(causal):
+def test_compiled_equals_eager():
     torch._dynamo.reset()
     compiled = torch.compile(flash_attention, backend="aot_eager", fullgraph=True)
     for n_q, n_k in ((20, 23), (37, 23), (53, 16)):
         tensors = inputs(n_q, n_k)
         for mine, eager in zip(
-            results(compiled, *tensors, causal=causal), results(flash_attention, *tensors, causal=causal), strict=True
+            results(compiled, *tensors, causal=True), results(flash_attention, *tensors, causal=True), strict=True
         ):
             assert torch.equal(mine, eager)
 

@@ -10,10 +10,11 @@ from zhixing.attention.softmax_attention import softmax_attention
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
-@pytest.mark.parametrize(("n_q", "n_k"), [(35, 35), (21, 37), (37, 21)])
-@pytest.mark.parametrize("head_size", [16, 24])
-def test_flash_attention_equals_softmax_attention(head_size, n_q, n_k, causal):
+@pytest.mark.parametrize(
+    ("n_q", "n_k", "head_size", "causal"),
+    [(35, 35, 24, True), (21, 37, 16, False), (21, 37, 24, True), (37, 21, 16, True)],
+)
+def test_flash_attention_equals_softmax_attention(n_q, n_k, head_size, causal):
     random = torch.Generator().manual_seed(0)
     shapes = (1, 2, n_q, head_size), (1, 1, n_k, head_size), (1, 1, n_k, head_size), (1, 2, n_q, head_size)
     q, k, v, d_out = (torch.randn(shape, generator=random).to(DEVICE) for shape in shapes)

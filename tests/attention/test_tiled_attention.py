@@ -113,11 +113,10 @@ def test_rows_that_attend_to_nothing_are_zero_and_so_are_their_gradients():
 
 
 @CAUSAL
-@pytest.mark.parametrize(("block_q", "block_k"), [(2, 3), (3, 2), (128, 128)])
-@pytest.mark.parametrize("shape", ["square", "more queries", "more keys", "grouped"])
-def test_gradients_pass_gradcheck(shape, block_q, block_k, causal):
-    _, h, g, n, m, _ = SHAPES[shape]
-    qkv = [x.requires_grad_() for x in make((1, h, g, n, m, 2))]
+@pytest.mark.parametrize(("block_q", "block_k"), [(2, 3), (3, 2)])
+@pytest.mark.parametrize(("n", "m"), [(5, 3), (3, 5)], ids=["more queries", "more keys"])
+def test_gradients_pass_gradcheck(n, m, block_q, block_k, causal):
+    qkv = [x.requires_grad_() for x in make((1, 2, 1, n, m, 2))]
     settings = {"causal": causal, "block_q": block_q, "block_k": block_k}
     assert torch.autograd.gradcheck(lambda q, k, v: tiled_attention(q, k, v, **settings), qkv)
 

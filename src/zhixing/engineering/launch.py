@@ -38,6 +38,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+{preload}
 
 {sources}
 
@@ -82,7 +83,10 @@ def launch(
     texts = [textwrap.dedent(inspect.getsource(function)) for function in needed]
     names = ", ".join(function.__name__ for function in functions)
     with tempfile.TemporaryDirectory() as folder:
-        blanks = {"sources": "\n\n".join(texts), "names": names, "ranks": ranks}
+        sources = "\n\n".join(texts)
+        # torch's DDP imports it at its first use, which takes seconds: better once than on each rank.
+        preload = "import torch._dynamo" if "DistributedDataParallel" in sources else ""
+        blanks = {"sources": sources, "preload": preload, "names": names, "ranks": ranks}
         Path(folder, "program.py").write_text(PROGRAM.format(**blanks, seconds=seconds / 2))
         run_all([[sys.executable, "program.py"]], seconds, folder=folder)
         results = [torch.load(Path(folder, f"{rank}.pt")) for rank in range(ranks)]
