@@ -1,27 +1,16 @@
-"""Every page, in both colour schemes, on a phone and a desk, with and without JavaScript."""
+"""Every page once, in one of four settings by turns, and a page of each kind in all that a reader may have."""
 
-import posixpath
 import re
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import axe_playwright_python
-import lxml.html
 import pytest
 
 SITE = Path(__file__).resolve().parents[2] / "site"
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
-
-# Text outside code, and outside what is there for machines.
-RAW_TEX = r"""() => {
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const found = [];
-  while (walker.nextNode()) {
-    const node = walker.currentNode;
-    if (node.parentElement.closest("code, pre, script, noscript, style, annotation")) continue;
-    if (/\$[^$]+\$|\\[a-zA-Z]{2,}/.test(node.data)) found.push(node.data);
-  }
-  return found;
-}"""
+PHONE, DESK = 360, 1300
 
 # Images that are shown, which are made to load now.
 IMAGES = """() => [...document.querySelectorAll("article img")].filter(image => image.checkVisibility())
@@ -36,20 +25,6 @@ SHIFTS = """() => new Promise(resolve => {
   })).observe({ type: "layout-shift", buffered: true });
   setTimeout(() => resolve(found), 50);
 })"""
-
-# Text whose script is not that of the language that it is said to be in.
-STRANGE = r"""() => {
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const found = [];
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement, text = walker.currentNode.data;
-    if (element.closest("script, noscript, pre, code, math, [data-md-component=toc]")) continue;
-    const chinese = element.closest("[lang]").lang.startsWith("zh");
-    const words = text.match(/[A-Za-z]{2,}/g) ?? [];
-    if (/\p{sc=Han}/u.test(text) ? !chinese : chinese && words.length > 5) found.push(text);
-  }
-  return found;
-}"""
 
 # Formulas with a root whose sign is not there, or with a tall part whose brackets have not grown with it.
 SMALL = r"""() => {
@@ -77,6 +52,28 @@ LOOSE = """() => [...document.querySelectorAll("article .headerlink")].filter(li
 }).map(link => link.parentElement.textContent)"""
 
 
+# The same, for any width of a phone, with nothing but the headings left to lay out.
+LOOSE_ON_A_PHONE = f"""() => {{
+  const loose = {LOOSE}, article = document.querySelector("article");
+  const beside = innerWidth - article.clientWidth;
+  article.replaceChildren(...article.querySelectorAll(":is(h1, h2, h3, h4):has(> .headerlink)"));
+  const found = [];
+  for (let width = 320; width < 440; width += 6) {{
+    article.style.width = `${{width - beside}}px`;
+    found.push(...loose().map(heading => `${{width}} ${{heading}}`));
+  }}
+  return found;
+}}"""
+
+# What each button copies that stands on a block of code.
+COPIED = """() => {
+  const copied = [];
+  navigator.clipboard.writeText = async text => copied.push(text);
+  document.querySelectorAll(".md-code__button").forEach(button => button.click());
+  return copied;
+}"""
+
+
 def bad_images(page) -> list:
     """Those that cannot be read, or that say nothing to who does not see them."""
     for _ in range(200):
@@ -98,13 +95,31 @@ THIN_OUT = """() => {
 }"""
 
 
-def violations(page, script: bool) -> list[str]:
-    """What axe finds that is serious or critical."""
+# Elements whose names and classes are the same all the way up look the same: of those, one that is seen and has text.
+SAMPLE = """() => {
+  const paths = new Set();
+  for (const element of document.querySelectorAll("body *")) {
+    const chain = [];
+    for (let each = element; each; each = each.parentElement) chain.push(each.localName, each.getAttribute("class"));
+    const path = chain.join();
+    const text = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (!text || paths.has(path) || !element.checkVisibility({ visibilityProperty: true })) continue;
+    paths.add(path);
+    element.dataset.sample = "";
+  }
+  axe.configure({ rules: [{ id: "color-contrast", selector: "[data-sample]" }] });
+}"""
+
+
+def violations(page, script: bool = True, sample: bool = False) -> list[str]:
+    """What axe finds that is serious or critical; colours, which cost it most, perhaps in a sample alone."""
     page.evaluate(THIN_OUT)
     # Without our script, wide formulas have no tabindex. Browsers let the keyboard reach what scrolls, which axe does
     # not know, and `test_wide_formula_is_reached_without_a_script` looks at.
     rules = {} if script else {"scrollable-region-focusable": {"enabled": False}}
     page.evaluate(AXE)
+    if sample:
+        page.evaluate(SAMPLE)
     found = page.evaluate("rules => axe.run({ rules, resultTypes: ['violations'] })", rules)["violations"]
     return [
         f"{each['id']}: {node['html'][:200]}"
@@ -114,97 +129,138 @@ def violations(page, script: bool) -> list[str]:
     ]
 
 
+# One follows the other as its opposite. A page has the next setting than the page before it, its twin the opposite.
+TURNS = [("light", DESK), ("dark", PHONE), ("dark", DESK), ("light", PHONE)]
+
+
+def codes(tree) -> list[str]:
+    """What there is to copy on a page."""
+    blocks = tree.xpath("//article//pre[code][not(ancestor::*[contains(@class, 'no-copy')])]/code")
+    return [block.text_content() for block in blocks]
+
+
+def looks_wrong(page) -> list:
+    """What is too wide for the page, is not drawn, or stands alone on a line."""
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return [*([f"{wide} px too wide"] if wide > 0 else []), *bad_images(page), *page.evaluate(LOOSE)]
+
+
+def test_page(visit, page, turn, read):
+    """Once a page is opened, the rest is looked at in the opposite setting too, where nothing is loaded again."""
+    tab = visit.page
+    (scheme, width), (other_scheme, other_width) = TURNS[turn], TURNS[turn ^ 1]
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size({"width": width, "height": 800})
+    visit.open(page)
+    assert tab.evaluate(SHIFTS) == []
+    assert tab.evaluate(SMALL) == []
+    assert looks_wrong(tab) == []
+    assert tab.evaluate(COPIED) == codes(read(page))
+    assert not [url for url in visit.asked if "math-rest" in url], "add its character in theme/math_font.py"
+    tab.emulate_media(color_scheme=other_scheme)
+    tab.set_viewport_size({"width": other_width, "height": 800})
+    assert looks_wrong(tab) == []
+    visit.settle()
+    assert violations(tab, sample=True) == []
+    tab.set_viewport_size({"width": PHONE, "height": 800})
+    assert tab.evaluate(LOOSE_ON_A_PHONE) == []
+    assert visit.wrong == []
+
+
+# Any two of these properties are seen together; without JavaScript a page is light.
+SETTINGS = [
+    ("light", DESK, True),
+    ("dark", PHONE, True),
+    ("dark", DESK, True),
+    ("light", PHONE, False),
+    ("light", DESK, False),
+]
+
+
 def without_scripts(route) -> None:
     """The page as if no script had run, in a tab where ours still can: axe does not work where none may."""
     answer = route.fetch()
     route.fulfill(response=answer, body=re.sub(r"<script.*?</script>", "", answer.text(), flags=re.DOTALL))
 
 
-# Any two of these properties are seen together; without JavaScript a page is light.
-SETTINGS = [
-    ("light", 1300, True),
-    ("dark", 360, True),
-    ("dark", 1300, True),
-    ("light", 360, False),
-    ("light", 1300, False),
-]
+def hosted(tab, read, **options):
+    """A tab where the site lies where it was built for, and a missing page is answered as hosts do."""
+    (home,) = read("en/").xpath("//link[@rel='canonical']/@href")
+    visit = tab(at=home.removesuffix("en/"), **options)
+
+    def answer(route):
+        path = SITE / urlsplit(route.request.url.removeprefix(visit.address)).path
+        route.fulfill(path=path if path.is_file() else SITE / "404.html")
+
+    visit.page.route(visit.address + "**", answer)
+    return visit
 
 
 @pytest.mark.parametrize(("scheme", "width", "script"), SETTINGS)
-def test_page(tab, page, scheme, width, script):
-    visit = tab(color_scheme=scheme, width=width, java_script_enabled=script)
+def test_page_of_each_kind(tab, any_kind, fullest, read, scheme, width, script):
+    page = "en/nothing/here/" if any_kind == "missing" else fullest(any_kind)
+    if any_kind == "door" and script:
+        return  # it sends the reader on
+    make = partial(hosted, tab, read) if any_kind == "missing" else partial(tab, fresh=True)
+    visit = make(color_scheme=scheme, width=width, java_script_enabled=script)
     visit.open(page)
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert visit.page.evaluate(RAW_TEX) == []
-    assert visit.page.evaluate(STRANGE) == []
     assert visit.page.evaluate(SMALL) == []
     assert bad_images(visit.page) == []
-    if not script:
+    if script:
+        assert visit.page.evaluate(SHIFTS) == []
+        assert visit.page.evaluate(LOOSE) == []
+        assert not [url for url in visit.asked if "math-rest" in url]
+    elif any_kind != "missing":
         assert visit.wrong == []
         visit = tab(color_scheme=scheme, width=width)
         visit.page.route(re.compile(r"/$|\.html$"), without_scripts)
         visit.open(page)
-    else:
-        assert visit.page.evaluate(SHIFTS) == []
-        assert visit.page.evaluate(LOOSE) == []
-        assert not [url for url in visit.asked if "math-rest" in url], "add its character in theme/math_font.py"
-    assert violations(visit.page, script) == []
+    if script or any_kind != "missing":
+        assert violations(visit.page, script) == []
     assert visit.wrong == []
 
 
-@pytest.mark.parametrize("page_name", ["en/activations/gelu/", "en/engineering/ddp/", "zh/attention/flash_attention/"])
-def test_sign_beside_a_heading_begins_no_line_at_any_width(tab, page_name):
-    visit = tab()
-    visit.open(page_name)
-    for width in range(320, 440, 6):
-        visit.page.set_viewport_size({"width": width, "height": 800})
-        assert visit.page.evaluate(LOOSE) == [], width
+@pytest.mark.parametrize(("locale", "home"), [("en-GB", "en/"), ("zh-CN", "zh/"), ("zh-TW", "zh/"), ("fr", "en/")])
+def test_door_leads_to_the_language_of_the_browser(tab, locale, home):
+    visit = tab(locale=locale)
+    visit.open("")
+    visit.page.wait_for_url(visit.address + home)
+    assert visit.wrong == []
 
 
-@pytest.mark.parametrize("file", ["404.html", "en/404.html", "zh/404.html"])
-def test_missing_page_leads_home_in_both_languages(file):
-    said = lxml.html.parse(str(SITE / file)).xpath("//article/p[@lang]")
-    homes = {each.get("lang"): posixpath.normpath(each.find("a").get("href")) for each in said}
-    assert {language: posixpath.basename(home) for language, home in homes.items()} == {"en": "en", "zh": "zh"}
-
-
-def sections(name: str) -> list[str]:
-    return lxml.html.parse(str(SITE / name / "index.html")).xpath("//article//*[self::h2 or self::h3]/@id")
+def sections(tree) -> list[str]:
+    return tree.xpath("//article//*[self::h2 or self::h3]/@id")
 
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
-def test_language_switch_keeps_page_and_section(tab, twin_page, script):
-    name, twin = twin_page, ("zh" if twin_page.startswith("en") else "en") + twin_page[2:]
+@pytest.mark.parametrize("kind", ["home", "area", "article", "glossary"])
+def test_language_switch_keeps_page_and_section(tab, kind, fullest, read, script):
+    name = fullest(kind)
+    twin = ("zh" if name.startswith("en") else "en") + name[2:]
     visit = tab(java_script_enabled=script)
     visit.open(name)
     visit.page.click(".md-header .twin")
     assert visit.at() == twin
-    for section in sections(name)[1::2][-2:]:
-        visit.open(f"{name}#{section}")
-        visit.page.click(".md-header .twin" if script else f"[id='{section}'] .headertwin")
-        assert visit.at() == f"{twin}#{section}"
-        visit.page.wait_for_load_state()
-        top = visit.page.locator(f"[id='{section}']").bounding_box()["y"]
-        assert 0 <= top <= 200 or visit.page.evaluate("scrollY + innerHeight >= document.body.scrollHeight - 1")
+    for here, there in (name, twin), (twin, name):
+        for section in sections(read(here))[1::2][-2:]:
+            visit.open(f"{here}#{section}")
+            visit.page.click(".md-header .twin" if script else f"[id='{section}'] .headertwin")
+            assert visit.at() == f"{there}#{section}"
+            visit.page.wait_for_load_state()
+            top = visit.page.locator(f"[id='{section}']").bounding_box()["y"]
+            assert 0 <= top <= 200 or visit.page.evaluate("scrollY + innerHeight >= document.body.scrollHeight - 1")
     assert visit.wrong == []
 
 
-def test_copy_buttons_copy_the_code_and_nothing_else(tab, article):
-    blocks = lxml.html.parse(str(SITE / article / "index.html")).xpath(
-        "//article//pre[not(ancestor::*[contains(@class,'no-copy')])]"
-    )
-    codes = [
-        block.text_content().rstrip("\n")
-        for block in blocks
-        if "doc-signature" not in block.getparent().get("class", "")
-    ]
+@pytest.mark.parametrize("kind", ["article", "notebook"])
+def test_copy_buttons_put_the_code_into_the_clipboard(tab, kind, fullest, read):
     visit = tab(permissions=["clipboard-read", "clipboard-write"])
-    visit.open(article)
-    assert visit.page.locator(".no-copy .md-code__button[data-md-type=copy]").count() == 0
+    visit.open(fullest(kind))
     copied = []
     for button in visit.page.locator(".md-code__button[data-md-type=copy]").all():
         button.evaluate("button => button.closest('details')?.setAttribute('open', '')")
         button.click()
-        copied.append(visit.page.evaluate("navigator.clipboard.readText()").rstrip("\n"))
-    assert [code for code in copied if code in codes] == codes
+        copied.append(visit.page.evaluate("navigator.clipboard.readText()"))
+    assert copied == codes(read(fullest(kind))) != []
     assert visit.wrong == []

@@ -110,10 +110,12 @@ const tell = () => {
   if (there && (there === read || !links.has(there))) return;
   history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
 };
+const edge = heading => heading?.getBoundingClientRect().top;
+// Of headings side by side, all of which are passed at once, it is the one that the address names.
 const look = () => {
   const end = scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
-  const there = seen();
-  mark(end && links.has(there) ? there : [...links.keys()].findLast(heading => passed.has(heading)));
+  const there = seen(), last = [...links.keys()].findLast(heading => passed.has(heading));
+  mark(links.has(there) && (end || edge(there) === edge(last)) ? there : last);
 };
 addEventListener("hashchange", look);
 

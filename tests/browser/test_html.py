@@ -1,0 +1,144 @@
+"""What the HTML of every page shows by itself, read without a browser."""
+
+import base64
+import hashlib
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+SITE = Path(__file__).resolve().parents[2] / "site"
+MACHINE = {"script", "noscript", "style", "template"}
+HAN = re.compile("[\u2e80-\u2fdf\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+
+
+def texts(element, without: set[str], language: str = "") -> Iterator[tuple[str, str]]:
+    """The texts in the element with the language that each is said to be in, but not those of elements so named."""
+    if not isinstance(element.tag, str) or element.tag in without or element.get("data-md-component") in without:
+        return
+    language = element.get("lang", language)
+    yield element.text or "", language
+    for child in element:
+        yield from texts(child, without, language)
+        yield child.tail or "", language
+
+
+def target(page: str, reference: str) -> str:
+    """The page or file of the site that the page refers to, without the place there."""
+    folder = page if page.endswith("/") else posixpath.dirname(page)
+    path = posixpath.normpath(posixpath.join(folder, unquote(reference.partition("#")[0])))
+    return f"{path}/" if (SITE / path).is_dir() else path
+
+
+def test_no_tex_is_left(any_page, read):
+    found = texts(read(any_page).body, MACHINE | {"code", "pre", "annotation"})
+    assert [text for text, _ in found if re.search(r"\$[^$]+\$|\\[a-zA-Z]{2,}", text)] == []
+
+
+def test_texts_are_in_the_language_that_they_are_said_to_be_in(any_page, read):
+    tree = read(any_page)
+    assert tree.get("lang") == (any_page[:2] if any_page[:3] in ("en/", "zh/") else "en")
+    strange = []
+    for text, language in texts(tree.body, MACHINE | {"pre", "code", "math", "toc"}, tree.get("lang")):
+        chinese = language.startswith("zh")
+        if not chinese if HAN.search(text) else chinese and len(re.findall("[A-Za-z]{2,}", text)) > 5:
+            strange.append(text)
+    assert strange == []
+
+
+def test_images_are_there_and_say_what_they_show_and_how_large_they_are(any_page, read):
+    """The size keeps what follows an image in its place until the image has come."""
+    for image in read(any_page).xpath("//article//img"):
+        assert all(image.get(name, "").strip() for name in ("src", "alt", "width", "height")), image.attrib
+        assert (SITE / target(any_page, image.get("src"))).is_file(), image.attrib
+
+
+def test_figures_are_drawn_for_both_colour_schemes_and_have_a_caption(any_page, read):
+    for figure in read(any_page).find_class("figure"):
+        assert [caption.text_content().strip() for caption in figure.find_class("caption")] not in ([], [""])
+        links = figure.find_class("enlarge")
+        assert [link.get("class").split()[1] for link in links] in (["only-light", "only-dark"], [])
+        assert [link.get("href") for link in links] == [link.find("img").get("src") for link in links]
+        assert figure.xpath(".//img | .//svg | .//table")
+
+
+def test_headings_are_places_with_a_link_to_themselves(any_page, read):
+    tree = read(any_page)
+    assert len(tree.xpath("//h1")) == 1
+    assert [id for id, count in Counter(tree.xpath("//@id")).items() if count > 1] == []
+    for heading in tree.xpath("//article//*[self::h1 or self::h2 or self::h3][.//a[@class='headerlink']]"):
+        assert [link.get("href") for link in heading.find_class("headerlink")] == [f"#{heading.get('id')}"]
+
+
+def headings(tree) -> list[str]:
+    return tree.xpath("//article//*[self::h1 or self::h2 or self::h3]/@id")
+
+
+def test_switch_and_headings_lead_to_the_twin(twin_page, read):
+    tree = read(twin_page)
+    twin = ("zh" if twin_page.startswith("en") else "en") + twin_page[2:]
+    (switch,) = tree.xpath("//header//a[contains(@class, 'twin')]")
+    assert target(twin_page, switch.get("href")) == twin
+    assert switch.get("hreflang") == switch.get("lang") == twin[:2]
+    assert headings(tree) == headings(read(twin)) != []
+    linked = {}
+    for id in headings(tree):
+        linked[id] = [link.get("href") for link in tree.xpath("//*[@id = $id]/a[@class='headertwin']", id=id)]
+    assert linked == {id: [f"{switch.get('href')}#{id}"] for id in linked}
+
+
+def test_notebook_and_articles_lead_to_each_other(article, read):
+    name = article.removeprefix("en/lab/")
+    if name == article:
+        (link,) = read(article).xpath("//*[@class='lab']/a")
+        assert target(article, link.get("href")) == f"en/lab/{article[3:]}"
+        assert len(read(article).xpath("//*[@class='evidence']//*[@class='cite']//pre")) == 1
+    else:
+        (switch,) = read(article).find_class("twin-of-lab")
+        assert target(article, switch.get("href")) == f"zh/{name}"
+        endings = [Path(target(article, href)).suffix for href in read(article).xpath("//article//a[@download]/@href")]
+        assert endings == [".ipynb", ".py"]
+
+
+# An address of another host, also in a list of several, or in a style.
+ELSEWHERE = re.compile(r"""(?:^|[\s,('"])(?:[a-z]+:)?//""", re.IGNORECASE)
+
+
+def test_nothing_is_fetched_from_another_host(any_page, read):
+    found = []
+    for element in read(any_page).iter("*"):
+        told = element.tag in ("a", "meta") or element.get("rel") in ("canonical", "alternate")
+        names = {name for name, value in element.items() if ELSEWHERE.search(value)} - {"xmlns", "xmlns:xlink"}
+        found += [element.attrib for name in names if not told]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", sorted(SITE.rglob("*.css")), ids=lambda path: path.relative_to(SITE).as_posix())
+def test_no_style_asks_for_another_host(path):
+    style = path.read_text()
+    assert re.findall(r"""url\(\s*["']?(?:https?:)?//[^)]*""", style) == []
+    assert "@import" not in style
+
+
+def test_policy_lets_the_site_alone_load_and_run(any_page, read):
+    tree = read(any_page)
+    (policy,) = tree.xpath("/html/head/meta[@http-equiv='Content-Security-Policy']")
+    assert policy.xpath("preceding::*[self::script or self::link or self::style]") == []
+    directives = dict(part.split(" ", 1) for part in policy.get("content").split("; "))
+    assert directives["default-src"] == "'self'"
+    for directive, name in ("script-src", "script"), ("style-src", "style"):
+        inside = {element.text for element in tree.iter(name) if element.text and not element.get("type")}
+        hashes = {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside}
+        assert set(directives[directive].split()) == {"'self'", *(f"'sha256-{each}'" for each in hashes)}
+    assert tree.xpath("//@style | //@*[starts-with(name(), 'on')]") == []
+
+
+@pytest.mark.parametrize("file", ["404.html", "en/404.html", "zh/404.html"])
+def test_missing_page_leads_home_in_both_languages(file, read):
+    said = read(file).xpath("//article/p[@lang]")
+    homes = {each.get("lang"): posixpath.normpath(each.find("a").get("href")) for each in said}
+    assert {language: posixpath.basename(home) for language, home in homes.items()} == {"en": "en", "zh": "zh"}
