@@ -34,19 +34,24 @@ def render(config: str, pages: str, site: Path, language: str, navigation: list,
     return said.getvalue()
 
 
-if __name__ == "__main__":
+def main(config: str) -> None:
+    """Answer requests until standard input ends."""
     logging.disable(logging.INFO)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a plugin prints is no answer
     # Who waits for an answer learns that this process has ended even where what it has forked has not.
     os.register_at_fork(after_in_child=answers.close)
-    load_config(sys.argv[1])  # imports extensions and plugins
+    load_config(config)  # imports extensions and plugins
     for line in sys.stdin:
         language, pages, site, navigation, dirty = json.loads(line)
-        said = render(sys.argv[1], pages, Path(site), language, navigation, dirty)
+        said = render(config, pages, Path(site), language, navigation, dirty)
         try:
             rendered = take_up(Path(site), language, anew=not dirty)
         except Exception:
             said, rendered = said + traceback.format_exc(), {}
         answers.write(pickle.dumps((said, rendered)))
         answers.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -3,16 +3,24 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import lxml.html
 import pytest
+from mkdocs.config import load_config
 
-from zhixing_site import cli
+from zhixing_site import cli, mkdocs_process
+from zhixing_site.render import CONFIGS, Renderer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -170,11 +178,29 @@ FILES = {
 }
 
 
+def fork_mkdocs(renderer: Renderer, language: str) -> subprocess.Popen:
+    """In place of `Renderer._start`, whose process has to import MkDocs: a fork of this one, which has done so."""
+
+    def serve() -> None:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whereby Popen, below, takes the process for started
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        warnings.resetwarnings()
+        mkdocs_process.main(CONFIGS[language])
+        os._exit(0)
+
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(["forked"], cwd=renderer.root, preexec_fn=serve, start_new_session=True, **pipes)
+
+
 @dataclass
 class Project:
-    """A project in a folder of its own. After `build` or `run`, `ran` names the snippets that were not cached."""
+    """A project in a folder of its own. After `build` or `run`, `ran` names the snippets that were not cached.
+
+    If it `forks`, what builds has no MkDocs to import.
+    """
 
     root: Path
+    forks: bool = True
     ran: set[str] = field(default_factory=set)
 
     def copy(self, root: Path) -> "Project":
@@ -199,21 +225,39 @@ class Project:
 
     def article(self, name: str, snippet: str, page: str = "") -> None:
         """A snippet and a reviewed page, the same in both languages; unless given, it shows each cell not hidden."""
-        cells = re.findall(r'^# %% (\w+)(?!.*"hidden")', snippet, re.MULTILINE)
-        fences = [f'\n```python\n--8<-- "{name}.py:{cell}"\n```\n' for cell in cells]
         self.write(f"snippets/{name}.py", snippet)
-        self.page(name, page or "# Trial { #trial }\n" + "".join(fences))
+        self.page(name, page or self.shows(name, snippet))
+
+    def articles(self, snippets: dict[str, str]) -> None:
+        """Several at once, whose pages are reviewed at the end."""
+        for name, snippet in snippets.items():
+            self.write(f"snippets/{name}.py", snippet)
+        self.pages({name: self.shows(name, snippet) for name, snippet in snippets.items()})
+
+    @staticmethod
+    def shows(name: str, snippet: str) -> str:
+        """A page that shows each cell that is not hidden."""
+        cells = re.findall(r'^# %% (\w+)(?!.*"hidden")', snippet, re.MULTILINE)
+        return "# Trial { #trial }\n" + "".join(f'\n```python\n--8<-- "{name}.py:{cell}"\n```\n' for cell in cells)
 
     def page(self, name: str, english: str, chinese: str = "") -> None:
-        self.write(f"docs/en/{name}.md", english)
-        self.write(f"docs/zh/{name}.md", chinese or english)
+        self.pages({name: english}, {name: chinese or english})
+
+    def pages(self, english: dict[str, str], chinese: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Reviewed pages, in Chinese as in English where nothing else is given."""
+        for name, text in english.items():
+            self.write(f"docs/en/{name}.md", text)
+            self.write(f"docs/zh/{name}.md", chinese.get(name, text))
         self.command("accept")
 
     def command(self, *arguments: str) -> tuple[int, str]:
         """The exit code and what was said on standard error."""
         said, told = io.StringIO(), io.StringIO()
-        with contextlib.chdir(self.root), contextlib.redirect_stderr(said), contextlib.redirect_stdout(told):
-            code = cli.main(list(arguments))
+        start = fork_mkdocs if self.forks else Renderer._start
+        with contextlib.chdir(self.root), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Renderer, "_start", start)
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(told):
+                code = cli.main(list(arguments))
         self.ran = set(re.findall(r"^ran .* snippets/(\S+)\s*$", told.getvalue(), re.MULTILINE))
         return code, said.getvalue()
 
@@ -242,11 +286,13 @@ class Project:
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory) -> Project:
     """Built once; tests take a copy."""
-    project = Project(tmp_path_factory.mktemp("pristine"))
+    project = Project(tmp_path_factory.mktemp("pristine"), forks=False)
     for path, text in FILES.items():
         project.write(path, text)
     assert project.command("accept") == (0, "")
     assert project.build() == (0, "")
+    with contextlib.chdir(project.root):
+        load_config()  # imports the extensions, for the forks
     return project
 
 
