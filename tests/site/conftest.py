@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -206,6 +206,12 @@ class Project:
     def copy(self, root: Path) -> "Project":
         return Project(shutil.copytree(self.root, root))
 
+    def reset(self, root: Path) -> "Project":
+        """A copy in a folder that is emptied, but that a process may have for its own."""
+        for path in root.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return Project(shutil.copytree(self.root, root, dirs_exist_ok=True))
+
     def write(self, path: str, text: str) -> None:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text)
@@ -294,6 +300,14 @@ def pristine(tmp_path_factory) -> Project:
     with contextlib.chdir(project.root):
         load_config()  # imports the extensions, for the forks
     return project
+
+
+@pytest.fixture(scope="module")
+def renderer(pristine, tmp_path_factory) -> Iterator[Renderer]:
+    """For projects that lie in its folder, one after the other."""
+    root = pristine.copy(tmp_path_factory.mktemp("renderer") / "project").root
+    with Renderer(root) as renderer:
+        yield renderer
 
 
 @pytest.fixture

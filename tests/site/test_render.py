@@ -17,16 +17,13 @@ from zhixing_site.render import CONFIGS, Renderer
 
 
 @pytest.fixture
-def pages(project):
+def project(pristine, renderer):
+    """In the folder of the renderer, in which all tests go on with the same processes."""
+    project = pristine.reset(renderer.root)
     for language in CONFIGS:
         project.write(f"pages/{language}/index.md", f"# {language}\n\n[more](area/more.md)\n")
         project.write(f"pages/{language}/area/more.md", "# More\n")
-
-
-@pytest.fixture
-def renderer(project, pages):
-    with Renderer(project.root) as renderer:
-        yield renderer
+    return project
 
 
 @contextmanager
@@ -124,7 +121,7 @@ def test_process_that_was_killed_is_told_of_and_started_anew(project, renderer):
     assert render(project, renderer) == ""
 
 
-def test_processes_end_with_the_context(project, pages):
+def test_processes_end_with_the_context(project):
     with Renderer(project.root) as renderer:
         render(project, renderer)
         processes = [*renderer.processes.values()]
@@ -136,6 +133,15 @@ def stand_in(script: str) -> subprocess.Popen:
     """A process in the place of one that has MkDocs loaded."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     return subprocess.Popen(["sh", "-c", script], start_new_session=True, **pipes)
+
+
+def put_in_place(renderer, script: str) -> subprocess.Popen:
+    """Have the renderer ask a stand-in for Chinese."""
+    if process := renderer.processes.get("zh"):
+        process.kill()
+        process.communicate()
+    renderer.processes["zh"] = stand_in(script)
+    return renderer.processes["zh"]
 
 
 def test_what_a_process_has_forked_ends_with_the_context(project):
@@ -167,14 +173,14 @@ def test_process_that_was_killed_while_others_worked_for_it_is_told_of(project, 
 
 @pytest.mark.parametrize("script", ["printf '\\200\\004\\225'; exit 3", "exit 3"], ids=["in an answer", "before"])
 def test_process_that_ends_without_an_answer_is_told_of(project, renderer, script):
-    renderer.processes["zh"] = process = stand_in(f"read request; {script}")
+    process = put_in_place(renderer, f"read request; {script}")
     assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code 3)"
     assert renderer.processes["zh"] is process
     assert render(project, renderer) == ""
 
 
 def test_process_that_ends_before_it_is_asked_is_told_of(project, renderer):
-    renderer.processes["zh"] = process = stand_in("exec 0<&-; echo; exec 1<&-; sleep 1000")
+    process = put_in_place(renderer, "exec 0<&-; echo; exec 1<&-; sleep 1000")
     process.stdout.readline()
     assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code -9)"
     assert render(project, renderer) == ""
@@ -186,13 +192,13 @@ def test_page_that_cannot_be_read_is_named(project, renderer):
 
 
 def test_folder_of_a_build_at_fault_is_taken_away_when_nobody_writes_there_any_more(project, monkeypatch):
-    remove, writing = tempfile.TemporaryDirectory.__exit__, []
+    project.forks = False  # it is known by its command line
+    remove, writing, others = tempfile.TemporaryDirectory.__exit__, [], psutil.Process().children()
 
     def look(folder, *error):
         if Path(folder.name).name.startswith("site-"):
-            writing.append(
-                [process for process in psutil.Process().children() if "mkdocs_process" in str(process.cmdline())]
-            )
+            processes = [process for process in psutil.Process().children() if process not in others]
+            writing.append([process for process in processes if "mkdocs_process" in str(process.cmdline())])
         return remove(folder, *error)
 
     monkeypatch.setattr(tempfile.TemporaryDirectory, "__exit__", look)

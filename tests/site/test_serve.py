@@ -11,7 +11,6 @@ import urllib.request
 
 import pytest
 
-from zhixing_site.render import Renderer
 from zhixing_site.serve import Preview
 from zhixing_site.watch import Limits
 
@@ -46,9 +45,8 @@ class Desk:
 
 
 @pytest.fixture
-def renderer(project):
-    with Renderer(project.root) as renderer:
-        yield renderer
+def project(pristine, renderer):
+    return pristine.reset(renderer.root)
 
 
 @pytest.fixture
