@@ -107,16 +107,13 @@ def pages(pristine, tmp_path_factory):
     (elsewhere / "heated.py").write_text(HOT)
     for path in "pyproject.toml", "docs/conftest.py":
         shutil.copy(REPOSITORY / path, project.root / path)
-    for name, snippet in RIGHT.items():
-        project.article(f"right/{name}", snippet.replace("{elsewhere}", str(elsewhere)))
-    for name, (snippet, _) in (WRONG | UNTRUE).items():
-        project.article(f"wrong/{name}", snippet)
+    right = {f"right/{name}": text.replace("{elsewhere}", str(elsewhere)) for name, text in RIGHT.items()}
+    project.articles(right | {f"wrong/{name}": text for name, (text, _) in (WRONG | UNTRUE).items()})
     project.write("snippets/area/cells.py", CELLS)
     for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY, "hot": HOT}.items():
         project.write(f"src/things/{name}.py", module)
-    for name, (page, _) in FAILING.items():
-        project.page(f"failing/{name}", page)
-    project.page("right/whole", fence("src/things/counted.py"))
+    failing = {f"failing/{name}": page for name, (page, _) in FAILING.items()}
+    project.pages(failing | {"right/whole": fence("src/things/counted.py")})
     project.article("right/defines", COUNTS, fence("src/things/counted.py:counted") + fence("right/defines.py:counts"))
     return project
 

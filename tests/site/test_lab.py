@@ -70,8 +70,9 @@ def test_notebook_is_valid_and_holds_what_ran(project):
     assert "zhixing" not in notebook.metadata
 
 
-@pytest.fixture
-def with_error(project):
+@pytest.fixture(scope="module")
+def with_error(pristine, tmp_path_factory):
+    project = pristine.copy(tmp_path_factory.mktemp("lab") / "project")
     source = (
         '# %% fails raises="ZeroDivisionError"\nx = """\nkept"""\n1 / 0\n\n# %% after\nprint("after", x.count("\\n"))\n'
     )
