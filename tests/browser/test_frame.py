@@ -1,7 +1,9 @@
 """What stands around an article: colours, contents, the way back to the top; the buttons that copy code; loading."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -114,6 +116,22 @@ def test_address_keeps_a_section_that_is_in_sight_but_never_comes_to_the_top(tab
     assert visit.at() == f"{ARTICLE}#{headings[-1]}"
 
 
+@pytest.mark.parametrize("page_name", ["en/", "zh/"])
+def test_address_keeps_the_one_that_it_names_of_headings_side_by_side(tab, page_name):
+    visit = tab()
+    visit.open(page_name)
+    places = "all => all.map(each => [each.id, each.getBoundingClientRect().top])"
+    tops = dict(visit.page.eval_on_selector_all("article h3[id]", places))
+    beside = [id for id, top in tops.items() if [*tops.values()].count(top) > 1]
+    assert len(beside) > 1
+    for id in beside:
+        visit.page.goto("about:blank")
+        visit.open(f"{page_name}#{id}")
+        marked = "([id, active]) => document.querySelector(active)?.hash === `#${id}`"
+        visit.page.wait_for_function(marked, arg=[id, ACTIVE], timeout=5000)
+        assert visit.at() == f"{page_name}#{id}"
+
+
 def test_last_section_is_marked_where_the_page_ends_before_it_comes_to_the_top(tab):
     visit = tab()
     visit.open("en/engineering/ddp/")
@@ -153,9 +171,9 @@ def test_menu_of_a_phone_shows_the_section_that_is_read(tab, language):
     visit.open(f"{language}/engineering/ddp/#launching")
     page = visit.page
     page.click(".md-header [for=__drawer]")
-    page.wait_for_timeout(400)
+    visit.settle()
     page.click("label[for=__toc] >> visible=true")
-    page.wait_for_timeout(400)
+    visit.settle()
     link = page.locator(".md-sidebar--primary .md-nav--secondary .md-nav__link--active")
     assert link.count() == 1
     assert link.get_attribute("href") == "#launching"
@@ -169,7 +187,7 @@ def test_page_keeps_its_place_behind_the_menu_of_a_phone(tab):
     page = visit.page
     page.evaluate("scrollTo(0, 500)")
     page.click(".md-header [for=__drawer]")
-    page.wait_for_timeout(400)
+    visit.settle()
     for x in 100, 340:  # on the menu, beside it
         page.mouse.move(x, 400)
         page.mouse.wheel(0, 300)
@@ -216,9 +234,9 @@ def test_menu_of_a_phone_closes_for_a_place_on_the_page(tab, page_name):
     visit.open(page_name)
     page = visit.page
     page.click(".md-header [for=__drawer]")
-    page.wait_for_timeout(400)
+    visit.settle()
     page.click("label[for=__toc] >> visible=true")
-    page.wait_for_timeout(400)
+    visit.settle()
     link = page.locator(".md-sidebar--primary .md-nav--secondary .md-nav__link").nth(2)
     link.scroll_into_view_if_needed()
     place = link.get_attribute("href")
@@ -237,7 +255,7 @@ def test_copied_code_is_told_of(tab):
     faint = button.evaluate(colour)
     visit.page.keyboard.press("Tab")
     button.focus()
-    visit.page.wait_for_timeout(400)
+    visit.settle()
     assert button.evaluate(colour) != faint
     visit.page.keyboard.press("Enter")
     visit.page.locator("[role=status]", has_text="已复制").wait_for()
@@ -254,38 +272,61 @@ def test_code_that_cannot_be_copied_is_selected(tab):
     assert visit.wrong == []
 
 
-# Where the elements are that are seen without scrolling.
-PLACES = """() => [...document.querySelectorAll("body *")].map(element => {
-  const box = element.getBoundingClientRect();
-  const shown = element.checkVisibility({ visibilityProperty: true });
-  const seen = shown && box.width && box.height && box.top < innerHeight;
-  return seen ? [Math.round(box.left), Math.round(box.top), element.outerHTML.slice(0, 80)] : null;
-})"""
+# Keep where the elements are that are seen without scrolling.
+KEEP = """() => {
+  const box = element => element.getBoundingClientRect();
+  const seen = element => box(element).width && box(element).height && box(element).top < innerHeight
+    && element.checkVisibility({ visibilityProperty: true });
+  window.place = element => [Math.round(box(element).left), Math.round(box(element).top)].join();
+  window.seen = seen;
+  window.early ??= new Map();
+  for (const element of document.querySelectorAll("body *")) {
+    if (seen(element)) early.set(element, (early.get(element) ?? new Set()).add(place(element)));
+  }
+  return early.size;
+}"""
+# What is still seen and was elsewhere before.
+MOVED = """() => [...early].filter(([element]) => seen(element))
+  .filter(([element, places]) => places.size > 1 || !places.has(place(element)))
+  .map(([element, places]) => [element.outerHTML.slice(0, 80), ...places, place(element)])"""
 
 
 @pytest.mark.parametrize("width", [360, 1300])
 @pytest.mark.parametrize("page_name", ["en/", "zh/attention/", "en/activations/gelu/", "zh/glossary/"])
-def test_nothing_moves_while_the_rest_of_the_page_is_still_to_come(tab, page_name, width):
-    visit = tab(width=width)
+def test_nothing_moves_while_the_rest_of_the_page_is_still_to_come(tab, server, page_name, width):
+    """The page comes in pieces, each of which ends with a comment that tells when it has been read."""
     text = (SITE / page_name / "index.html").read_text()
-    body = text.index("<body")
-    ends = [end.end() for end in re.finditer(">", text) if body < end.end() < body + 60_000]
-    come = text
-    visit.page.route(re.compile(r"/$"), lambda route: route.fulfill(body=come, content_type="text/html; charset=utf-8"))
-
-    def places() -> list:
-        visit.open(page_name)
-        visit.page.evaluate("document.fonts.ready")
-        return visit.page.evaluate(PLACES)
-
-    whole = places()
+    ends = [
+        end.end() for end in re.finditer("</(?!script|style|title)[a-z0-9]+>", text) if end.end() > text.index("<body")
+    ]
+    ends = [end for end in ends if end < text.index("<body") + 60_000]
     header = [end for end in ends if end < text.index("</header>")] if page_name == "en/" else []
-    for end in [*header, *ends[:: len(ends) // 20]]:
-        come = text[:end]
-        moved = [
-            (early, late) for early, late in zip(places(), whole, strict=False) if early and late and early != late
-        ]
-        assert [pair for pair in moved if pair[0][:2] != pair[1][:2]] == []
+    cuts = sorted({*header, *ends[:: len(ends) // 20]})
+    visit = tab(width=width, fresh=True)
+    pieces = server.slow[f"/sub/{page_name}"] = SimpleQueue()
+    comments = """() => {
+      const walker = document.createTreeWalker(document, NodeFilter.SHOW_COMMENT);
+      let last;
+      while (walker.nextNode()) last = walker.currentNode.data;
+      return last;
+    }"""
+    try:
+        pieces.put(text[: cuts[0]] + "<!--0-->")
+        visit.page.goto(visit.address + page_name, wait_until="commit")
+        for number, (start, end) in enumerate(pairwise(cuts)):
+            read = f"number => ({comments})() === `${{number}}` && !document.documentElement.matches('.waiting')"
+            visit.page.wait_for_function(read, arg=number, polling=10)
+            visit.page.evaluate("() => document.fonts.ready.then(() => null)")
+            visit.page.evaluate(KEEP)
+            pieces.put(f"{text[start:end]}<!--{number + 1}-->")
+        pieces.put(text[cuts[-1] :])
+        pieces.put("")
+        visit.page.wait_for_load_state()
+        assert visit.page.evaluate(KEEP) > 20
+        assert visit.page.evaluate(MOVED) == []
+    finally:
+        del server.slow[f"/sub/{page_name}"]
+        pieces.put("")
 
 
 def test_page_is_shown_where_the_math_font_cannot_be_read(tab):

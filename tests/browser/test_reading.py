@@ -8,8 +8,7 @@ import pytest
 SITE = Path(__file__).resolve().parents[2] / "site"
 
 PHONE = 360
-WIDTHS = pytest.mark.parametrize("width", [PHONE, 1300])
-LANGUAGES = pytest.mark.parametrize("language", ["en", "zh"])
+LANGUAGE_AND_WIDTH = pytest.mark.parametrize(("language", "width"), [("en", PHONE), ("zh", 1300)])
 
 # What a mouse can reach: not what is hidden.
 REACHABLE = """() => [...document.querySelectorAll("a[href], button, summary, input, [tabindex='0']")]
@@ -34,13 +33,12 @@ FOCUSED = """() => {
 }"""
 
 
-@WIDTHS
-@LANGUAGES
+@LANGUAGE_AND_WIDTH
 def test_keyboard_reaches_everything_and_shows_where_it_is(tab, language, width):
     visit = tab(width=width)
     visit.open(f"{language}/activations/gelu/")
     page = visit.page
-    page.wait_for_timeout(300)
+    visit.settle()
     wanted, reached = set(page.evaluate(REACHABLE)), set()
     for _ in range(3 * len(wanted)):
         page.keyboard.press("Tab")
@@ -53,8 +51,9 @@ def test_keyboard_reaches_everything_and_shows_where_it_is(tab, language, width)
     assert wanted - reached == set()
 
 
-def press(page, text: str, keys: tuple[str, ...]) -> None:
+def press(visit, text: str, keys: tuple[str, ...]) -> None:
     """Tab until what has this text, or stands for it, has the focus, then press these keys."""
+    page = visit.page
     for _ in range(30):
         page.keyboard.press("Tab")
         focused = page.evaluate(FOCUSED)
@@ -67,7 +66,7 @@ def press(page, text: str, keys: tuple[str, ...]) -> None:
         pytest.fail(f"{text} was not reached")
     for key in keys:
         page.keyboard.press(key)
-    page.wait_for_timeout(400)  # the menu moves
+    visit.settle()
 
 
 def test_menu_of_a_phone_by_keyboard(tab):
@@ -80,23 +79,23 @@ def test_menu_of_a_phone_by_keyboard(tab):
     for key in "Enter", "Space":
         menu.focus()
         page.keyboard.press(key)
-        page.wait_for_timeout(400)
+        visit.settle()
         assert menu.get_attribute("aria-expanded") == "true"
         assert page.evaluate("document.activeElement.closest('.md-sidebar--primary') !== null")
         page.keyboard.press("Escape")
         assert menu.get_attribute("aria-expanded") == "false"
         assert menu.evaluate("menu => menu === document.activeElement")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(400)
-    press(page, "Activation functions", ("Tab",))  # past the link to the area's page
+    visit.settle()
+    press(visit, "Activation functions", ("Tab",))  # past the link to the area's page
     assert page.evaluate("document.activeElement.ariaLabel") == "Activation functions"
     page.keyboard.press("Space")
-    page.wait_for_timeout(400)
+    visit.settle()
     assert page.evaluate("document.activeElement.innerText.trim()") == "Activation functions"  # of the panel
     for _ in range(2):  # back, and in again
         page.keyboard.press("Enter")
-        page.wait_for_timeout(400)
-    press(page, "GELU", ("Enter",))
+        visit.settle()
+    press(visit, "GELU", ("Enter",))
     page.wait_for_url("**/activations/gelu/")
 
 
@@ -105,7 +104,7 @@ def test_search_above_the_menu_of_a_phone(tab):
     visit.open("en/activations/gelu/")
     page = visit.page
     page.click(".md-header [for=__drawer]")
-    page.wait_for_timeout(400)
+    visit.settle()
     page.keyboard.press("/")
     page.keyboard.type("gradient")
     page.wait_for_selector(".search li a")
@@ -186,26 +185,30 @@ def test_wide_formula_is_reached_without_a_script(tab):
     pytest.fail("no formula was reached")
 
 
-def test_print_shows_the_article_and_its_answers_in_black_on_white(tab, article):
+# What a printed page shows of what this selects, and what it hides.
+SHOWN = "(selector) => [...document.querySelectorAll(selector)].filter(each => each.checkVisibility()).length"
+HIDDEN = "(selector) => [...document.querySelectorAll(selector)].filter(each => !each.checkVisibility()).length"
+COLOURS = "() => [...document.querySelectorAll('pre code span')].map(span => getComputedStyle(span).color)"
+WIDE = "() => [...document.querySelectorAll('pre > code')].filter(code => code.scrollWidth > code.clientWidth).length"
+
+
+@pytest.mark.parametrize("kind", ["article", "notebook"])
+def test_print_shows_the_article_and_its_answers_in_black_on_white(tab, kind, fullest):
     visit = tab(color_scheme="dark")
-    visit.open(article)
+    visit.open(fullest(kind))
     page = visit.page
-    page.emulate_media(media="print")
+    page.emulate_media(media="print", color_scheme="dark")
     for hidden in ".md-header", ".md-sidebar", ".only-dark", ".headerlink", ".take":
-        assert not any(each.is_visible() for each in page.locator(hidden).all()), hidden
-    assert all(each.is_visible() for each in page.locator(".only-light").all())
-    assert all(each.is_visible() for each in page.locator("details:not(.tests) p").all())
-    assert all(each.is_visible() for each in page.locator(".evidence .cite pre").all())
-    assert page.locator(".evidence .cite pre").count() == ("/lab/" not in article)
+        assert page.evaluate(SHOWN, hidden) == 0, hidden
+    for shown in ".only-light", "details:not(.tests) p", ".evidence .cite pre":
+        assert page.evaluate(HIDDEN, shown) == 0, shown
+    assert page.evaluate(SHOWN, ".only-light") > 0
+    assert page.evaluate(SHOWN, ".evidence .cite pre") == (kind == "article")
     assert page.evaluate("getComputedStyle(document.querySelector('article')).color") == "rgb(0, 0, 0)"
-    strange = "() => [...document.querySelectorAll('pre code span')].map(span => getComputedStyle(span).color)"
+    assert page.evaluate(WIDE) == 0
     light = tab(color_scheme="light")
-    light.open(article)
-    assert page.evaluate(strange) == light.page.evaluate(strange)
-    wide = (
-        "() => [...document.querySelectorAll('pre > code')].filter(code => code.scrollWidth > code.clientWidth).length"
-    )
-    assert page.evaluate(wide) == 0
+    light.open(fullest(kind))
+    assert page.evaluate(COLOURS) == light.page.evaluate(COLOURS)
 
 
 def test_formula_in_rare_characters_has_our_font(tab):
@@ -230,19 +233,18 @@ def test_policy_lets_no_other_script_run(tab):
     assert any("Content Security Policy" in what for what in visit.wrong)
 
 
-@WIDTHS
-@LANGUAGES
+@LANGUAGE_AND_WIDTH
 def test_file_of_a_definition_is_copied_or_downloaded(tab, language, width):
     visit = tab(width=width, permissions=["clipboard-read", "clipboard-write"])
     visit.open(f"{language}/activations/gelu/")
-    offers = visit.page.locator(".take").all()
+    offers, labels = visit.page.locator(".take").all(), []
     assert offers
     for offer in offers:
         button, link = offer.locator("button"), offer.locator("a")
         name = link.get_attribute("href").rpartition("/code/")[2]
         file = (SITE / "code" / name).read_text()
-        label = button.inner_text()
-        assert name.rpartition("/")[2] in label
+        labels.append(button.inner_text())
+        assert name.rpartition("/")[2] in labels[-1]
         button.click()
         button.get_by_text("Copied" if language == "en" else "已复制").wait_for()
         assert visit.page.evaluate("navigator.clipboard.readText()") == file
@@ -250,7 +252,8 @@ def test_file_of_a_definition_is_copied_or_downloaded(tab, language, width):
             link.click()
         assert Path(download.value.path()).read_text() == file
         assert download.value.suggested_filename == name.rpartition("/")[2]
-        button.get_by_text(label, exact=True).wait_for()  # it can be copied again
+    for offer, label in zip(offers, labels, strict=True):
+        offer.locator("button").get_by_text(label, exact=True).wait_for()  # it can be copied again
     assert visit.wrong == []
 
 
