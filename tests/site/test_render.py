@@ -1,6 +1,7 @@
 """The processes that have MkDocs loaded: what they say, and when they end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,3 +224,9 @@ os.kill(os.getpid(), 9)
     assert done.returncode == -signal.SIGKILL
     assert len(done.stdout.split()) == 2
     assert done.stderr == ""
+
+
+def test_forks_that_other_tests_build_with_render_the_same(pristine, project):
+    shutil.rmtree(project.root / "site")
+    assert project.build() == (0, "")
+    assert project.site() == pristine.site()
