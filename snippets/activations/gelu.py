@@ -177,7 +177,7 @@ taylor_error = (by_taylor - gelu(x)).abs().max().item()
 assert taylor_error > tanh_error
 
 # %% left_tail
-x = torch.tensor([-2.0, -4.0, -5.0, -6.0, -8.0])
+x = torch.tensor([-2.0, -4.0, -6.0, -8.0])
 exact = gelu(x.double())
 for name, value in {
     "x * (1 + erf) / 2": 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
@@ -186,19 +186,17 @@ for name, value in {
     "x * erfc / 2, ours": gelu(x),
 }.items():
     relative = (value.double() / exact - 1).abs()
-    print(f"{name:18}", "  ".join(f"{error:.0e}" for error in relative))
+    print(f"{name:18}", "  ".join(f"{error:4.0%}" for error in relative))
 
 # %% left_tail_holds tags=["hidden"]
-# Once torch mends F.gelu and ndtr, these fail, and the page has to say so.
+torch_version = torch.__version__.partition("+")[0]
 assert ((gelu(x).double() / exact - 1).abs() < 1e-5).all()
-assert F.gelu(x)[-1] == 0
-assert (x * torch.special.ndtr(x))[-1] == 0
+# Left of -1/2 float32 has multiples of 2^-24, so -1 is nearest while 2 cdf < 2^-25.
+erf_cut_off = torch.special.ndtri(torch.tensor(2.0**-26, dtype=torch.float64)).item()
+assert math.isclose(math.erfc(-erf_cut_off / math.sqrt(2)), 2.0**-25, rel_tol=1e-9)
 left = torch.linspace(-8, 0, 800_001)
-factor = 1 + torch.erf(left / math.sqrt(2))
-erf_cut_off = left[factor > 0].min().item()
-assert -5.6 < erf_cut_off < -5.5
-absolute = (F.gelu(left).double() - gelu(left.double())).abs().max().item()
-absolute_bound = math.ceil(absolute * 1e7) / 1e7
+absolute_bound = 1e-5
+assert (F.gelu(left).double() - gelu(left.double())).abs().max() < absolute_bound
 
 # %% wrong_form
 torch.manual_seed(0)
@@ -220,7 +218,7 @@ for name, changed in {
     "sigmoid form": output(gelu_sigmoid),
 }.items():
     change = (changed - exact).norm() / exact.norm()
-    print(f"{name:22} changes the output by {change:.2%}")
+    print(f"{name:22} changes the output by {100 * change:.1g}%")
 
 # %% wrong_form_values tags=["hidden"]
 tanh_change, bfloat16_change, sigmoid_change = (

@@ -83,16 +83,22 @@ passed = x + (threshold(x) - x).detach()
 passed.sum().backward()
 print("straight through: value", passed.tolist(), "gradient", x.grad.tolist())
 
+
 # %% no_gradient_holds tags=["hidden"]
+def close(ours, theirs):
+    # Not torch.testing.assert_close, which takes a second to import SymPy.
+    tolerance = 100 * torch.finfo(ours.dtype).eps
+    return torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
 assert not threshold(x).requires_grad
-assert_close = torch.testing.assert_close
-assert_close(passed, torch.tensor([0.0, 1.0, 1.0]))
+assert close(passed, torch.tensor([0.0, 1.0, 1.0]))
 z = torch.cat([grid[grid < -1e-3], grid[grid > 1e-3]])
 assert x.grad.tolist() == [1, 1, 1]
 best_case = 0.25**30
 assert derivative(sigmoid, torch.zeros(1)).item() == 0.25 > derivative(sigmoid, z).max()
 assert derivative(tanh, torch.zeros(1)).item() == 1.0 > derivative(tanh, z).max()
-assert_close(tanh(grid), 2 * sigmoid(2 * grid) - 1)
+assert close(tanh(grid), 2 * sigmoid(2 * grid) - 1)
 
 # %% at_zero
 zero, nothing = torch.zeros(1, requires_grad=True), torch.zeros(1)
@@ -108,14 +114,12 @@ for name, rectified in {
     print(f"{name:20} gradient at 0: {slope.item():.1f}")
 
 # %% at_zero_holds tags=["hidden"]
-assert torch.autograd.grad(F.relu(zero), zero)[0] == 0
-assert torch.autograd.grad(torch.maximum(zero, nothing), zero)[0] == 0.5
-assert torch.autograd.grad(zero.clamp(min=0), zero)[0] == 1
-at_zero = {form: derivative(form, torch.zeros(1)).item() for form in (relu, elu, selu)}
-assert at_zero[relu] == 0
-assert at_zero[elu] == 1
-assert at_zero[selu] == derivative(F.selu, torch.zeros(1)).item()
-selu_at_zero = at_zero[selu]
+torch_version = torch.__version__.partition("+")[0]
+selu_at_zero, torchs_selu_at_zero = (
+    derivative(form, torch.zeros(1)).item() for form in (selu, F.selu)
+)
+assert derivative(relu, torch.zeros(1)) == 0
+assert derivative(elu, torch.zeros(1)) == 1
 
 # %% selu_constants
 below_0 = math.sqrt(math.e) * 0.5 * math.erfc(1 / math.sqrt(2))  # E[exp(Z); Z < 0]
@@ -127,6 +131,7 @@ print(f"α = {alpha:.10f}, λ = {scale:.10f}")
 # %% selu_constants_hold tags=["hidden"]
 assert round(alpha, 4) == 1.6733
 assert round(scale, 4) == 1.0507
+assert math.isclose(selu_at_zero, alpha * scale, rel_tol=1e-6)
 selu_slope = scale**2 * (0.5 + alpha**2 * below_0_squared)  # E[selu'(Z)²]
 z = torch.linspace(-12, 12, 24_000, dtype=torch.float64)
 density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -301,10 +306,10 @@ figure.legend(
 )
 
 # %% dead_units
+torch.set_num_threads(1)  # operations this small only lose time to more
 generator = torch.Generator().manual_seed(0)
 points = 4 * torch.rand(128, 2, generator=generator) - 2
 heights = torch.sin(2 * points[:, :1]) * torch.cos(2 * points[:, 1:])
-networks = 5
 
 
 def flat(form, preactivations):
@@ -313,7 +318,7 @@ def flat(form, preactivations):
     return (slopes.amax(dim=1) < 1e-3).float().mean().item()
 
 
-def train(form, learning_rate, *, first_bias=0.0, steps=50, every=50):
+def train(form, learning_rate, *, networks=5, first_bias=0.0, steps=50, every=50):
     generator = torch.Generator().manual_seed(0)
     parameters = []
     for inputs, outputs in ((2, 64), (64, 64), (64, 1)):
@@ -358,21 +363,24 @@ elu_dead, gelu_dead = dead["ELU", 1], dead["GELU", 1]
 
 # %% revival
 late = {
-    name: train(form, 0.01, first_bias=-6.0, steps=200, every=10)
+    name: train(form, 0.01, networks=2, first_bias=-6.0, steps=500, every=25)
     for name, form in forms.items()
 }
 for name, history in late.items():
     (start, _, _), (end, _, loss) = history[0], history[-1]
-    print(f"{name:10} dead {start:4.0%} → {end:4.0%}, mean squared error {loss:.3f}")
+    print(f"{name:10} dead {start:4.0%} → {end:4.0%}", end=", ")
+    print(f"mean squared error below {math.ceil(10 * loss) / 10:.1f}")
 
 # %% revival_holds tags=["hidden"]
 relu_before, relu_after = late["ReLU"][0][0], late["ReLU"][-1][0]
 gelu_before, gelu_after = late["GELU"][0][0], late["GELU"][-1][0]
-relu_loss, leaky_loss = late["ReLU"][-1][2], late["leaky ReLU"][-1][2]
+losses = {name: history[-1][2] for name, history in late.items()}
+relu_loss = losses.pop("ReLU")
+others_bound = math.ceil(10 * max(losses.values())) / 10
 assert relu_after >= relu_before > 0.9
 assert gelu_before > 0.25
-assert gelu_after < 0.7 * gelu_before
-assert relu_loss > 2 * leaky_loss
+assert gelu_after < 0.5 * gelu_before
+assert relu_loss > 2 * max(losses.values())
 
 # %% dead_units_picture
 figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(5.6, 3.5))
@@ -381,7 +389,7 @@ for name in forms:
     shares = [dead[name, rate] for rate in rates]
     left.semilogx(rates, shares, style, marker=".", label=name)
     shares = [inner for inner, _, _ in late[name]]
-    right.plot(range(0, 201, 10), shares, style, label=name)
+    right.plot(range(0, 501, 25), shares, style, label=name)
 left.set(xlabel="learning rate", ylabel="dead units", title="after 50 steps")
 right.set(xlabel="step", title="first layer, bias −6", ylim=(-0.03, 1.03))
 figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
@@ -406,13 +414,13 @@ print("glu(first, second) ", glu(first, second))
 print("glu(second, first) ", glu(second, first))
 
 # %% half_order_holds tags=["hidden"]
-assert_close(F.glu(x), glu(second, first))
+assert close(F.glu(x), glu(second, first))
 assert not torch.equal(F.glu(x), glu(first, second))
 generator = torch.Generator().manual_seed(0)
 x, w, v, w2 = (
     torch.randn(size, generator=generator) for size in ((5, 6), (6, 8), (6, 8), (8, 6))
 )
-assert_close(gated_feed_forward(x, w, v, w2), (F.silu(x @ w) * (x @ v)) @ w2)
+assert close(gated_feed_forward(x, w, v, w2), (F.silu(x @ w) * (x @ v)) @ w2)
 tenfold = torch.tensor(10.0)
 assert swiglu(10 * tenfold, 10 * tenfold) > 99 * swiglu(tenfold, tenfold)
 
@@ -491,8 +499,8 @@ assert all(derivative(form, x).isfinite().all() for form in (elu, softplus, sigm
 
 # %% softplus_threshold
 x = torch.tensor([19.0, 21.0], dtype=torch.float64)
-print("F.softplus(x) - x:", (F.softplus(x) - x).tolist())
-print("softplus(x) - x:  ", (softplus(x) - x).tolist())
+for name, form in {"F.softplus": F.softplus, "softplus": softplus}.items():
+    print(f"{name:10} - x:", *(f"{difference:.1e}" for difference in form(x) - x))
 
 # %% softplus_threshold_holds tags=["hidden"]
 assert F.softplus(x)[1] == x[1] < softplus(x)[1]
@@ -527,4 +535,4 @@ for name, form in {"GELU": gelu, "SiLU": silu}.items():
 # %% clamped_gate_holds tags=["hidden"]
 to_gelu, to_silu = ((gate - form(grid)).abs().max().item() for form in (gelu, silu))
 assert to_gelu < 0.0204 < 5 * to_gelu < to_silu
-assert_close(gate, gelu_sigmoid(grid))
+assert close(gate, gelu_sigmoid(grid))

@@ -32,16 +32,22 @@ x, into, out = (
 beta = torch.rand(16, dtype=torch.float64, generator=generator) + 0.5
 by_swish = swish(x @ into, beta=beta) @ out
 by_silu = F.silu(x @ (into * beta)) @ (out / beta[:, None])
-print(f"largest difference {(by_swish - by_silu).abs().max():.1e}")
+print("equal to 1e-12:", torch.allclose(by_swish, by_silu, rtol=1e-12, atol=1e-12))
+
 
 # %% absorbed_holds tags=["hidden"]
-torch.testing.assert_close(by_swish, by_silu)
-torch.testing.assert_close(swish(fine, beta=-0.7), -swish(-fine, beta=0.7))
-torch.testing.assert_close(swish(fine, beta=-0.7), fine - swish(fine, beta=0.7))
+def close(ours, theirs):
+    # Not torch.testing.assert_close, which takes a second to import SymPy.
+    tolerance = 100 * torch.finfo(ours.dtype).eps
+    return torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+assert torch.allclose(by_swish, by_silu, rtol=1e-12, atol=1e-12)
+assert close(swish(fine, beta=-0.7), -swish(-fine, beta=0.7))
+assert close(swish(fine, beta=-0.7), fine - swish(fine, beta=0.7))
 small = 1e-3
-torch.testing.assert_close(
-    swish(fine, beta=small), fine / 2 + small * fine**2 / 4, rtol=1e-4, atol=1e-9
-)
+series = fine / 2 + small * fine**2 / 4
+assert torch.allclose(swish(fine, beta=small), series, rtol=1e-4, atol=1e-9)
 
 # %% landmarks
 x_min, y_min = swish_minimum()
@@ -64,7 +70,7 @@ at_mirror = swish_derivative(torch.tensor(-x_min, dtype=torch.float64)).item()
 assert math.isclose(at_mirror, 1)
 slope_one = -x_min
 steepest, flattest, inflection = (1 + u) / 2, (1 - u) / 2, 2 * u
-torch.testing.assert_close(slope + swish_derivative(-fine), torch.ones_like(fine))
+assert close(slope + swish_derivative(-fine), torch.ones_like(fine))
 
 # %% relu_distance
 for beta in (0.5, 1.0, 2.0, 4.0):
@@ -78,7 +84,7 @@ for beta in (0.5, 1.0, 2.0, 4.0):
     distance = (F.relu(fine) - swish(fine, beta=beta)).abs()
     assert math.isclose(distance.max(), w / beta, rel_tol=1e-7)
     assert abs(fine[distance.argmax()].abs() * beta - (1 + w)) < 1e-3
-    torch.testing.assert_close(distance, distance.flip(0))
+    assert close(distance, distance.flip(0))
 
 # %% distance_figure
 figure, axes = plt.subplots()
@@ -138,12 +144,6 @@ assert math.isclose(steps[-1], 1, rel_tol=1e-4)
 h = 1e-5
 grown = torch.trapezoid(swish(math.sqrt(1 + h) * z) ** 2 * density, z).item()
 assert math.isclose((silu_gain**2 * grown - 1) / h, silu_drift, rel_tol=1e-4)
-for name in ("swish", "silu"):
-    try:
-        torch.nn.init.calculate_gain(name)
-    except ValueError:
-        continue
-    raise AssertionError(f"calculate_gain knows {name}")
 
 # %% gelu_neighbours
 for beta in (1.0, 1.4, 1.702):
@@ -151,7 +151,7 @@ for beta in (1.0, 1.4, 1.702):
     print(f"β = {beta:5g}  largest distance to GELU {largest:.4f}")
 
 # %% gelu_neighbours_hold tags=["hidden"]
-torch.testing.assert_close(swish(fine, beta=1.702), gelu_sigmoid(fine))
+assert close(swish(fine, beta=1.702), gelu_sigmoid(fine))
 gelu_distances = [
     (swish(fine, beta=beta) - gelu(fine)).abs().max().item() for beta in (1.4, 1.702)
 ]
@@ -163,7 +163,7 @@ assert 3 < gelu_ratio < 4
 def spirals(networks, count, generator):
     radius = torch.rand(networks, count, generator=generator).sqrt()
     label = torch.arange(count) % 2
-    angle = 3 * math.pi * radius + math.pi * label
+    angle = 2.5 * math.pi * radius + math.pi * label
     points = 2 * radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
     noise = 0.05 * torch.randn(points.shape, generator=generator)
     return points + noise, label.float().expand(networks, -1)
@@ -171,28 +171,31 @@ def spirals(networks, count, generator):
 
 def spiral_errors(form, gain, rate, beta=None, networks=40, width=32):
     generator = torch.Generator().manual_seed(0)
-    train, test = (spirals(networks, count, generator) for count in (200, 1000))
+    train, test = (spirals(networks, count, generator) for count in (100, 1000))
     weights, shifts = [], []
     for fan_in, fan_out, g in ((2, width, 1), (width, width, gain), (width, 1, gain)):
         weight = torch.randn(networks, fan_in, fan_out, generator=generator)
         weights.append(weight * g / math.sqrt(fan_in))
         shifts.append(torch.zeros(networks, 1, fan_out))
     learned = [*weights, *shifts] + ([] if beta is None else [beta])
-    optimizer = torch.optim.Adam([p.requires_grad_() for p in learned], lr=rate)
+    optimizer = torch.optim.Adam(
+        [p.requires_grad_() for p in learned], lr=rate, fused=True
+    )
 
     def logits(hidden):
         hidden = form(hidden @ weights[0] + shifts[0], 0)
         hidden = form(hidden @ weights[1] + shifts[1], 1)
         return (hidden @ weights[2] + shifts[2]).squeeze(-1)
 
-    for _ in range(200):
+    for _ in range(100):
         loss = F.binary_cross_entropy_with_logits(
             logits(train[0]), train[1], reduction="none"
         )
         optimizer.zero_grad()
         loss.mean(1).sum().backward()
         optimizer.step()
-    wrong = (logits(test[0]) > 0) != test[1].bool()
+    with torch.no_grad():
+        wrong = (logits(test[0]) > 0) != test[1].bool()
     return 100 * wrong.float().mean(1)
 
 
@@ -201,42 +204,51 @@ def sharp(x):
     return F.silu(4 * x) / 4
 
 
+def paired(error, other):
+    """The mean difference over the networks, and its standard error."""
+    difference = other - error
+    return difference.mean().item(), difference.std().item() / math.sqrt(len(error))
+
+
+torch.set_num_threads(1)  # operations this small only lose time to more
 results, betas = {}, {}
-print("rate           ReLU         GELU         SiLU    learned β        β = 4")
-for rate in (0.003, 0.03):
+for rate in (0.01, 0.05):
     beta = betas[rate] = torch.ones(2, 40, 1, 32)
-    print(f"{rate:5}", end="")
+    print(f"learning rate {rate}: errors, and how many more SiLU makes")
     for name, form, g, learns in (
+        ("SiLU", lambda h, layer: F.silu(h), gain(swish), None),
         ("ReLU", lambda h, layer: F.relu(h), math.sqrt(2), None),
         ("GELU", lambda h, layer: F.gelu(h), gain(gelu), None),
-        ("SiLU", lambda h, layer: F.silu(h), gain(swish), None),
-        ("learned", lambda h, i, beta=beta: swish(h, beta=beta[i]), gain(swish), beta),
-        ("sharp", lambda h, layer: sharp(h), gain(sharp), None),
+        ("learned β", lambda h, i, b=beta: swish(h, beta=b[i]), gain(swish), beta),
+        ("β = 4", lambda h, layer: sharp(h), gain(sharp), None),
     ):
         error = results[name, rate] = spiral_errors(form, g, rate, learns)
-        print(f"  {error.mean():5.2f} ± {error.std():.2f}", end="")
-    print()
+        more, by = paired(error, results["SiLU", rate])
+        print(f"  {name:9} {error.mean():.1f}   {more:z4.1f} ± {by:.1f}")
 
 # %% contest_values tags=["hidden"]
-errors = {key: error.mean().item() for key, error in results.items()}
-slow, fast = 0.003, 0.03
-relu_slow, silu_slow, learned_slow, sharp_slow = (
-    errors[name, slow] for name in ("ReLU", "SiLU", "learned", "sharp")
+slow, fast = 0.01, 0.05
+relu_slow, silu_slow, sharp_slow = (
+    results[name, slow].mean().item() for name in ("ReLU", "SiLU", "β = 4")
 )
-assert sharp_slow < relu_slow / 2
-assert silu_slow > 1.2 * relu_slow
-assert silu_slow > learned_slow > relu_slow
-assert silu_slow > 1.5 * errors["GELU", slow] > 2 * sharp_slow
-at_fast = [error for (_, rate), error in results.items() if rate == fast]
-assert len(at_fast) == 5
-fast_means = [error.mean().item() for error in at_fast]
-fast_spread = max(fast_means) - min(fast_means)
-fast_deviation = min(error.std().item() for error in at_fast)
-assert fast_spread < 0.6 * fast_deviation
-sharp_wins = (results["sharp", slow] < results["ReLU", slow]).sum().item()
-relu_wins = (results["ReLU", slow] < results["SiLU", slow]).sum().item()
-assert sharp_wins >= 34
-assert relu_wins >= 26
+
+
+def standard_errors(better, worse, rate):
+    more, by = paired(results[better, rate], results[worse, rate])
+    return more / by
+
+
+# Twice the two standard errors that each of these claims needs.
+for better, worse in (("ReLU", "SiLU"), ("β = 4", "ReLU"), ("β = 4", "GELU")):
+    assert standard_errors(better, worse, slow) > 4, (better, worse)
+assert standard_errors("GELU", "SiLU", slow) > 4
+assert standard_errors("β = 4", "learned β", slow) > 4
+assert abs(standard_errors("ReLU", "SiLU", fast)) < 2
+fast_lead = max(
+    paired(error, results["SiLU", fast])[0]
+    for (_, rate), error in results.items()
+    if rate == fast
+)
 beta_moved = (betas[slow] - 1).abs().max().item()
 beta_lowest, beta_highest = betas[fast].min().item(), betas[fast].max().item()
 beta_negative = (betas[fast] < 0).float().mean().item()
@@ -297,17 +309,16 @@ for name, form in {"SiLU": F.silu, "ReLU": F.relu}.items():
 
 # %% hard_swish_holds tags=["hidden"]
 hard = F.hardswish(fine)
-torch.testing.assert_close(hard, fine * ((fine + 3) / 6).clamp(0, 1))
-torch.testing.assert_close(hard - hard.flip(0), fine)
+assert close(hard, fine * ((fine + 3) / 6).clamp(0, 1))
+assert close(hard - hard.flip(0), fine)
 to_silu, to_relu = (hard - silu).abs(), (hard - F.relu(fine)).abs()
 assert math.isclose(to_silu.max(), 3 / (1 + math.exp(3)), rel_tol=1e-9)
 assert math.isclose(fine[to_silu.argmax()].abs(), 3, rel_tol=1e-9)
 assert math.isclose(to_relu.max(), 3 / 8, rel_tol=1e-6)
 edges = torch.tensor([-3.001, -2.999, 2.999, 3.001], requires_grad=True)
 F.hardswish(edges).sum().backward()
-torch.testing.assert_close(
-    edges.grad, torch.tensor([0, -0.5, 1.5, 1]), rtol=0, atol=1e-3
-)
+jumps = torch.tensor([0, -0.5, 1.5, 1])
+assert torch.allclose(edges.grad, jumps, rtol=0, atol=1e-3)
 
 
 # %% naive_gradient
@@ -362,9 +373,9 @@ quotient_lost = -exact[quotient(left) == 0].min().item()
 brain = every(torch.bfloat16)
 brain_gone = brain[(swish(brain) == 0) & (brain < -1) & (brain > -1000)].max().item()
 brain_lost = -F.silu(torch.tensor(brain_gone, dtype=torch.float64)).item()
-for form in (quotient, product, F.silu):
-    zeros = (form(brain) == 0) & (brain < -1) & (brain > -1000)
-    assert brain[zeros].max() == brain_gone
+for form in (quotient, product, F.silu, swish):
+    # Right of -87 sigmoid(x) is a normal number of float32.
+    assert (form(brain)[(brain > -87) & (brain < -1)] != 0).all()
 
 
 # %% naive_gradient_holds tags=["hidden"]
@@ -387,9 +398,8 @@ for dtype, x in {
     assert slopes(swish, x).isfinite().all()
     assert slopes(F.silu, x).isfinite().all()
     right = x[(x > edges[dtype][1]) & (x < -1)]
-    torch.testing.assert_close(
-        quotient(right), F.silu(right), rtol=4 * torch.finfo(dtype).eps, atol=0
-    )
+    tolerance = 4 * torch.finfo(dtype).eps
+    assert torch.allclose(quotient(right), F.silu(right), rtol=tolerance, atol=0)
 (half_sign, half_nan), (single_sign, single_nan) = edges.values()
 
 # %% decay tags=["hidden"]

@@ -15,9 +15,9 @@ from zhixing.activations.widen import widen
 def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """GELU, x Φ(x) with Φ the standard normal's distribution function, elementwise.
 
-    Keeps its relative accuracy in the left tail, where `torch.nn.functional.gelu` returns zero:
+    Keeps its relative accuracy in the left tail, where x (1 + erf(x / √2)) / 2 cancels to zero:
     below -2 the error is at most x² times the type's epsilon, until the result itself underflows
-    (below -13 in float32, -37 in float64). Twice differentiable. NaN at -inf, as in torch.
+    (below -13 in float32, -37 in float64). Twice differentiable. NaN at -inf.
 
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
@@ -28,6 +28,12 @@ def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
     Raises:
         ValueError: `x` is not of a floating-point type.
+
+    Examples:
+        >>> import torch
+        >>> y = gelu(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-0.1587, 0.0, 0.8413]
     """
     wide = widen(x)
     return (0.5 * wide * torch.erfc(-wide / math.sqrt(2))).to(x.dtype)
@@ -46,6 +52,12 @@ def gelu_derivative(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
     Raises:
         ValueError: `x` is not of a floating-point type.
+
+    Examples:
+        >>> import torch
+        >>> slope = gelu_derivative(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in slope.tolist()]
+        [-0.0833, 0.5, 1.0833]
     """
     wide = widen(x)
     distribution = 0.5 * torch.erfc(-wide / math.sqrt(2))
@@ -68,6 +80,12 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
     Raises:
         ValueError: `x` is not of a floating-point type.
+
+    Examples:
+        >>> import torch
+        >>> y = gelu_tanh(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-0.1588, 0.0, 0.8412]
     """
     wide = widen(x)
     u = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)
@@ -89,6 +107,12 @@ def gelu_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
     Raises:
         ValueError: `x` is not of a floating-point type.
+
+    Examples:
+        >>> import torch
+        >>> y = gelu_sigmoid(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-0.1542, 0.0, 0.8458]
     """
     wide = widen(x)
     return (wide * torch.sigmoid(1.702 * wide)).to(x.dtype)

@@ -25,6 +25,12 @@ def glu(
     Args:
         gate: The projection xW that opens and closes.
         value: The projection xV that is let through.
+
+    Examples:
+        >>> import torch
+        >>> gate, value = torch.tensor([[0.0, 1.0], [3.0, 2.0]], dtype=torch.float64)
+        >>> [round(entry, 4) for entry in glu(gate, value).tolist()]
+        [1.5, 1.4621]
     """
     return sigmoid(gate) * value
 
@@ -33,7 +39,14 @@ def geglu(
     gate: Float[Tensor, "*shape"],
     value: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
-    """gelu(gate) · value, with the exact GELU; arguments as in `glu`."""
+    """gelu(gate) · value, with the exact GELU; arguments as in `glu`.
+
+    Examples:
+        >>> import torch
+        >>> gate, value = torch.tensor([[0.0, 1.0], [3.0, 2.0]], dtype=torch.float64)
+        >>> [round(entry, 4) for entry in geglu(gate, value).tolist()]
+        [0.0, 1.6827]
+    """
     return gelu(gate) * value
 
 
@@ -41,7 +54,14 @@ def swiglu(
     gate: Float[Tensor, "*shape"],
     value: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
-    """silu(gate) · value; arguments as in `glu`."""
+    """silu(gate) · value; arguments as in `glu`.
+
+    Examples:
+        >>> import torch
+        >>> gate, value = torch.tensor([[0.0, 1.0], [3.0, 2.0]], dtype=torch.float64)
+        >>> [round(entry, 4) for entry in swiglu(gate, value).tolist()]
+        [0.0, 1.4621]
+    """
     return silu(gate) * value
 
 
@@ -57,6 +77,12 @@ def gated_feed_forward(
 
     Raises:
         ValueError: The matrices do not fit each other or `x`.
+
+    Examples:
+        >>> import torch
+        >>> x, w, v, w2 = torch.ones(5, 6), torch.ones(6, 4), torch.ones(6, 4), torch.ones(4, 6)
+        >>> gated_feed_forward(x, w, v, w2).shape
+        torch.Size([5, 6])
     """
     if not (x.shape[-1] == len(w) and w.shape == v.shape == w2.T.shape):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, w, v, w2))
@@ -75,6 +101,12 @@ def gated_hidden_size(hidden: int, *, multiple_of: int = 1) -> int:
 
     Raises:
         ValueError: A number is not positive.
+
+    Examples:
+        >>> gated_hidden_size(3072)
+        2048
+        >>> gated_hidden_size(4 * 4096, multiple_of=256)
+        11008
     """
     if hidden < 1 or multiple_of < 1:
         raise ValueError(f"sizes must be positive, but they are {hidden} and {multiple_of}")

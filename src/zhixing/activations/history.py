@@ -24,6 +24,12 @@ def split(
     Neither exp(min(x, 0)) nor exp(-max(x, 0)) can overflow, so nothing that a formula does not need
     turns into inf, or its gradient into NaN. At 0 the gradient is that of the left side. NaN goes
     into the first part, and the second is 0 there.
+
+    Examples:
+        >>> import torch
+        >>> positive, negative = split(torch.tensor([-2.0, 0.0, 3.0]))
+        >>> positive.tolist(), negative.tolist()
+        ([0.0, 0.0, 3.0], [-2.0, 0.0, 0.0])
     """
     wide = widen(x)
     left = wide <= 0
@@ -31,12 +37,25 @@ def split(
 
 
 def threshold(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """1 where x ≥ 0, else 0 (McCulloch & Pitts 1943). It has no gradient."""
+    """1 where x ≥ 0, else 0 (McCulloch & Pitts 1943). It has no gradient.
+
+    Examples:
+        >>> import torch
+        >>> threshold(torch.tensor([-2.0, 0.0, 3.0])).tolist()
+        [0.0, 1.0, 1.0]
+    """
     return (widen(x) >= 0).to(x.dtype)
 
 
 def sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The logistic function, 1 / (1 + exp(-x))."""
+    """The logistic function, 1 / (1 + exp(-x)).
+
+    Examples:
+        >>> import torch
+        >>> y = sigmoid(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [0.2689, 0.5, 0.7311]
+    """
     positive, negative = split(x)
     # Both terms of the fraction are multiplied by exp(min(x, 0)).
     rising, falling = torch.exp(negative), torch.exp(-positive)
@@ -44,7 +63,14 @@ def sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+    """The hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
+
+    Examples:
+        >>> import torch
+        >>> y = tanh(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-0.7616, 0.0, 0.7616]
+    """
     positive, negative = split(2 * widen(x))
     # Both terms of the fraction are multiplied by exp(-|x|).
     difference = torch.expm1(negative) - torch.expm1(-positive)
@@ -52,13 +78,26 @@ def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """log(1 + exp(x)) (Dugas et al. 2000), whose derivative is the logistic function."""
+    """log(1 + exp(x)) (Dugas et al. 2000), whose derivative is the logistic function.
+
+    Examples:
+        >>> import torch
+        >>> y = softplus(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [0.3133, 0.6931, 1.3133]
+    """
     positive, negative = split(x)
     return (positive + torch.log1p(torch.exp(negative - positive))).to(x.dtype)
 
 
 def relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The rectified linear unit, max(x, 0); its gradient at 0 is 0, as in torch."""
+    """The rectified linear unit, max(x, 0); its gradient at 0 is 0.
+
+    Examples:
+        >>> import torch
+        >>> relu(torch.tensor([-2.0, 0.0, 3.0])).tolist()
+        [0.0, 0.0, 3.0]
+    """
     return split(x)[0].to(x.dtype)
 
 
@@ -67,7 +106,13 @@ def leaky_relu(
     *,
     negative_slope: float = 0.01,
 ) -> Float[Tensor, "*shape"]:
-    """x where x > 0, else negative_slope · x (Maas et al. 2013)."""
+    """x where x > 0, else negative_slope · x (Maas et al. 2013).
+
+    Examples:
+        >>> import torch
+        >>> leaky_relu(torch.tensor([-2.0, 0.0, 3.0]), negative_slope=0.25).tolist()
+        [-0.5, 0.0, 3.0]
+    """
     positive, negative = split(x)
     return (positive + negative_slope * negative).to(x.dtype)
 
@@ -84,6 +129,11 @@ def prelu(
 
     Raises:
         ValueError: `slope` has neither one entry nor as many as `x` has channels.
+
+    Examples:
+        >>> import torch
+        >>> prelu(torch.tensor([[-2.0, -2.0]]), torch.tensor([0.25, 0.5])).tolist()
+        [[-0.5, -1.0]]
     """
     channels = x.shape[1] if x.ndim > 1 else 1
     if slope.shape not in ((1,), (channels,)):
@@ -97,7 +147,14 @@ def prelu(
 
 
 def elu(x: Float[Tensor, "*shape"], *, alpha: float = 1.0) -> Float[Tensor, "*shape"]:
-    """x where x > 0, else alpha · (exp(x) - 1) (Clevert et al. 2015, arXiv 1511.07289)."""
+    """x where x > 0, else alpha · (exp(x) - 1) (Clevert et al. 2015, arXiv 1511.07289).
+
+    Examples:
+        >>> import torch
+        >>> y = elu(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-0.6321, 0.0, 1.0]
+    """
     positive, negative = split(x)
     return (positive + alpha * torch.expm1(negative)).to(x.dtype)
 
@@ -107,22 +164,48 @@ def selu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
     Keeps mean 0 and variance 1 from layer to layer if the weights are drawn with variance
     1 / (number of inputs).
+
+    Examples:
+        >>> import torch
+        >>> y = selu(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-1.1113, 0.0, 1.0507]
     """
     return (SELU_SCALE * elu(widen(x), alpha=SELU_ALPHA)).to(x.dtype)
 
 
 def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """x · sigmoid(x) (Elfwing et al. 2017, arXiv 1702.03118); Swish with β = 1."""
+    """x · sigmoid(x) (Elfwing et al. 2017, arXiv 1702.03118); Swish with β = 1.
+
+    Examples:
+        >>> import torch
+        >>> y = silu(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-0.2689, 0.0, 0.7311]
+    """
     wide = widen(x)
     return (wide * sigmoid(wide)).to(x.dtype)
 
 
 def mish(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """x · tanh(softplus(x)) (Misra 2019, arXiv 1908.08681)."""
+    """x · tanh(softplus(x)) (Misra 2019, arXiv 1908.08681).
+
+    Examples:
+        >>> import torch
+        >>> y = mish(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in y.tolist()]
+        [-0.3034, 0.0, 0.8651]
+    """
     wide = widen(x)
     return (wide * tanh(softplus(wide))).to(x.dtype)
 
 
 def squared_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """max(x, 0)² (So et al. 2021, arXiv 2109.08668)."""
+    """max(x, 0)² (So et al. 2021, arXiv 2109.08668).
+
+    Examples:
+        >>> import torch
+        >>> squared_relu(torch.tensor([-2.0, 0.0, 3.0])).tolist()
+        [0.0, 0.0, 9.0]
+    """
     return (split(x)[0] ** 2).to(x.dtype)

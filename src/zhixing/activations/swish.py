@@ -22,8 +22,8 @@ def swish(
     """Swish, x σ(β x) with σ the logistic function, elementwise.
 
     `torch.nn.functional.silu(x)` at β = 1, x / 2 at β = 0, near ReLU for large β. Differentiable
-    twice in `x` and in `beta`. Where β x is below about -88.7 in float32 (-709.8 in float64), the
-    result is 0, as in torch; NaN where `x` is infinite, unless β x is +inf.
+    twice in `x` and in `beta`. Where β x is below about -87 in float32 (-708 in float64), σ is
+    too small for the type and the result goes to 0; NaN where `x` is infinite, unless β x is +inf.
 
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
@@ -37,6 +37,14 @@ def swish(
     Raises:
         ValueError: `x` or `beta` is not of a floating-point type, or the shape of `beta` does not
             broadcast to that of `x`.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+        >>> [round(value, 4) for value in swish(x).tolist()]
+        [-0.2689, 0.0, 0.7311]
+        >>> swish(x, beta=0.0).tolist()
+        [-0.5, 0.0, 0.5]
     """
     wide = widen(x)
     return (wide * torch.sigmoid(_steepness(beta, x) * wide)).to(x.dtype)
@@ -61,6 +69,12 @@ def swish_derivative(
     Raises:
         ValueError: `x` or `beta` is not of a floating-point type, or the shape of `beta` does not
             broadcast to that of `x`.
+
+    Examples:
+        >>> import torch
+        >>> slope = swish_derivative(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+        >>> [round(value, 4) for value in slope.tolist()]
+        [0.0723, 0.5, 0.9277]
     """
     z = _steepness(beta, x) * widen(x)
     return (torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))).to(x.dtype)
@@ -79,6 +93,11 @@ def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
 
     Raises:
         ValueError: `beta` is not positive and finite.
+
+    Examples:
+        >>> x, y = swish_minimum()
+        >>> round(x, 4), round(y, 4)
+        (-1.2785, -0.2785)
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"a minimum needs a positive and finite beta, but beta is {beta}")

@@ -8,6 +8,13 @@ def widen(x: Tensor) -> Tensor:
 
     Raises:
         ValueError: `x` is not of a floating-point type.
+
+    Examples:
+        >>> import torch
+        >>> widen(torch.ones(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+        >>> widen(torch.ones(2, dtype=torch.float64)).dtype
+        torch.float64
     """
     if not x.is_floating_point():
         raise ValueError(f"an activation needs a floating-point tensor, but x is {x.dtype}")
