@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from on_ranks import GONE, Checks, Place, built, data, main, perceptron, shard
+from on_ranks import LIMIT, Checks, Place, built, data, perceptron, shard
 from torch import Tensor, nn
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
@@ -422,9 +422,10 @@ def backward_does_not_wait_for_a_silent_rank_beyond_the_limit(place: Place) -> N
     replica = place.module.MinimalDDP(built(perceptron, 7), group=group)
     begun = time.perf_counter()
     if place.rank:
-        with pytest.raises(RuntimeError, match=GONE):
+        with pytest.raises(RuntimeError) as told:
             replica(data(4)[0]).sum().backward()
-        assert time.perf_counter() - begun < 10
+        assert "no gradient came" not in str(told.value)
+        assert time.perf_counter() - begun < LIMIT.total_seconds()
 
 
 # What the page says about torch's
@@ -541,7 +542,3 @@ MUTATIONS = {
         "an_all_reduce_begins_and_ends_amid_the_backward_pass",
     ),
 }
-
-
-if __name__ == "__main__":
-    main("ddp", CHECKS, MUTATIONS)

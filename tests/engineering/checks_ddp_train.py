@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from on_ranks import Checks, Place, main
+from on_ranks import Checks, Place
 from torch import nn
 from torch.testing import assert_close
 
@@ -112,7 +112,3 @@ MUTATIONS = {
         "script_equals_a_plain_loop_in_one_process",
     ),
 }
-
-
-if __name__ == "__main__":
-    main("ddp_train", CHECKS, MUTATIONS)

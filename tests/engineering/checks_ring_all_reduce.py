@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from on_ranks import GONE, LIMIT, Checks, Place, built, data, main, perceptron, shard
+from on_ranks import LIMIT, Checks, Place, built, data, perceptron, shard
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -150,9 +150,9 @@ def ring_does_not_wait_for_a_silent_neighbour_beyond_the_limit(place: Place) -> 
     group = place.short_group()
     begun = time.perf_counter()
     if place.rank:
-        with pytest.raises(RuntimeError, match=GONE):
+        with pytest.raises(RuntimeError):  # what it says is gloo's
             place.module.ring_all_reduce(torch.ones(1 << 20), group=group)
-        assert time.perf_counter() - begun < 10
+        assert time.perf_counter() - begun < LIMIT.total_seconds()
 
 
 @CHECKS.add
@@ -187,7 +187,3 @@ MUTATIONS = {
         "ring_and_star_equal_all_reduce-odd",
     ),
 }
-
-
-if __name__ == "__main__":
-    main("ring_all_reduce", CHECKS, MUTATIONS)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 HERE = Path(__file__).parent
+CHECKED = "ring_all_reduce", "ddp", "ddp_train"
 sys.path.append(str(HERE))  # what runs on ranks stands beside the tests
 
 
@@ -43,17 +44,17 @@ def once(tmp_path_factory) -> Callable:
 def wrong_on_ranks(once) -> Callable[[str, str, int], str]:
     """What went wrong in a check, or with a mutation, of a module on any of so many ranks; nothing if nothing did."""
 
-    def compute(folder: Path, module: str, ranks: int) -> list[dict[str, str]]:
+    def compute(folder: Path) -> dict[str, dict[str, str]]:
         from zhixing.engineering.launch import run_all  # not above: jaxtyping's hook comes after this file
 
-        tested = importlib.import_module(f"zhixing.engineering.{module}").__file__
-        program = [sys.executable, str(HERE / f"checks_{module}.py")]
-        run_all([[*program, str(ranks), str(folder), tested]], 150.0, folder=str(folder))
-        return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+        tested = [importlib.import_module(f"zhixing.engineering.{module}").__file__ for module in CHECKED]
+        run_all([[sys.executable, str(HERE / "run_checks.py"), *tested]], 550.0, folder=str(folder))
+        return {f"{path.relative_to(folder)}": json.loads(path.read_text()) for path in folder.glob("*/*.json")}
 
     def wrong(module: str, check: str, ranks: int) -> str:
-        results = once(f"{module}-{ranks}", lambda folder: compute(folder, module, ranks))
-        return "\n".join(f"rank {rank}: {found[check]}" for rank, found in enumerate(results) if found[check])
+        results = once("checks", compute)
+        of_ranks = [results[f"{ranks}/{rank}.json"][module][check] for rank in range(ranks)]
+        return "\n".join(f"rank {rank}: {said}" for rank, said in enumerate(of_ranks) if said)
 
     return wrong
 

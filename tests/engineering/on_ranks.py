@@ -3,12 +3,10 @@
 Each check runs on all ranks, in a process group of its own, so that one that fails leaves the next ones alone.
 """
 
-import importlib
-import json
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -18,11 +16,9 @@ import pytest
 import torch
 import torch._dynamo  # torch's DDP and optimizers do, at first use: once for all ranks, as these are forks
 import torch.distributed as dist
-from jaxtyping import install_import_hook
 from torch import Tensor, nn
 
 LIMIT = timedelta(seconds=20)
-GONE = "(?i)timed out|connection closed"
 
 
 @dataclass
@@ -114,22 +110,3 @@ def run(place: Place, check: Check) -> str:
         # Each group has threads of its own.
         dist.destroy_process_group(place.group)
     return ""
-
-
-def main(stem: str, checks: Checks, mutations: Mapping[str, tuple[str, str, str]]) -> None:
-    """Writes what went wrong on each rank to FOLDER/RANK.json: by check, and on 2 ranks by mutation of `stem`.py."""
-    ranks, folder, tested = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    with install_import_hook("zhixing", "beartype.beartype"):
-        module = importlib.import_module(f"zhixing.engineering.{stem}")
-        from zhixing.engineering.launch import fork_ranks
-    # Where a copy takes the module's place, that copy must be what is imported here.
-    assert module.__file__ == tested, f"{module.__file__} is not {tested}"
-
-    def work(rank: int) -> None:
-        found = {name: run(Place(rank, ranks, None, module), check) for name, check in checks.items()}
-        for name, (old, new, wanted) in mutations.items() if ranks == 2 else ():
-            found[name] = run(Place(rank, ranks, None, broken(module, old, new)), checks[wanted])
-        (folder / f"{rank}.json").write_text(json.dumps(found))
-
-    # Longer than any check takes: who is done early waits here for the others.
-    fork_ranks(work, ranks, 3 * LIMIT.total_seconds())

@@ -1,10 +1,10 @@
 """The script that readers copy: on ranks, on two machines, killed, and broken on purpose."""
 
 import re
+import shutil
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import checks_ddp_train as checks
@@ -38,23 +38,33 @@ def losses(printed: str) -> dict[int, float]:
     return {int(epoch): float(loss) for epoch, loss in re.findall(r"epoch (\d+): loss (\S+)", printed)}
 
 
-@pytest.fixture(scope="session")
-def uninterrupted(once) -> dict[int, float]:
-    """The losses of five epochs on two ranks, each of a torchrun of its own, as on two machines.
+def losses_of_one_process(epochs: int) -> dict[int, float]:
+    """By a loop without torch's optimizer."""
+    inputs, targets = ddp_train.make_dataset().tensors
+    torch.manual_seed(0)
+    model, found = ddp_train.make_model(), {}
+    momenta = [torch.zeros_like(parameter) for parameter in model.parameters()]
+    for epoch in range(epochs):
+        order = torch.randperm(512, generator=torch.Generator().manual_seed(epoch))
+        total = 0.0
+        for chosen in order.split(64):
+            loss = (model(inputs[chosen]) - targets[chosen]).square().mean()
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            for parameter, momentum, gradient in zip(model.parameters(), momenta, gradients, strict=True):
+                momentum.mul_(0.9).add_(gradient)
+                parameter.data -= 0.05 * momentum
+            total += loss.item() * len(chosen)
+        found[epoch + 1] = total / 512
+    return found
 
-    The torchruns know of each other by an address alone, and each would write where the other does not read.
-    """
 
-    def compute(folder: Path) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        meeting = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
-        command = [*TORCHRUN, *meeting, "--rdzv-id=job", str(SCRIPT)]
-        printed = run_all([[*command, f"--checkpoint={folder / name}"] for name in ("a.pt", "b.pt")], 100.0)
-        assert len(list(folder.glob("?.pt"))) == 1
-        return "".join(printed)
-
-    return losses(once("uninterrupted", compute))
+def on_two_machines(*checkpoints: Path) -> str:
+    """What the script prints on two ranks, each of a torchrun of its own, which know of each other by an address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    meeting = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
+    command = [*TORCHRUN, *meeting, "--rdzv-id=job", str(SCRIPT)]
+    return "".join(run_all([[*command, f"--checkpoint={path}"] for path in checkpoints], 250.0))
 
 
 VICTIM = """\
@@ -75,26 +85,21 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 @pytest.mark.processes
-def test_script_learns_on_two_machines(uninterrupted):
-    assert list(uninterrupted) == [1, 2, 3, 4, 5]
-    assert uninterrupted[5] < uninterrupted[1] / 10
-
-
-@pytest.mark.processes
-def test_killed_rank_ends_all_and_a_fresh_run_on_one_machine_goes_on_to_the_same_loss(
-    tmp_path, uninterrupted, still_there
-):
+def test_killed_rank_ends_all_and_two_machines_go_on_to_the_losses_of_one_process(tmp_path, still_there):
     victim, checkpoint = tmp_path / "victim.py", tmp_path / "c.pt"
     victim.write_text(VICTIM.format(rank="1", script=str(SCRIPT)))
-    begun = time.monotonic()
     with pytest.raises(RuntimeError, match=rf"(?s)epoch 2: loss.*rank +: 1 .*exitcode *: -{signal.SIGKILL:d} ") as told:
-        torchrun(str(victim), "--checkpoint", str(checkpoint), ranks=2, seconds=100.0)
-    assert time.monotonic() - begun < 90
+        torchrun(str(victim), "--checkpoint", str(checkpoint), ranks=2, seconds=250.0)
     assert still_there(str(victim)) == []
     assert torch.load(checkpoint)["epochs"] == 2
-    printed = torchrun(str(SCRIPT), "--checkpoint", str(checkpoint), ranks=2, seconds=100.0)
-    assert losses(str(told.value)) | losses(printed) == uninterrupted
-    assert min(losses(printed)) == 3
+    # Neither machine sees the other's disk; which of them has rank 0 is not known before.
+    machines = [Path(shutil.copy(checkpoint, tmp_path / name)) for name in ("a.pt", "b.pt")]
+    printed = on_two_machines(*machines)
+    assert sorted(torch.load(path)["epochs"] for path in machines) == [2, 5]
+    assert list(losses(printed)) == [3, 4, 5]
+    found = losses(str(told.value)) | losses(printed)
+    assert found == pytest.approx(losses_of_one_process(5), rel=1e-4)
+    assert found[5] < found[1] / 10
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
 
 

@@ -31,10 +31,9 @@ def test_launch_tells_of_the_rank_that_failed_and_ends_the_other():
             raise ArithmeticError("on purpose")
         dist.barrier()
 
-    begun = time.monotonic()
+    # The first of them at once: the other alone would end with an error of its own, at half of the time.
     with pytest.raises(RuntimeError, match=r"(?s)ArithmeticError: on purpose.*exit codes by rank: \{.*1: 1"):
-        launch(fails, ranks=2, seconds=60.0)
-    assert time.monotonic() - begun < 30
+        launch(fails, ranks=2, seconds=500.0)
 
 
 @pytest.mark.processes

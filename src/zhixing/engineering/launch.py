@@ -30,6 +30,7 @@ PROGRAM = """\
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -84,7 +85,7 @@ def launch(
     names = ", ".join(function.__name__ for function in functions)
     with tempfile.TemporaryDirectory() as folder:
         sources = "\n\n".join(texts)
-        # torch's DDP imports it at its first use, which takes seconds: better once than on each rank.
+        # torch's DDP imports it at its first use: in seconds, better once than on each rank.
         preload = "import torch._dynamo" if "DistributedDataParallel" in sources else ""
         blanks = {"sources": sources, "preload": preload, "names": names, "ranks": ranks}
         Path(folder, "program.py").write_text(PROGRAM.format(**blanks, seconds=seconds / 2))
@@ -108,19 +109,21 @@ def fork_ranks(run: Callable[[int], None], ranks: int, seconds: float) -> None:
         0.txt 1.txt
     """
     torch.set_num_threads(1)
-    processes = [
-        multiprocessing.get_context("fork").Process(
-            target=_in_group, args=(run, rank, ranks, seconds, f"{os.getcwd()}/meet"), daemon=True
-        )
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
-    while any(process.exitcode is None for process in processes):
-        if any(process.exitcode for process in processes):
-            time.sleep(0.5)  # the others may be about to say why
-            break
-        time.sleep(0.01)
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            context.Process(
+                target=_in_group, args=(run, rank, ranks, seconds, f"{folder}/meet"), daemon=True
+            )
+            for rank in range(ranks)
+        ]
+        for process in processes:
+            process.start()
+        while any(process.exitcode is None for process in processes):
+            if any(process.exitcode for process in processes):
+                time.sleep(0.5)  # the others may be about to say why
+                break
+            time.sleep(0.01)
     if failed := {n: p.exitcode for n, p in enumerate(processes) if p.exitcode}:
         sys.exit(f"exit codes by rank: {failed}")
 
