@@ -11,6 +11,8 @@ import nox
 nox.options.default_venv_backend = "none"
 COSTS = Path("build/costs")
 
+BARE = "wrong_input or compiled"  # the marks of tests that run without the hook
+
 
 def run(session: nox.Session, program: str, *arguments: str) -> None:
     session.run(str(Path(sys.executable).parent / program), *arguments)
@@ -32,10 +34,11 @@ def costs_told(session: nox.Session):
     run(session, "python", "benchmarks/costs.py")
 
 
-def checked() -> list[str]:
-    """The modules whose shapes are checked: not those of Triton kernels, which the check would wrap."""
+def hook() -> str:
+    """Has shapes checked, but in the modules of Triton kernels, which the check would wrap."""
     paths = sorted(Path("src/zhixing").rglob("*.py"))
-    return [".".join(path.with_suffix("").parts[1:]) for path in paths if not path.stem.endswith("_triton")]
+    checked = [".".join(path.with_suffix("").parts[1:]) for path in paths if not path.stem.endswith("_triton")]
+    return f"--jaxtyping-packages={','.join(checked)},beartype.beartype"
 
 
 @nox.session
@@ -54,12 +57,10 @@ def serve(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
-    hook = f"--jaxtyping-packages={','.join(checked())},beartype.beartype"
-    bare = "wrong_input or compiled"
-    library = ["-n2", "--ignore=tests/browser", "-m", f"not ({bare})", hook]
     with costs_told(session):
+        library = ["-n2", "--ignore=tests/browser", "-m", f"not ({BARE})", hook()]
         run_pytest(session, *library, *session.posargs, report="tests-library")
-        run_pytest(session, "--ignore=tests/browser", "-m", bare, report="tests-bare")
+        run_pytest(session, "--ignore=tests/browser", "-m", BARE, report="tests-bare")
         # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
         run_pytest(session, "-n2", "--markdown-docs", "docs/en", report="tests-pages")
 
@@ -77,6 +78,34 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "format", "--check")
     run(session, "ruff", "check")
     run(session, "typos")
+
+
+@nox.session
+def portable(session: nox.Session) -> None:
+    """Whether snippets hold, print and tell pages the same as other processors would; `-- area/article` for one."""
+    run(session, "python", "-m", "zhixing_site", "portable", *session.posargs)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """The library's tests with the oldest versions that pyproject.toml admits, in an environment below .cache/.
+
+    What breaks the code on purpose says nothing of versions; torchvision does not load beside the oldest torch.
+    """
+    from zhixing_site import environment  # not above: nox alone lists the sessions without it
+
+    root = Path.cwd()
+    requirements, constraints = environment.oldest(root)
+    place = environment.environment("oldest", requirements, root, constraints)
+    variables = environment.variables(place) | {"PYTHONPATH": str(root / "src")}
+    areas = sorted(path for path in Path("tests").iterdir() if (Path("src/zhixing") / path.name).is_dir())
+    pytest = [str(place / "bin/python"), "-m", "pytest", "--timeout=600", *map(str, areas), *session.posargs]
+    left = session.run(
+        *pytest, "-q", "--collect-only", "-m", "torchvision", env=variables, success_codes=[0, 5], silent=True
+    )
+    session.log(f"left out: {left.count('::')} tests that need torchvision")
+    session.run(*pytest, "-n2", "-m", f"not ({BARE} or torchvision or mutation)", hook(), env=variables)
+    session.run(*pytest, "-m", f"({BARE}) and not (torchvision or mutation)", env=variables)
 
 
 @nox.session

@@ -8,6 +8,7 @@ from zhixing_site.build import build
 from zhixing_site.fault import Fault, Faults
 from zhixing_site.new import new
 from zhixing_site.page import read_pages
+from zhixing_site.portable import portable, run_afresh
 from zhixing_site.run import Run, run_all
 from zhixing_site.serve import serve
 from zhixing_site.snippet import snippet_paths
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         "run": "run snippets alone",
         "build": "build both sites",
         "serve": "show both while writing",
+        "portable": "run snippets as on other processors",
     }.items():
         command = commands.add_parser(name, help=text)
         command.add_argument(
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         command.add_argument("--gigabytes", type=float, default=Limits.bytes >> 30, help="its memory (%(default)s)")
     commands.choices["run"].add_argument("paths", nargs="*", type=Path, help="snippets or folders of them (all)")
+    commands.choices["run"].add_argument("--afresh", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    commands.choices["portable"].add_argument("articles", nargs="*", help="as activations/gelu, or an area (all)")
     commands.choices["serve"].add_argument("--port", type=int, default=8000, help="on this machine (%(default)s)")
     review = commands.add_parser("accept", help="record that pages say the same as their twins")
     review.add_argument("pages", nargs="*", help="as activations/gelu (all)")
@@ -50,6 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
             build(root, limits, _report)
         elif options.command == "serve":
             serve(root, limits, _report, options.port)
+        elif options.command == "portable":
+            paths = [_snippets_of(article, root) for article in options.articles]
+            return 0 if portable(_chosen(paths, root), root, limits) else 1
+        elif options.afresh:
+            run_afresh(_chosen(options.paths, root), root, limits, options.afresh)
         elif faults := run_all(_chosen(options.paths, root), root, limits, _report)[1]:
             raise Faults(faults)
     except (Fault, Faults) as fault:
@@ -58,6 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _snippets_of(name: str, root: Path) -> Path:
+    """The snippet of an article, or the folder of an area."""
+    area = root / "snippets" / name
+    return area if area.is_dir() else area.with_suffix(".py")
 
 
 def _chosen(paths: list[Path], root: Path) -> list[Path]:

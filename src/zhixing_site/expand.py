@@ -85,7 +85,7 @@ class Expander:
             if mark["part"]:
                 return self._part(mark["part"])
             if mark["value"]:
-                value = self._value(mark)
+                value = self.value(mark)
                 return value.replace("-", "−") if NUMBER.fullmatch(value) else escape(value)
             if mark["escape"] == r"\$":
                 return "&#36;"
@@ -111,7 +111,7 @@ class Expander:
                 else:
                     cell = self._cell(use.path, use.name)
                     code.append(cell["source"])
-                    shown += filter(None, map(_text, cell["outputs"]))
+                    shown += filter(None, map(output_text, cell["outputs"]))
             except ValueError as error:
                 raise Fault(str(error), self.page.path, use.line) from error
         if not code and re.search(r"\b(py|i?python\d?|pycon)\b", mark["info"]):
@@ -168,7 +168,8 @@ class Expander:
                 return cell
         raise ValueError(f"there is no cell {name} in snippets/{snippet}")
 
-    def _value(self, mark: re.Match) -> str:
+    def value(self, mark: re.Match) -> str:
+        """The value that the mark quotes, in its format."""
         snippet, name = self.page.snippet, mark["value"]
         values = self.notebooks[snippet]["metadata"]["zhixing"]["values"] if snippet in self.notebooks else {}
         if name not in values:
@@ -181,7 +182,7 @@ class Expander:
         def power(exponent: re.Match) -> str:
             return rf"\times10^{{{int(exponent[1])}}}"
 
-        return re.sub(r"(?<=\d)e([-+]\d+)$", power, self._value(mark))
+        return re.sub(r"(?<=\d)e([-+]\d+)$", power, self.value(mark))
 
     def _figure(self, mark: re.Match, line: int) -> str:
         snippet, name = mark["figure"].split(":")
@@ -249,7 +250,7 @@ def _names(node: ast.stmt) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def _text(output: dict) -> str:
+def output_text(output: dict) -> str:
     """What a page shows of a cell's output."""
     if output["output_type"] == "display_data":
         return output["data"].get("text/plain", "")

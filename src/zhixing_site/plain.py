@@ -49,7 +49,7 @@ class Plain(Expander):
         if mark["inline"]:
             return f"${VALUE.sub(self._tex_value, mark['inline'])}${mark['stop']}"
         if mark["value"]:
-            return self._value(mark)
+            return self.value(mark)
         if mark["escape"]:
             return mark[0]
         return super().replace(mark, line)

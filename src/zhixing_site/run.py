@@ -37,12 +37,14 @@ class Run:
 Report = Callable[[str, Run | Fault], None]  # called with a snippet's path and result when it is done
 
 
-def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -> tuple[dict[str, Run], list[Fault]]:
+def run_all(
+    paths: Iterable[Path], root: Path, limits: Limits, report: Report, cached: bool = True
+) -> tuple[dict[str, Run], list[Fault]]:
     """{snippet name: Run}, and the fault of every snippet that went wrong."""
 
     def attempt(path: Path) -> Run | Fault:
         try:
-            result = run_one(path, root, limits)
+            result = run_one(path, root, limits, cached)
         except Fault as fault:
             result = fault
         report(path.relative_to(root).as_posix(), result)
@@ -58,10 +60,10 @@ def run_all(paths: Iterable[Path], root: Path, limits: Limits, report: Report) -
     return runs, [result for result in results if isinstance(result, Fault)]
 
 
-def run_one(path: Path, root: Path, limits: Limits) -> Run:
-    """Raises Fault."""
+def run_one(path: Path, root: Path, limits: Limits, cached: bool = True) -> Run:
+    """Reads and writes the cache where `cached`; raises Fault."""
     snippet = read_snippet(path, root)
-    if notebook := cache.load(snippet, root):
+    if cached and (notebook := cache.load(snippet, root)):
         return Run(snippet, notebook)
     with tempfile.TemporaryDirectory(prefix="zhixing-", ignore_cleanup_errors=True) as folder:
         try:
@@ -69,7 +71,8 @@ def run_one(path: Path, root: Path, limits: Limits) -> Run:
         except SuddenEnd as end:
             raise _located(end, snippet, Path(folder)) from None
     notebook["metadata"]["zhixing"]["seconds"] = round(ending.seconds, 2)
-    cache.store(notebook, snippet, root)
+    if cached:
+        cache.store(notebook, snippet, root)
     return Run(snippet, notebook, ending)
 
 

@@ -11,7 +11,7 @@ from zhixing_site import cache, found
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / ".github/workflows/site.yml").read_text()
 WORKFLOW = yaml.load(TEXT, yaml.BaseLoader)  # in which `on` is no truth value
-BUILD, DEPLOY = WORKFLOW["jobs"]["build"], WORKFLOW["jobs"]["deploy"]
+BUILD, VERSIONS, DEPLOY = (WORKFLOW["jobs"][name] for name in ("build", "versions", "deploy"))
 
 
 def step(job: dict, action: str) -> dict:
@@ -23,6 +23,20 @@ def step(job: dict, action: str) -> dict:
 def test_every_push_and_pull_request_is_built():
     assert WORKFLOW["on"] == {"push": "", "pull_request": ""}
     assert "if" not in BUILD
+    assert "if" not in VERSIONS
+
+
+def test_it_runs_with_the_oldest_versions_and_as_on_other_processors():
+    assert VERSIONS["strategy"]["matrix"] == {"session": ["oldest", "portable"]}
+    *_, install, session = VERSIONS["steps"]
+    assert install["run"] in step_that_builds()["run"]
+    assert session["run"] == '.venv/bin/nox -s "$SESSION"'
+    assert session["env"] == {"SESSION": "${{ matrix.session }}"}
+
+
+def step_that_builds() -> dict:
+    (build,) = [each for each in BUILD["steps"] if "nox -s docs" in each.get("run", "")]
+    return build
 
 
 def test_it_runs_the_readmes_commands_in_their_order():
@@ -42,17 +56,19 @@ def test_each_job_may_do_what_it_needs_and_no_more():
     assert WORKFLOW["permissions"] == {}
     assert BUILD["permissions"] == {"contents": "read", "pages": "read"}
     assert DEPLOY["permissions"] == {"pages": "write", "id-token": "write"}
-    assert step(BUILD, "actions/checkout")["with"]["persist-credentials"] == "false"
+    assert VERSIONS["permissions"] == {"contents": "read"}
+    for job in BUILD, VERSIONS:
+        assert step(job, "actions/checkout")["with"]["persist-credentials"] == "false"
     assert "secrets." not in TEXT
 
 
 def test_nothing_that_a_stranger_writes_is_run():
-    assert not [each for each in BUILD["steps"] + DEPLOY["steps"] if "${{" in each.get("run", "")]
+    assert not [each for each in BUILD["steps"] + VERSIONS["steps"] + DEPLOY["steps"] if "${{" in each.get("run", "")]
     assert not re.search(r"github\.(event\.|head_ref)", TEXT)
 
 
 def test_only_what_is_pushed_to_main_is_deployed_when_it_is_built():
-    assert DEPLOY["needs"] == "build"
+    assert DEPLOY["needs"] == ["build", "versions"]
     assert DEPLOY["if"] == "github.ref == 'refs/heads/main' && github.event_name == 'push'"
     assert DEPLOY["environment"]["name"] == "github-pages"
     step(DEPLOY, "actions/deploy-pages")
@@ -66,9 +82,8 @@ def test_site_is_kept_for_who_asks_and_for_its_host():
 
 
 def test_address_of_the_site_is_that_of_its_host():
-    (build,) = [each for each in BUILD["steps"] if "nox -s docs" in each.get("run", "")]
     name = step(BUILD, "actions/configure-pages")["id"]
-    assert build["env"] == {"SITE_URL": f"${{{{ steps.{name}.outputs.base_url }}}}"}
+    assert step_that_builds()["env"] == {"SITE_URL": f"${{{{ steps.{name}.outputs.base_url }}}}"}
 
 
 def test_what_was_computed_before_is_there_again():
@@ -77,4 +92,5 @@ def test_what_was_computed_before_is_there_again():
 
 
 def test_torch_comes_without_cuda():
-    assert BUILD["env"]["PIP_EXTRA_INDEX_URL"] == "https://download.pytorch.org/whl/cpu"
+    for job in BUILD, VERSIONS:
+        assert job["env"]["PIP_EXTRA_INDEX_URL"] == "https://download.pytorch.org/whl/cpu"
