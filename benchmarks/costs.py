@@ -67,7 +67,7 @@ def tested(snippets: dict[str, Snippet]) -> Iterator[Item]:
 def article_of(test: str, snippets: dict[str, Snippet]) -> str:
     """The article that the test's file or parameters name, or the first that builds on the module that they name."""
     file, _, case = test.partition("::")
-    named = [f"{area}/{stem}" for area, stem in re.findall(r"([a-z_]+)/([a-z_]+)", case)]
+    named = re.findall(r"(?=\b([a-z_]+/[a-z_]+))", case)  # they overlap in en/activations/gelu
     named += ["/".join(file.removesuffix(".md").split(".")[-2:]).replace("/test_", "/")]
     for name in named:
         exact = [article for article in snippets if name == article]
