@@ -235,7 +235,7 @@ for number in range(201):
     of_torch.backward()
 
     if number % 50 == 0:
-        print(f"step {number:3}: loss {loss.value:.12f}, torch's {of_torch:.12f}")
+        print(f"step {number:3}: loss {loss.value:.6f}, torch's {of_torch:.6f}")
     optimizer.step()
     for parameter in ours:
         parameter.value -= 0.5 * parameter.grad.value
@@ -279,7 +279,8 @@ print("same memory:", x.detach().data_ptr() == x.data_ptr())
 # %% version_counter raises="RuntimeError"
 x = torch.tensor([1.0, 2.0], requires_grad=True)
 y = x.exp()
-print("exp saved", y.grad_fn._saved_result.tolist(), "at version", y._version)
+saved = [round(value, 3) for value in y.grad_fn._saved_result.tolist()]
+print("exp saved", saved, "at version", y._version)
 y.mul_(2)
 print("now version", y._version)
 y.sum().backward()
@@ -323,7 +324,7 @@ class CubeRoot(torch.autograd.Function):
 
 
 x = torch.tensor([-8.0, 0.5, 27.0], dtype=torch.float64, requires_grad=True)
-print(CubeRoot.apply(x).tolist())
+print([round(root, 6) for root in CubeRoot.apply(x).tolist()])
 print("first derivative right: ", torch.autograd.gradcheck(CubeRoot.apply, x))
 print("second derivative right:", torch.autograd.gradgradcheck(CubeRoot.apply, x))
 
@@ -584,19 +585,17 @@ print("clamp      ", slopes(lambda x: x.clamp(min=0), [0.0]))
 print("maximum    ", slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0]))
 
 # %% ties_hold tags=["hidden"]
-for ours, of_torch in (
-    (largest, lambda x: x.max()),
-    (lambda x: largest(x, 0), lambda x: x.max(0).values),
-):
-    x = leaf([1.0, 3.0, 3.0])
-    ours(x).backward()
-    assert x.grad.value.tolist() == slopes(of_torch, [1.0, 3.0, 3.0])
-assert slopes(lambda x: x.max(), [1.0, 3.0, 3.0]) == [0, 0.5, 0.5]
-assert slopes(lambda x: x.amax(0), [1.0, 3.0, 3.0]) == [0, 0.5, 0.5]
-assert slopes(lambda x: x.max(0).values, [1.0, 3.0, 3.0]) == [0, 1, 0]
-assert slopes(torch.relu, [0.0]) == [0]
-assert slopes(lambda x: x.clamp(min=0), [0.0]) == [1]
-assert slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0]) == [0.5]
+# The choice of a slope is torch's, and may change: the page quotes these.
+torch_version = torch.__version__.partition("+")[0]
+(relu_slope,) = slopes(torch.relu, [0.0])
+(clamp_slope,) = slopes(lambda x: x.clamp(min=0), [0.0])
+(maximum_slope,) = slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0])
+x = leaf([1.0, 3.0, 3.0])
+largest(x).backward()
+assert x.grad.value.tolist() == [0, 0.5, 0.5]
+x.grad = None
+largest(x, 0).backward()
+assert sorted(x.grad.value.tolist()) == [0, 0, 1]
 
 
 # %% where_trap

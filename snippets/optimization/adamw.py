@@ -66,7 +66,7 @@ assert quiet_gone < 200 < 2900 < adamw_gone
 
 
 # %% one_network
-def train(made, steps=200):
+def train(made, steps=100):
     torch.manual_seed(0)
     layers = nn.Linear(64, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 10)
     model = nn.Sequential(*layers).double()
@@ -85,13 +85,12 @@ def train(made, steps=200):
 
 (ours, our_weights), (theirs, their_weights) = train(AdamW), train(torch.optim.AdamW)
 print(f"unseen digits recognised: ours {ours:.1%}, torch's {theirs:.1%}")
-print(
-    f"largest difference of a weight: {(our_weights - their_weights).abs().max():.0e}"
-)
+gap = (our_weights - their_weights).abs().max()
+print("largest difference of a weight below 1e-12:", (gap < 1e-12).item())
 
 # %% one_network_holds tags=["hidden"]
-assert (our_weights - their_weights).abs().max() < 1e-12
-assert ours > 0.85
+assert gap < 1e-12
+assert ours > 0.6
 
 # %% recorded
 torch.manual_seed(0)
@@ -224,12 +223,12 @@ walks = {
     update: (torch.zeros(3, 2000), torch.zeros(3, 2000), torch.zeros(3, 2000))
     for update in (adamw_update, adam_update)
 }
-for t in range(1, 3001):
+for t in range(1, 1501):
     g = sizes * torch.randn(3, 2000, generator=generator)
     for update, (theta, m, v) in walks.items():
-        walks[update] = update(theta, g, m, v, t=t, lr=0.02, weight_decay=0.1)
+        walks[update] = update(theta, g, m, v, t=t, lr=0.04, weight_decay=0.1)
 found = [theta.square().mean(1).sqrt() for theta, _, _ in walks.values()]
-expected = math.sqrt(0.02 / (2 * 0.1))
+expected = math.sqrt(0.04 / (2 * 0.1))
 print("   σ   AdamW  √(α/2λ)   Adam + L2  √(ασ/2λ)")
 for size, by_adamw, by_l2 in zip(sizes.flatten(), *found, strict=True):
     print(f"{size:4g}   {by_adamw:.3f}   {expected:.3f}       ", end="")
@@ -241,9 +240,9 @@ assert (found[1] / (expected * sizes.flatten().sqrt()) - 1).abs().max() < 0.05
 
 
 # %% tune
-def tune(update, lr, decay, normalised=True, size=1100, wrong=0.0, seed=0):
+def tune(update, lr, decay, steps=200, normalised=True, size=1100, wrong=0.0, seed=0):
     lr, decay = (x.reshape(-1, 1, 1, 1) for x in torch.broadcast_tensors(lr, decay))
-    repeats, steps, width = 2, 300, 16 if normalised else 32
+    repeats, width = 2, 16 if normalised else 32
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(digit), generator=generator) for _ in range(repeats)]
     training, unseen = torch.stack(orders).split([size, len(digit) - size], dim=1)
@@ -287,10 +286,10 @@ def tune(update, lr, decay, normalised=True, size=1100, wrong=0.0, seed=0):
 # %% grid
 from matplotlib.colors import LogNorm
 
-lrs = torch.logspace(-3.5, -1, 6)[:, None]
+lrs = torch.logspace(-3, -1, 5)[:, None]
 decays = {
-    "Adam + L2": torch.logspace(-3.5, 1, 10),
-    "AdamW, torch": torch.logspace(-1.5, 2, 8),
+    "Adam + L2": torch.logspace(-2.5, 1, 8),
+    "AdamW, torch": torch.logspace(-1, 2.5, 8),
     "AdamW, paper": torch.logspace(-4, -0.5, 8),
 }
 labels = [r"$\lambda$", r"$\lambda$", r"$\lambda_{\mathrm{paper}} = \alpha\lambda$"]
@@ -299,7 +298,7 @@ tables, best = {}, {}
 for axes, label, (name, decay) in zip(panels, labels, decays.items(), strict=True):
     update = adam_update if name == "Adam + L2" else adamw_update
     given = decay / lrs if name == "AdamW, paper" else decay
-    tables[name] = tune(update, lrs, given).reshape(6, -1).nan_to_num(9)
+    tables[name] = tune(update, lrs, given).reshape(5, -1).nan_to_num(9)
     best[name] = decay[tables[name].argmin(1)]
     norm = LogNorm(0.125, 2.5)
     half = 10**0.25  # from the middle of a cell to its edge
@@ -315,9 +314,8 @@ panels[0].set_ylabel(r"learning rate $\alpha$")
 bar = figure.colorbar(image, ax=panels, label="test loss")
 bar.set_ticks([0.15, 0.5, 1, 2], labels=["0.15", "0.5", "1", "2"])
 bar.ax.minorticks_off()
-print(f"{'best decay at α =':17}", "  ".join(f"{rate:.1e}" for rate in lrs[:, 0]))
-for name, values in best.items():
-    print(f"{name:17}", "  ".join(f"{value:.1e}" for value in values))
+for_all = tables["AdamW, paper"].max(0).values.min()
+print(f"one decay of the paper for all learning rates: worst test loss {for_all:.1g}")
 
 
 # %% grid_holds tags=["hidden"]
@@ -327,41 +325,34 @@ def slope(name):
 
 
 slope_torch, slope_paper = slope("AdamW, torch"), slope("AdamW, paper")
-assert -1.35 < slope_torch < -0.8
-assert abs(slope_paper) < 0.3
+assert slope_torch < -0.6
+assert abs(slope_paper) < 0.6
+for name in ("AdamW, torch", "AdamW, paper"):  # no optimum lies at an edge
+    assert decays[name][0] < best[name].min()
+    assert best[name].max() < decays[name][-1]
 l2, by_torch, by_paper = tables.values()
+# What one decay reaches at every learning rate, and what the best one does at each.
+one_torch, one_paper = (x.max(0).values.min().item() for x in (by_torch, by_paper))
 worst_l2, worst_adamw = (x.min(1).values.max().item() for x in (l2, by_paper))
-best_l2, best_adamw = l2.min().item(), by_paper.min().item()
-assert worst_adamw < 0.25 < 2 < worst_l2
-assert best_adamw < 0.95 * best_l2
-assert (by_paper.min(1).values < l2.min(1).values).all()
-# At how many of the six learning rates one decay comes within 30% of the best.
-serves_l2, serves_torch, serves_paper = (
-    (x < 1.3 * best_adamw).sum(0).max().item() for x in (l2, by_torch, by_paper)
-)
-assert serves_paper >= 5
-assert serves_torch <= 3
-assert serves_l2 <= 2
+assert one_torch > 2 * one_paper
+assert worst_l2 > 3 * worst_adamw
 
 # %% plain
-faster = torch.logspace(-2, -1, 5)[:, None]
-lambdas = torch.logspace(-1.5, 0.5, 9)
-setting = {"normalised": False, "size": 200, "wrong": 0.2}
-losses = tune(adamw_update, faster, lambdas, **setting).reshape(5, 9)
+faster = torch.logspace(-2, -1, 3)[:, None]
+lambdas = torch.logspace(-1.5, 0.5, 5)
+setting = {"steps": 300, "normalised": False, "size": 200, "wrong": 0.2}
+losses = tune(adamw_update, faster, lambdas, **setting).reshape(3, 5)
 of_torch = lambdas[losses.argmin(1)]
 print("learning rate  ", "  ".join(f"{rate:.3f}" for rate in faster[:, 0]))
 print("best λ of torch", "  ".join(f"{value:.3f}" for value in of_torch))
 print("best αλ        ", "  ".join(f"{x:.3f}" for x in of_torch * faster[:, 0]))
 
 # %% plain_holds tags=["hidden"]
-x, y = faster[:, 0].log(), of_torch.log()
-plain_slope = ((x - x.mean()) @ (y - y.mean()) / (x - x.mean()).square().sum()).item()
-assert abs(plain_slope) < 0.5
-spread_torch = (of_torch.max() / of_torch.min()).item()
-spread_paper = (of_torch * faster[:, 0]).max() / (of_torch * faster[:, 0]).min()
-spread_paper = spread_paper.item()
-assert spread_torch < 4 < 5 < spread_paper
-assert (losses[:, 0] > losses.min(1).values).all()
+of_paper = of_torch * faster[:, 0]
+spread_paper = (of_paper.max() / of_paper.min()).item()
+assert of_torch.max() / of_torch.min() < 4 < 5 < spread_paper  # in steps of √10
+assert lambdas[0] < of_torch.min()
+assert of_torch.max() < lambdas[-1]
 
 # %% groups
 layer = nn.TransformerEncoderLayer(d_model=16, nhead=2, dim_feedforward=32)
@@ -405,7 +396,7 @@ assert adamw_left_still > 0.98
 # %% rescaled
 for name, update in {"Adam + L2": adam_update, "AdamW": adamw_update}.items():
     once, scaled = (replay(update, 0.1, factor * recorded) for factor in (1, 128))
-    print(f"{name:9}: weights differ by up to {(once - scaled).abs().max():.1e}")
+    print(f"{name:9}: weights differ by up to {(once - scaled).abs().max():.0e}")
 
 
 # %% rescaled_holds tags=["hidden"]
@@ -440,10 +431,10 @@ for g in (1e-2, 1e-4, 1e-6, 1e-8):
 for dtype in (torch.float32, torch.bfloat16):
     theta = torch.ones(1, dtype=dtype, requires_grad=True)
     optimizer = torch.optim.AdamW([theta], lr=1e-3, weight_decay=0.1)
-    for step in range(2000):
+    for step in range(1000):
         theta.grad = torch.full_like(theta, 1e-3 if step < 10 else 0.0)
         optimizer.step()
-        if step in (9, 1999):
+        if step in (9, 999):
             v = optimizer.state[theta]["exp_avg_sq"].item()
             print(
                 f"{dtype!s:15} step {step + 1:4}: θ = {theta.item():.4f}, v = {v:.1e}"
@@ -480,7 +471,9 @@ runs = {
     "torch, float32, fused=True": after(theirs, torch.float32, fused=True),
 }
 for name, run in runs.items():
-    print(f"{name:30} {(run - exact).abs().max():.0e}")
+    gap = (run - exact).abs().max()
+    size = f"about 1e{gap.log10().round():.0f}" if gap > 1e-12 else "below 1e-12"
+    print(f"{name:30} {size}")
 for decay in (1e-5, 1e-6, 1e-7, 1e-8):
     factor = torch.tensor(1 - decay, dtype=torch.float32).double()
     print(f"αλ = {decay:.0e} decays by {1 - factor.item():.2e} a step in float32")
@@ -551,9 +544,10 @@ ours_calls = calls["ours"] / len(parameters)
 
 
 # %% adam_fails tags=["hidden"]
-def online(amsgrad, steps=5000):
+def online(amsgrad, steps=2000):
     x = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.Adam([x], lr=0.01, betas=(0.9, 0.99), amsgrad=amsgrad)
+    settings = {"lr": 0.03, "betas": (0.9, 0.99), "amsgrad": amsgrad, "fused": True}
+    optimizer = torch.optim.Adam([x], **settings)
     for step in range(1, steps + 1):
         x.grad = torch.full_like(x, 1010.0 if step % 101 == 1 else -10.0)
         optimizer.step()
@@ -564,4 +558,4 @@ def online(amsgrad, steps=5000):
 
 adam_end, amsgrad_end = online(False), online(True)
 assert adam_end > 0.8
-assert amsgrad_end < -0.05
+assert amsgrad_end < -0.03

@@ -31,7 +31,7 @@ from zhixing.foundations.elementary import (
 )
 
 ON_RANDOM_EXPRESSIONS = settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -44,7 +44,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# Random expressions: what a step does in the engine and in torch, to the last bit, so that ties are ties in both.
+# Random expressions: what a step does in the engine and in torch.
 
 ELEMENTWISE = {
     "sin": (sin, torch.sin),
@@ -172,7 +172,15 @@ def step(draw, pool):
         ours, theirs = ours.sum(), theirs.sum()
     if theirs.abs().max() > 5:
         ours, theirs = tanh(ours), theirs.tanh()
-    return ours, theirs
+    return rounded_alike(ours, theirs), theirs
+
+
+def rounded_alike(ours: Variable, theirs: torch.Tensor) -> Variable:
+    """`ours`, whose value must be that of `theirs`, from here on to the last bit, so that ties are ties in both."""
+    if not torch.equal(ours.value, theirs):  # products of matrices depend on how they are cut up
+        assert_close(ours.value, theirs.detach())
+        ours.value.data.copy_(theirs.detach())  # unseen by the version counter
+    return ours
 
 
 def broadcasts(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -185,22 +193,17 @@ def multiplies(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 @given(st.data())
 @ON_RANDOM_EXPRESSIONS
-def test_value_and_gradients_equal_torchs_on_random_expressions(data):
+def test_value_and_first_and_second_derivatives_equal_torchs_on_random_expressions(data):
     leaves, ours, theirs = random_expression(data.draw)
-    assert_close(ours.value, theirs.detach(), rtol=0, atol=0)
-    ours.backward()
-    theirs.backward()
-    for mine, of_torch in leaves:
-        assert (mine.grad is None) == (of_torch.grad is None)
-        if mine.grad is not None:
-            assert_close(mine.grad.value, of_torch.grad)
-
-
-@given(st.data())
-@ON_RANDOM_EXPRESSIONS
-def test_second_derivatives_equal_torchs_on_random_expressions(data):
-    leaves, ours, theirs = random_expression(data.draw)
-    used = [pair for pair in leaves if pair[0] in topological(ours)]
+    assert_close(ours.value, theirs.detach())
+    ours.backward(retain_graph=True)
+    theirs.backward(retain_graph=True)
+    for mine, tensor in leaves:
+        assert (mine.grad is None) == (tensor.grad is None)
+    used = [pair for pair in leaves if pair[0].grad is not None]
+    for mine, tensor in used:
+        assert_close(mine.grad.value, tensor.grad)
+        mine.grad = tensor.grad = None
     slopes = grad(ours, [mine for mine, _ in used], create_graph=True)
     of_torch = torch.autograd.grad(theirs, [tensor for _, tensor in used], create_graph=True)
     penalty = sum(((slope * slope).sum() for slope in slopes), start=0.0 * ours)
@@ -550,19 +553,23 @@ def test_large_values_pass_through_logsumexp():
     assert x.grad.value.tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize("values", [[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [-math.inf, 0.0, -1.0]], ids=str)
-def test_ties_share_the_gradient_in_max_and_give_it_to_one_in_max_along_a_dimension(values):
-    for ours, theirs in (
-        (largest, torch.max),
-        (lambda x: largest(x, 0), lambda x: torch.max(x, 0).values),
-        (lambda x: maximum(x, x.detach()).sum(), lambda x: torch.maximum(x, x.detach()).sum()),
-    ):
+@pytest.mark.parametrize(
+    ("values", "shares"),
+    [((1.0, 3.0, 3.0), [0, 1 / 2, 1 / 2]), ((2.0, 2.0, 2.0), [1 / 3] * 3), ((-math.inf, 0.0, -1.0), [0, 1, 0])],
+    ids=str,
+)
+def test_ties_share_the_gradient_in_max_and_give_it_to_one_in_max_along_a_dimension(values, shares):
+    # Worked by hand: whose slope is taken at a tie is torch's choice, which has changed.
+    for form, expected in ((largest, shares), (lambda x: maximum(x, x.detach()).sum(), [1 / 2] * 3)):
         x = leaf(*values)
-        tensor = x.value.clone().requires_grad_()
-        ours(x).backward()
-        theirs(tensor).backward()
-        assert_close(ours(x).value, theirs(tensor).detach())
-        assert_close(x.grad.value, tensor.grad)
+        form(x).backward()
+        assert_close(x.grad.value, torch.tensor(expected, dtype=torch.float64))
+    x = leaf(*values)
+    y = largest(x, 0)
+    y.backward()
+    assert y.value == max(values)
+    assert sorted(x.grad.value.tolist()) == [0, 0, 1]
+    assert x.value[x.grad.value.argmax()] == max(values)
 
 
 def test_where_and_sqrt_give_not_a_number_at_zero_as_in_torch():

@@ -22,7 +22,15 @@ _recording = ContextVar("recording", default=True)
 
 
 class Edge(NamedTuple):
-    """From a result to one of its parents."""
+    """From a result to one of its parents.
+
+    Examples:
+        >>> import torch
+        >>> x = Variable(torch.tensor(3.0), requires_grad=True)
+        >>> edge = Edge(x, lambda g: g * 2, saved=[])
+        >>> edge.rule(Variable(torch.tensor(1.0))).value.item()
+        2.0
+    """
 
     parent: "Variable"
     rule: Callable[["Variable"], "Variable"]  # the gradient of the result ↦ that of the parent
@@ -48,6 +56,13 @@ class Variable:
 
     Raises:
         ValueError: `value` is not a tensor of a floating-point type.
+
+    Examples:
+        >>> import torch
+        >>> x = Variable(torch.tensor([1.0, 2.0]), requires_grad=True)
+        >>> (x * x + 3 * x).sum().backward()
+        >>> x.grad.value.tolist()
+        [5.0, 7.0]
     """
 
     def __init__(self, value: Float[Tensor, "..."], *, requires_grad: bool = False):
@@ -241,6 +256,13 @@ def grad(
         ValueError: `output` requires no gradient, does not depend on an input, or has several
             elements and no `gradient`; or `gradient` has another shape or type.
         RuntimeError: The graph was freed, or a value that a rule needs was changed in place.
+
+    Examples:
+        >>> import torch
+        >>> x = Variable(torch.tensor(2.0), requires_grad=True)
+        >>> (slope,) = grad(x**3, [x], create_graph=True)
+        >>> slope.value.item(), grad(slope, [x])[0].value.item()
+        (12.0, 12.0)
     """
     if not output.requires_grad:
         raise ValueError("the output requires no gradient: it depends on no leaf that does")
@@ -274,6 +296,12 @@ def topological(output: Variable) -> list[Variable]:
 
     Raises:
         RuntimeError: A backward pass has freed a part of the graph.
+
+    Examples:
+        >>> import torch
+        >>> x = Variable(torch.tensor(2.0), requires_grad=True)
+        >>> [node.operation for node in topological(-(x * x))]
+        ['', 'mul', 'neg']
     """
     order, seen, stack = [], set(), [(output, False)]
     while stack:
@@ -291,7 +319,13 @@ def topological(output: Variable) -> list[Variable]:
 
 @contextmanager
 def recording(enabled: bool) -> Iterator[None]:
-    """Whether operations inside note what they were computed from."""
+    """Whether operations inside note what they were computed from.
+
+    Examples:
+        >>> with recording(False):
+        ...     _recording.get()
+        False
+    """
     token = _recording.set(enabled)
     try:
         yield
@@ -300,7 +334,15 @@ def recording(enabled: bool) -> Iterator[None]:
 
 
 def no_grad():
-    """`with no_grad():` results inside are constants."""
+    """`with no_grad():` results inside are constants.
+
+    Examples:
+        >>> with no_grad():
+        ...     _recording.get()
+        False
+        >>> _recording.get()
+        True
+    """
     return recording(False)
 
 

@@ -46,6 +46,13 @@ def adam_update(
 
     Raises:
         ValueError: t is below 1, or the tensors differ in shape, or are not dense and real.
+
+    Examples:
+        >>> import torch
+        >>> theta, g, zero = torch.tensor([2.0]), torch.tensor([3.0]), torch.zeros(1)
+        >>> theta, m, v = adam_update(theta, g, zero, zero, t=1, lr=0.1, weight_decay=0.5)
+        >>> [round(x.item(), 4) for x in (theta, m, v)]
+        [1.9, 0.4, 0.016]
     """
     _check_tensors(theta, g, m, v, t)
     beta1, beta2 = betas
@@ -76,6 +83,13 @@ def adamw_update(
     it by the schedule alone, so its λ is `lr * weight_decay` here.
 
     Args, Returns, Raises: those of `adam_update`.
+
+    Examples:
+        >>> import torch
+        >>> theta, g, zero = torch.tensor([2.0]), torch.tensor([3.0]), torch.zeros(1)
+        >>> theta, m, v = adamw_update(theta, g, zero, zero, t=1, lr=0.1, weight_decay=0.5)
+        >>> [round(x.item(), 4) for x in (theta, m, v)]
+        [1.8, 0.3, 0.009]
     """
     _check_tensors(theta, g, m, v, t)
     beta1, beta2 = betas
@@ -103,6 +117,15 @@ class Adam(torch.optim.Optimizer):
     Raises:
         ValueError: A setting is out of its range, or asks for what is left to torch's; a
             parameter or its gradient is not dense and real.
+
+    Examples:
+        >>> import torch
+        >>> theta = torch.tensor([2.0], requires_grad=True)
+        >>> optimizer = Adam([theta], lr=0.1, weight_decay=0.5)
+        >>> (3 * theta).sum().backward()
+        >>> optimizer.step()
+        >>> round(theta.item(), 4)
+        1.9
     """
 
     update = staticmethod(adam_update)
@@ -155,6 +178,15 @@ class AdamW(Adam):
     """`adamw_update` for the parameters of a model, with the arguments of `torch.optim.AdamW`.
 
     All else is as for `Adam`.
+
+    Examples:
+        >>> import torch
+        >>> theta = torch.tensor([2.0], requires_grad=True)
+        >>> optimizer = AdamW([theta], lr=0.1, weight_decay=0.5)
+        >>> (3 * theta).sum().backward()
+        >>> optimizer.step()
+        >>> round(theta.item(), 4)
+        1.8
     """
 
     update = staticmethod(adamw_update)
@@ -183,6 +215,14 @@ def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, An
 
     Returns:
         The groups, in the order of `module.parameters()` each; either may be empty.
+
+    Examples:
+        >>> from torch import nn
+        >>> decayed, spared = decay_groups(nn.Linear(3, 2), weight_decay=0.1)
+        >>> [tuple(theta.shape) for theta in decayed["params"]], decayed["weight_decay"]
+        ([(2, 3)], 0.1)
+        >>> [tuple(theta.shape) for theta in spared["params"]], spared["weight_decay"]
+        ([(2,)], 0.0)
     """
     trained = [theta for theta in module.parameters() if theta.requires_grad]
     return [
