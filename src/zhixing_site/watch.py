@@ -189,6 +189,7 @@ def _work(job: Job, folder: Path) -> None:
         ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # Python's own, not the fork server's
+    FORKSERVER.set_forkserver_preload(["__main__"])  # as well: a fork server that the job starts loads no torch
     os.mkdir(folder / "scratch")
     os.chdir(folder / "scratch")
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
