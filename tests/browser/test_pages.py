@@ -107,8 +107,8 @@ SAMPLE = """() => {
     paths.add(path);
     element.dataset.sample = "";
   }
-  const rules = ["color-contrast", "link-in-text-block"].map(id => ({ id, selector: "[data-sample]" }));
-  axe.configure({ rules });
+  const of = { "color-contrast": "[data-sample]", "link-in-text-block": "a[href][data-sample]" };
+  axe.configure({ rules: Object.entries(of).map(([id, selector]) => ({ id, selector })) });
 }"""
 
 
@@ -180,6 +180,9 @@ SETTINGS = [
 ]
 
 
+WHOLE = SETTINGS[:2]  # where all colours are looked at
+
+
 def without_scripts(route) -> None:
     """The page as if no script had run, in a tab where ours still can: axe does not work where none may."""
     answer = route.fetch()
@@ -220,7 +223,7 @@ def test_page_of_each_kind(tab, any_kind, fullest, read, scheme, width, script):
         visit.page.route(re.compile(r"/$|\.html$"), without_scripts)
         visit.open(page)
     if script or any_kind != "missing":
-        assert violations(visit.page, script) == []
+        assert violations(visit.page, script, sample=(scheme, width, script) not in WHOLE) == []
     assert visit.wrong == []
 
 
@@ -245,14 +248,14 @@ def test_language_switch_keeps_page_and_section(tab, kind, fullest, read, script
     visit.open(name)
     visit.page.click(".md-header .twin")
     assert visit.at() == twin
-    for here, there in (name, twin), (twin, name):
-        for section in sections(read(here))[1::2][-2:]:
-            visit.open(f"{here}#{section}")
-            visit.page.click(".md-header .twin" if script else f"[id='{section}'] .headertwin")
-            assert visit.at() == f"{there}#{section}"
-            visit.page.wait_for_load_state()
-            top = visit.page.locator(f"[id='{section}']").bounding_box()["y"]
-            assert 0 <= top <= 200 or visit.page.evaluate("scrollY + innerHeight >= document.body.scrollHeight - 1")
+    ways = [(name, twin), (twin, name)]
+    for (here, there), section in zip(ways, sections(read(name))[1::2][-2:], strict=False):
+        visit.open(f"{here}#{section}")
+        visit.page.click(".md-header .twin" if script else f"[id='{section}'] .headertwin")
+        assert visit.at() == f"{there}#{section}"
+        visit.page.wait_for_load_state()
+        top = visit.page.locator(f"[id='{section}']").bounding_box()["y"]
+        assert 0 <= top <= 200 or visit.page.evaluate("scrollY + innerHeight >= document.body.scrollHeight - 1")
     assert visit.wrong == []
 
 
@@ -260,10 +263,11 @@ def test_language_switch_keeps_page_and_section(tab, kind, fullest, read, script
 def test_copy_buttons_put_the_code_into_the_clipboard(tab, kind, fullest, read):
     visit = tab(permissions=["clipboard-read", "clipboard-write"])
     visit.open(fullest(kind))
-    copied = []
-    for button in visit.page.locator(".md-code__button[data-md-type=copy]").all():
-        button.evaluate("button => button.closest('details')?.setAttribute('open', '')")
-        button.click()
-        copied.append(visit.page.evaluate("navigator.clipboard.readText()"))
-    assert copied == codes(read(fullest(kind))) != []
+    buttons, wanted = visit.page.locator(".md-code__button[data-md-type=copy]").all(), codes(read(fullest(kind)))
+    assert len(buttons) == len(wanted) > 3
+    for number in 0, len(buttons) // 2, -1:  # `test_page` asks them all, without a clipboard
+        buttons[number].evaluate("button => button.closest('details')?.setAttribute('open', '')")
+        buttons[number].click()
+        visit.page.get_by_role("status").filter(has_text=re.compile("Copied|已复制")).wait_for()
+        assert visit.page.evaluate("navigator.clipboard.readText()") == wanted[number]
     assert visit.wrong == []
