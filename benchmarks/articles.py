@@ -1,0 +1,202 @@
+"""What each article's main function costs beside its reference: `python benchmarks/articles.py [article …]`.
+
+Forward and backward on this CPU with one thread, in milliseconds of the processor, which other programs disturb the
+least; taken in turns, so that what disturbs meets both. An article adds a function under `@row`, in the order of their
+names, which returns two calls without arguments that compute the same: ours, and the reference. All rows together are
+kept in results/articles.json.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from measure import Row, Table
+from torch import Tensor, nn
+
+from zhixing.activations.gelu import gelu
+from zhixing.activations.history import selu
+from zhixing.activations.swish import swish
+from zhixing.attention.tiled_attention import tiled_attention
+from zhixing.engineering.ddp import MinimalDDP
+from zhixing.engineering.launch import torchrun
+from zhixing.foundations.autograd import Variable
+from zhixing.foundations.elementary import logsumexp, tanh
+from zhixing.optimization.adamw import AdamW
+
+RESULT = Path(__file__).parent / "results/articles.json"
+TURNS = 21  # after one that warms up
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What one article's row compares, and on how many processes."""
+
+    what: str
+    calls: Callable[[], tuple[Call, Call]]
+    ranks: int
+
+
+PAIRS: dict[str, Pair] = {}
+
+
+def row(article: str, what: str, *, ranks: int = 1) -> Callable:
+    """Note that the function makes the two calls of this article; with ranks, on each within a process group."""
+
+    def note(calls: Callable[[], tuple[Call, Call]]) -> Callable[[], tuple[Call, Call]]:
+        PAIRS[article] = Pair(what, calls, ranks)
+        return calls
+
+    return note
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def both_ways(function: Callable[..., Tensor], *inputs: Tensor) -> Call:
+    """The function and its gradients in all inputs."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    weights = normal(*function(*leaves).shape, seed=1)
+    return lambda: torch.autograd.grad(function(*leaves), leaves, weights)
+
+
+@row("activations/gelu", "gelu, F.gelu of 1e6")
+def _() -> tuple[Call, Call]:
+    x = normal(1000, 1000)
+    return both_ways(gelu, x), both_ways(F.gelu, x)
+
+
+@row("activations/history", "selu, F.selu of 1e6")
+def _() -> tuple[Call, Call]:
+    x = normal(1000, 1000)
+    return both_ways(selu, x), both_ways(F.selu, x)
+
+
+@row("activations/swish", "swish, F.silu of 1e6")
+def _() -> tuple[Call, Call]:
+    x = normal(1000, 1000)
+    return both_ways(swish, x), both_ways(F.silu, x)
+
+
+@row("attention/flash_attention", "tiled, torch's, N = 1024")
+def _() -> tuple[Call, Call]:
+    qkv = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)]
+    return both_ways(tiled_attention, *qkv), both_ways(F.scaled_dot_product_attention, *qkv)
+
+
+@row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)
+def _() -> tuple[Call, Call]:
+    def trained(wrap: Callable[[nn.Module], nn.Module]) -> Call:
+        torch.manual_seed(0)
+        model = wrap(nn.Sequential(*(nn.Linear(512, 512) for _ in range(4))))
+        inputs = normal(64, 512, seed=dist.get_rank())
+
+        def step() -> list[Tensor]:
+            model.zero_grad()
+            model(inputs).square().mean().backward()
+            return [parameter.grad.clone() for parameter in model.parameters()]
+
+        return step
+
+    return trained(MinimalDDP), trained(nn.parallel.DistributedDataParallel)
+
+
+@row("foundations/autograd", "two layers, torch's")
+def _() -> tuple[Call, Call]:
+    images, labels, rows = normal(128, 64), torch.arange(128) % 10, torch.arange(128)
+    weights = [normal(64, 32, seed=1) / 8, normal(32, 10, seed=2) / 6]
+
+    def ours() -> list[Tensor]:
+        w1, w2 = (Variable(weight, requires_grad=True) for weight in weights)
+        logits = tanh(Variable(images) @ w1) @ w2
+        (logsumexp(logits, -1) - logits[rows, labels]).mean().backward()
+        return [w1.grad.value, w2.grad.value]
+
+    def reference() -> list[Tensor]:
+        w1, w2 = (weight.clone().requires_grad_() for weight in weights)
+        F.cross_entropy(torch.tanh(images @ w1) @ w2, labels).backward()
+        return [w1.grad, w2.grad]
+
+    return ours, reference
+
+
+@row("optimization/adamw", "a step of 20 matrices, torch's")
+def _() -> tuple[Call, Call]:
+    def stepping(made: type[torch.optim.Optimizer]) -> Call:
+        matrices = [normal(256, 256, seed=seed).requires_grad_() for seed in range(20)]
+        optimizer = made(matrices, lr=1e-3, weight_decay=0.1)
+        for matrix in matrices:
+            matrix.grad = matrix.detach().sin()
+
+        def step() -> list[Tensor]:
+            optimizer.step()
+            return [matrix.detach() for matrix in matrices]
+
+        return step
+
+    return stepping(AdamW), stepping(torch.optim.AdamW)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("articles", nargs="*", metavar="article", help="all, and kept, if none is named")
+    parser.add_argument("--rank-of", help="what the processes of a row with several do")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.rank_of:
+        on_rank(options.rank_of)
+        return
+    if unknown := set(options.articles) - set(PAIRS):
+        parser.error(f"no row of {', '.join(sorted(unknown))}; there are {', '.join(PAIRS)}")
+    table = Table()
+    table.title("Forward and backward, in milliseconds of the processor; the result is ours as a multiple.")
+    for article in options.articles or PAIRS:
+        table.add(measured(article))
+    if not options.articles:
+        table.save(RESULT, date=datetime.now(UTC).date().isoformat(), threads=1, turns=TURNS)
+
+
+def measured(article: str) -> Row:
+    pair = PAIRS[article]
+    if pair.ranks == 1:
+        ours, other = in_turns(*pair.calls())
+    else:
+        said = torchrun(__file__, "--rank-of", article, ranks=pair.ranks, seconds=240)
+        ours, other = json.loads(said.splitlines()[-1])
+    ratio = statistics.median(ours) / statistics.median(other)
+    return Row(f"{article.partition('/')[2]}: {pair.what}", ours, other, "ms", f"{ratio:.2f} ×")
+
+
+def on_rank(article: str) -> None:
+    """Print the times of rank 0."""
+    dist.init_process_group("gloo")
+    times = in_turns(*PAIRS[article].calls())
+    if dist.get_rank() == 0:
+        print(json.dumps(times))
+    dist.destroy_process_group()
+
+
+def in_turns(*calls: Call) -> list[list[float]]:
+    """For each call the milliseconds of each turn."""
+    times = [[] for _ in calls]
+    for turn in range(TURNS + 1):
+        for call, taken in zip(calls, times, strict=True):
+            started = time.process_time()
+            call()
+            if turn:
+                taken.append(1000 * (time.process_time() - started))
+    return times
+
+
+if __name__ == "__main__":
+    main()
