@@ -112,13 +112,14 @@ def oldest(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The builder and its pages beside peers; `-- pages` for the pages alone, else what follows is for the builder.
 
+    `-- articles` times each article's main function beside its reference (or `-- articles activations/gelu …`);
     `-- ddp` records the time lines of the page on DDP anew; `-- attention_cpu` what attention costs on the CPU, and
     `-- attention_compiled` what its kernels compile to for several GPUs; `-- lighthouse` what Lighthouse says of site/.
 
     Needs `pip install -c constraints.txt -e '.[dev,bench]'`, Chromium and npm.
     """
     part, *rest = session.posargs or [""]
-    if part in ("ddp", "attention_cpu", "attention_compiled", "lighthouse"):
+    if part in ("articles", "ddp", "attention_cpu", "attention_compiled", "lighthouse"):
         run(session, "python", f"benchmarks/{part}.py", *rest)
         return
     if part != "pages":
