@@ -277,18 +277,16 @@ KEEP = """() => {
   const box = element => element.getBoundingClientRect();
   const seen = element => box(element).width && box(element).height && box(element).top < innerHeight
     && element.checkVisibility({ visibilityProperty: true });
-  window.place = element => [Math.round(box(element).left), Math.round(box(element).top)].join();
-  window.seen = seen;
-  window.early ??= new Map();
+  window.placesByElement ??= new Map();
   for (const element of document.querySelectorAll("body *")) {
-    if (seen(element)) early.set(element, (early.get(element) ?? new Set()).add(place(element)));
+    if (!seen(element)) continue;
+    const place = `${Math.round(box(element).left)}, ${Math.round(box(element).top)}`;
+    placesByElement.set(element, (placesByElement.get(element) ?? new Set()).add(place));
   }
-  return early.size;
+  return placesByElement.size;
 }"""
-# What is still seen and was elsewhere before.
-MOVED = """() => [...early].filter(([element]) => seen(element))
-  .filter(([element, places]) => places.size > 1 || !places.has(place(element)))
-  .map(([element, places]) => [element.outerHTML.slice(0, 80), ...places, place(element)])"""
+MOVED = """() => [...placesByElement].filter(([, places]) => places.size > 1)
+  .map(([element, places]) => [element.outerHTML.slice(0, 80), ...places])"""
 
 
 @pytest.mark.parametrize("width", [360, 1300])

@@ -194,7 +194,7 @@ WIDE = "() => [...document.querySelectorAll('pre > code')].filter(code => code.s
 
 @pytest.mark.parametrize("kind", ["article", "notebook"])
 def test_print_shows_the_article_and_its_answers_in_black_on_white(tab, kind, fullest):
-    visit = tab(color_scheme="dark")
+    visit = tab(width=PHONE, color_scheme="dark")
     visit.open(fullest(kind))
     page = visit.page
     page.emulate_media(media="print", color_scheme="dark")
