@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import jaxtyping  # noqa: F401 — before the forks, like the next: most of the time is theirs
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401 — which torch's optimizers and DDP import at first use
 
 BLOCKED = "zhixing", "zhixing_copy", "jaxtyping"
 

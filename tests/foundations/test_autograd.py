@@ -683,6 +683,7 @@ def check_broadcast(engine: types.ModuleType) -> None:
     ],
     ids=["overwritten where a node is reused", "overwritten by the next pass", "broadcast gradient not summed back"],
 )
+@pytest.mark.mutation
 def test_a_broken_engine_fails_its_check(check, line, broken):
     check(autograd)
     check(engine_with())
