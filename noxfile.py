@@ -57,7 +57,10 @@ def serve(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
+    from zhixing_site import environment  # not above: nox alone lists the sessions without it
+
     with costs_told(session):
+        environment.fresh(Path.cwd())  # made here once, and not in the time of some test
         library = ["-n2", "--ignore=tests/browser", "-m", f"not ({BARE})", hook()]
         run_pytest(session, *library, *session.posargs, report="tests-library")
         run_pytest(session, "--ignore=tests/browser", "-m", BARE, report="tests-bare")

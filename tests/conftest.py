@@ -1,8 +1,11 @@
-"""Set before anything imports Triton: without a GPU its interpreter runs the kernels."""
+"""Set before anything imports torch or Triton, here and in the processes that tests start."""
 
 import os
+
+# Each worker of xdist has a core: more threads than cores wait for each other, and triple the processor time.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["TRITON_INTERPRET"] = "1"  # without a GPU its interpreter runs the kernels

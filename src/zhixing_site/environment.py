@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import venv
 from collections.abc import Iterable
 from pathlib import Path
 
-from zhixing_site.trace import digest
+from zhixing_site.lab import install_line
+from zhixing_site.trace import digest, file_digest
 
 FOLDER = Path(".cache/environments")
 # Libraries that a build of torch for GPUs names by exact versions: each torch brings its own.
@@ -41,6 +43,35 @@ def environment(kind: str, requirements: Iterable[str], root: Path, constraints:
             _make(place, wanted, constraints)
             whole.touch()
     return place
+
+
+def fresh(root: Path) -> Path:
+    """The folder of an environment with what the one line of a notebook installs: the package as it is now."""
+    package = root / ".cache/package"
+    sources = sorted(path for path in (root / "src").rglob("*") if path.is_file() and not _made(path))
+    files = [*sources, *(root / name for name in ("pyproject.toml", "README.md", "LICENSE"))]
+    now = digest("".join(f"{path} {file_digest(path)}" for path in files).encode())
+    _, _, wanted = shlex.split(install_line())
+    here = wanted.partition(" @ ")[0] + f" @ {package.as_uri()}"  # as it stands, and not as it is hosted
+    with open(root / ".cache/package.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(package, ignore_errors=True)
+        for path in files:
+            copy = package / path.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+        place = environment("fresh", [here, "ipykernel"], root)  # Jupyter is the reader's own
+        installed = place / "installed"
+        if not installed.exists() or installed.read_text() != now:
+            pip = [place / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", package]
+            subprocess.run(pip, env=variables(place), check=True)
+            installed.write_text(now)
+    return place
+
+
+def _made(path: Path) -> bool:
+    """By Python or pip, from the source."""
+    return any(part == "__pycache__" or part.endswith(".egg-info") for part in path.parts)
 
 
 def variables(place: Path) -> dict[str, str]:

@@ -3,11 +3,8 @@
 Scripts, which run hidden cells too, run as on the oldest processor that the libraries support.
 """
 
-import fcntl
 import json
 import os
-import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +13,8 @@ import nbclient
 import nbformat
 import pytest
 
-from zhixing_site.environment import environment, variables
-from zhixing_site.lab import install_line, notebook_file, script_file
+from zhixing_site import environment
+from zhixing_site.lab import notebook_file, script_file
 from zhixing_site.page import read_pages
 from zhixing_site.portable import lowest
 from zhixing_site.run import Run
@@ -31,31 +28,12 @@ NOTEBOOKS = ["activations/gelu", "attention/flash_attention", "engineering/ddp"]
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory) -> Path:
-    """The environment's folder; what it needs is installed once, the package as it is now for each run of the tests."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    package = ROOT / ".cache/package"
-    with open(base / "fresh.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        new = not (base / "fresh").exists()
-        if new:
-            shutil.rmtree(package, ignore_errors=True)
-            shutil.copytree(ROOT / "src", package / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-            for name in "pyproject.toml", "README.md", "LICENSE":
-                shutil.copy(ROOT / name, package)
-        _, _, wanted = shlex.split(install_line())
-        here = wanted.partition(" @ ")[0] + f" @ {package.as_uri()}"  # as it stands, and not as it is hosted
-        place = environment("fresh", [here, "ipykernel"], ROOT)  # Jupyter is the reader's own
-        if new:
-            pip = [place / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", package]
-            subprocess.run(pip, env=variables(place), check=True)
-            (base / "fresh").touch()
-    return place
+def fresh() -> Path:
+    return environment.fresh(ROOT)
 
 
 def environ(place: Path) -> dict[str, str]:
-    return variables(place) | lowest() | {"MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"}
+    return environment.variables(place) | lowest() | {"MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"}
 
 
 def run_of(article: str) -> Run:

@@ -38,15 +38,6 @@ SHAPES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors as small as here only wait for a second one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def gradients(shape, steps=100, seed=0):
     """Normal, of a size that differs from element to element by orders of magnitude, and in places 0."""
     generator = torch.Generator().manual_seed(seed)

@@ -69,7 +69,7 @@ def test_what_holds_is_no_fault(told):
 
 def test_article_that_is_not_there(project, told, capsys):
     assert cli.main(["portable", "area/nothing"]) == 1
-    assert "nothing.py is no file or folder below snippets/" in capsys.readouterr().err
+    assert "nothing.py is no snippet or folder below snippets/" in capsys.readouterr().err
 
 
 def test_long_difference_is_cut():
