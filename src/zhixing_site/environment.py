@@ -48,18 +48,18 @@ def environment(kind: str, requirements: Iterable[str], root: Path, constraints:
 def fresh(root: Path) -> Path:
     """The folder of an environment with what the one line of a notebook installs: the package as it is now."""
     package = root / ".cache/package"
-    sources = sorted(path for path in (root / "src").rglob("*") if path.is_file() and not _made(path))
-    files = [*sources, *(root / name for name in ("pyproject.toml", "README.md", "LICENSE"))]
-    now = digest("".join(f"{path} {file_digest(path)}" for path in files).encode())
     _, _, wanted = shlex.split(install_line())
     here = wanted.partition(" @ ")[0] + f" @ {package.as_uri()}"  # as it stands, and not as it is hosted
+    (root / ".cache").mkdir(exist_ok=True)
     with open(root / ".cache/package.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(package, ignore_errors=True)
-        for path in files:
-            copy = package / path.relative_to(root)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
+        made = shutil.ignore_patterns("*.egg-info", "__pycache__")  # by Python and pip, from the source
+        shutil.copytree(root / "src", package / "src", ignore=made)
+        for name in "pyproject.toml", "README.md", "LICENSE":
+            shutil.copy(root / name, package)
+        files = sorted(path for path in package.rglob("*") if path.is_file())
+        now = digest("".join(f"{path} {file_digest(path)}" for path in files).encode())
         place = environment("fresh", [here, "ipykernel"], root)  # Jupyter is the reader's own
         installed = place / "installed"
         if not installed.exists() or installed.read_text() != now:
@@ -67,11 +67,6 @@ def fresh(root: Path) -> Path:
             subprocess.run(pip, env=variables(place), check=True)
             installed.write_text(now)
     return place
-
-
-def _made(path: Path) -> bool:
-    """By Python or pip, from the source."""
-    return any(part == "__pycache__" or part.endswith(".egg-info") for part in path.parts)
 
 
 def variables(place: Path) -> dict[str, str]:
