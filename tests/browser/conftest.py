@@ -11,14 +11,15 @@ from threading import Thread
 
 import lxml.html
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE, SCREENSHOTS = ROOT / "site", ROOT / "build" / "browser"
 OUTCOME = pytest.StashKey[bool]()
 PAGES = sorted(path.relative_to(SITE).as_posix().removesuffix("index.html") for path in SITE.rglob("*.html"))
 assert PAGES, "build the site first: nox -s docs"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMES = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"  # the first is the quickest
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def file_of(page: str) -> Path:
@@ -139,8 +140,14 @@ class Tab:
         self.page.goto(self.address + page, wait_until="load")
 
     def settle(self) -> None:
-        """Wait for all that moves or fades."""
-        self.page.evaluate(SETTLED)
+        """Wait for all that moves or fades, on the page to which a link may just be leading."""
+        try:
+            self.page.evaluate(SETTLED)
+        except Error as error:
+            if "context was destroyed" not in str(error):
+                raise
+            self.page.wait_for_load_state("load")
+            self.page.evaluate(SETTLED)
 
     def leave(self) -> None:
         """Close it, and forget what was chosen in it."""
