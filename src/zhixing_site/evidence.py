@@ -16,14 +16,19 @@ TOOLS = {"beartype", "hypothesis", "jaxtyping", "psutil", "pytest", "zhixing", "
 
 
 def files_that_test(module: str, modules: Mapping[str, Module], root: Path) -> list[Path]:
-    """The module's own test file; where there is none, those that import it, or else those of its users."""
-    area, stem = module.split("/")
-    own = root / "tests" / area / f"test_{stem}.py"
-    found = {own} if own.exists() else _files_that_import(module, root)
+    """The module's own test file, else those that import it, else those of the modules that use it."""
+    found = direct_test_files(module, root)
     if not found:
         users = [user for user, other in modules.items() if module in other.sources]
         found = {path for user in users for path in files_that_test(user, modules, root)}
     return sorted(found)
+
+
+def direct_test_files(module: str, root: Path) -> set[Path]:
+    """The module's own test file; where there is none, those that import it."""
+    area, stem = module.split("/")
+    own = root / "tests" / area / f"test_{stem}.py"
+    return {own} if own.exists() else _files_that_import(module, root)
 
 
 def functions_in(path: Path) -> list[str]:

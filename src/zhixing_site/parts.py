@@ -16,7 +16,7 @@ from urllib.parse import quote
 from zhixing_copy.catalogue import FILE, addresses
 from zhixing_copy.source import Module
 from zhixing_site.articles import PATHS, Area, Article, leads_to, menu
-from zhixing_site.evidence import files_that_test, functions_in, reference_libraries
+from zhixing_site.evidence import direct_test_files, files_that_test, functions_in, reference_libraries
 from zhixing_site.expand import SCHEMES, Expander, figure_path, plain
 from zhixing_site.lab import lab_link
 from zhixing_site.page import HEADING_ID, MARK, Page
@@ -169,8 +169,11 @@ class Parts:
 
     def _tests(self, page: Page) -> str:
         """The test functions that check the article's modules, by their files."""
-        files = sorted({path for module in self.modules_of(page) for path in self.tests_of(module)})
-        functions = {path: functions_in(path) for path in files}
+        modules = self.modules_of(page)
+        # What only a helper's other users test says little of this page, unless there is nothing else.
+        files = set().union(*(direct_test_files(module, self.root) for module in modules))
+        files = files or {path for module in modules for path in self.tests_of(module)}
+        functions = {path: functions_in(path) for path in sorted(files)}
         if not any(functions.values()):
             return ""
         source = addresses()["Source"]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib.util
 import posixpath
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 SITE = Path(__file__).resolve().parents[2] / "site"
+LANGUAGES = "en", "zh"
 MACHINE = {"script", "noscript", "style", "template"}
 HAN = re.compile("[\u2e80-\u2fdf\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 
@@ -102,6 +104,36 @@ def test_notebook_and_articles_lead_to_each_other(article, read):
         assert target(article, switch.get("href")) == f"zh/{name}"
         endings = [Path(target(article, href)).suffix for href in read(article).xpath("//article//a[@download]/@href")]
         assert endings == [".ipynb", ".py"]
+
+
+def test_home_names_libraries_as_references(read):
+    """And none of the modules that help the tests, in both languages the same ones."""
+    said = {
+        language: " ".join(read(f"{language}/").find_class("proof")[0].text_content().split()) for language in LANGUAGES
+    }
+    english = re.split(", | and ", re.search("check their code against (.+?), against loops", said["en"])[1])
+    chinese = re.split("、| 与 ", re.search("参照有 (.+?)，有照定义写出的循环", said["zh"])[1])
+    assert english == chinese
+    assert "torch" in english
+    for name in english:
+        assert importlib.util.find_spec(name), f"{name} is no library"
+        assert not list((SITE.parent / "tests").rglob(f"{name}.py")), f"{name} is a file beside the tests"
+
+
+def test_articles_name_the_tests_of_their_own_code(article, read):
+    named = read(article).xpath("//details[@class='tests']//a")
+    if article.startswith("en/lab/"):
+        assert named == []
+        return
+    files = [SITE.parent / link.text for link in named]
+    assert files
+    assert all(path.is_file() for path in files)
+    functions = {item.text_content() for item in read(article).xpath("//details[@class='tests']//li")}
+    (summary,) = read(article).xpath("//details[@class='tests']/summary")
+    assert functions <= {
+        name for path in files for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert int(re.search(r"\d+", summary.text)[0]) >= len(functions) > 0
 
 
 # An address of another host, also in a list of several, or in a style.

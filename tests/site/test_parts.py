@@ -192,6 +192,21 @@ def test_tests_are_those_of_the_files_as_they_are(library):
     assert [each.text_content() for each in tests.iter("li")] == ["test_length", "test_total"]
 
 
+def test_helper_adds_no_tests_of_what_else_uses_it(library):
+    for user in "ruler", "brush":
+        code = "from zhixing.area.pen import ink\n\n\ndef measure(x):\n    return abs(ink(x))\n"
+        library.write(f"src/zhixing/area/{user}.py", code)
+    library.write("src/zhixing/area/pen.py", "def ink(x):\n    return x\n")
+    library.write("tests/area/test_brush.py", "from zhixing.area import brush\n\n\ndef test_brush():\n    pass\n")
+    library.replace("snippets/area/squares.py", "from things", "from zhixing.area.pen import ink\nfrom things")
+    library.replace("snippets/area/roots.py", "from things", "from zhixing.area.pen import ink\nfrom things")
+    assert library.build() == (0, "")
+    (tests,) = library.html("en/area/squares").find_class("tests")
+    assert [each.text_content() for each in tests.iter("li")] == ["test_length", "test_sum"]
+    (tests,) = library.html("en/area/roots").find_class("tests")  # which shows nothing else
+    assert [each.text_content() for each in tests.iter("li")] == ["test_brush", "test_length", "test_sum"]
+
+
 def test_home_shows_areas_with_cards_paths_and_numbers(built):
     page = built.html("en")
     article = page.find(".//article")
