@@ -8,6 +8,7 @@ import pytest
 from torch.testing import assert_close
 
 ROOT = Path(__file__).resolve().parents[1]
+WITHOUT: set[str] = set()  # articles that compute nothing on tensors
 ARTICLES = {path.relative_to(ROOT / "snippets").with_suffix("").as_posix() for path in ROOT.glob("snippets/*/*.py")}
 
 
@@ -23,10 +24,10 @@ def benchmark():
 
 
 def test_each_article_has_a_row_in_the_order_of_their_names(benchmark):
-    assert list(benchmark.PAIRS) == sorted(ARTICLES)
+    assert list(benchmark.PAIRS) == sorted(ARTICLES - WITHOUT)
 
 
-@pytest.mark.parametrize("article", sorted(ARTICLES))
+@pytest.mark.parametrize("article", sorted(ARTICLES - WITHOUT))
 def test_both_calls_compute_the_same(benchmark, article):
     pair = benchmark.PAIRS[article]
     if pair.ranks > 1:
