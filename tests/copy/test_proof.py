@@ -30,6 +30,15 @@ def test_file_as_it_is_written_is_proven(package, definition):
     assert faults(package, definition) == []
 
 
+def without(statement: str, package: Path) -> list[str]:
+    """What is wrong with the file of a circle that leaves out this statement of its module."""
+    text = standalone(read_modules(package), "plane/shapes", "circle").text
+    path = package / "plane/shapes.py"
+    path.write_text(f"{path.read_text()}\n\n{statement}\n")
+    sources = {name: Source(module.source) for name, module in read_modules(package).items()}
+    return wrong(text, "plane/shapes", "circle", sources)
+
+
 BROKEN = {
     "a statement left out of a module": ("", replaced("UNUSED = 3\n", ""), "left out: UNUSED = 3"),
     "a statement changed": ("circle", replaced("PI * r**2", "PI * r**3"), "no module has this statement"),
@@ -82,11 +91,7 @@ def test_broken_file_is_noticed(package, broken):
     ],
 )
 def test_left_out_statement_that_acts_on_what_is_kept_is_noticed(package, statement):
-    text = standalone(read_modules(package), "plane/shapes", "circle").text
-    path = package / "plane/shapes.py"
-    path.write_text(f"{path.read_text()}\n\n{statement}\n")
-    sources = {name: Source(module.source) for name, module in read_modules(package).items()}
-    (fault,) = wrong(text, "plane/shapes", "circle", sources)
+    (fault,) = without(statement, package)
     assert fault.startswith("left out, though it acts on")
 
 
@@ -101,11 +106,7 @@ def test_left_out_statement_that_acts_on_what_is_kept_is_noticed(package, statem
     ],
 )
 def test_left_out_statement_that_only_refers_is_none(package, statement):
-    text = standalone(read_modules(package), "plane/shapes", "circle").text
-    path = package / "plane/shapes.py"
-    path.write_text(f"{path.read_text()}\n\n{statement}\n")
-    sources = {name: Source(module.source) for name, module in read_modules(package).items()}
-    assert wrong(text, "plane/shapes", "circle", sources) == []
+    assert without(statement, package) == []
 
 
 def test_name_of_two_modules_is_of_the_one_that_is_meant(package):
