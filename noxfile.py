@@ -57,10 +57,10 @@ def serve(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
-    from zhixing_site import environment  # not above: nox alone lists the sessions without it
+    from zhixing_site import environments  # not above: nox alone lists the sessions without it
 
     with costs_told(session):
-        environment.fresh(Path.cwd())  # made here once, and not in the time of some test
+        environments.fresh(Path.cwd())  # made here once, and not in the time of some test
         library = ["-n2", "--ignore=tests/browser", "-m", f"not ({BARE})", hook()]
         run_pytest(session, *library, *session.posargs, report="tests-library")
         run_pytest(session, "--ignore=tests/browser", "-m", BARE, report="tests-bare")
@@ -95,12 +95,12 @@ def oldest(session: nox.Session) -> None:
 
     What breaks the code on purpose says nothing of versions; torchvision does not load beside the oldest torch.
     """
-    from zhixing_site import environment  # not above: nox alone lists the sessions without it
+    from zhixing_site import environments  # not above: nox alone lists the sessions without it
 
     root = Path.cwd()
-    requirements, constraints = environment.oldest(root)
-    place = environment.environment("oldest", requirements, root, constraints)
-    variables = environment.variables(place) | {"PYTHONPATH": str(root / "src")}
+    requirements, constraints = environments.oldest(root)
+    place = environments.environment("oldest", requirements, root, constraints)
+    variables = environments.variables(place) | {"PYTHONPATH": str(root / "src")}
     areas = sorted(path for path in Path("tests").iterdir() if (Path("src/zhixing") / path.name).is_dir())
     pytest = [str(place / "bin/python"), "-m", "pytest", "--timeout=600", *map(str, areas), *session.posargs]
     left = session.run(

@@ -24,14 +24,14 @@ import psutil
 from measure import Cost, Row, Table, measure, running
 
 from zhixing_copy.catalogue import read_modules
-from zhixing_site import cache
-from zhixing_site.articles import read_areas
 from zhixing_site.build import write_pages
-from zhixing_site.found import Site, site_url
-from zhixing_site.page import read_pages
-from zhixing_site.parts import Parts
-from zhixing_site.run import Run
-from zhixing_site.snippet import read_snippet, snippet_paths
+from zhixing_site.content.articles import read_areas
+from zhixing_site.content.page import read_pages
+from zhixing_site.execution import cache
+from zhixing_site.execution.runner import Run
+from zhixing_site.execution.snippet import read_snippet, snippet_paths
+from zhixing_site.site.components import Parts
+from zhixing_site.site.metadata import Site, site_url
 
 RESULTS = Path(__file__).parent / "results"
 BUILD = [sys.executable, "-m", "zhixing_site", "build"]

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhixing_site.cache import load
-from zhixing_site.snippet import Snippet, read_snippet, snippet_paths
+from zhixing_site.execution.cache import load
+from zhixing_site.execution.snippet import Snippet, read_snippet, snippet_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build/costs"

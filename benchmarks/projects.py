@@ -7,7 +7,7 @@ import nbformat
 from nbformat import v4
 
 from zhixing_site import cli
-from zhixing_site.snippet import read_snippet
+from zhixing_site.execution.snippet import read_snippet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}

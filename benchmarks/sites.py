@@ -18,15 +18,15 @@ from mkdocs.utils import yaml_load
 from nbformat import v4
 
 from zhixing_copy.catalogue import read_modules
-from zhixing_site import cache
-from zhixing_site.articles import navigation, read_areas
 from zhixing_site.build import write_pages
-from zhixing_site.expand import Expander
-from zhixing_site.found import Site, site_url
-from zhixing_site.page import MARK, Page, Use, read_pages
-from zhixing_site.parts import Parts
-from zhixing_site.run import Run
-from zhixing_site.snippet import read_snippet, snippet_paths
+from zhixing_site.content.articles import navigation, read_areas
+from zhixing_site.content.expand import Expander
+from zhixing_site.content.page import MARK, Page, Use, read_pages
+from zhixing_site.execution import cache
+from zhixing_site.execution.runner import Run
+from zhixing_site.execution.snippet import read_snippet, snippet_paths
+from zhixing_site.site.components import Parts
+from zhixing_site.site.metadata import Site, site_url
 
 ARTICLES = 46
 BUILDER = [sys.executable, "-m", "zhixing_site"]
@@ -62,7 +62,7 @@ def build_sites(root: Path) -> None:
     pages = read_pages(root, "en")
     snippets = [read_snippet(path, root) for path in snippet_paths(root)]
     runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
-    with patch("zhixing_site.formula.to_html", as_tex):
+    with patch("zhixing_site.content.formulas.to_html", as_tex):
         write_plain(root, pages, runs)
         write_jupyter(root, pages, runs)
     for peer, release in MATHJAX.items():

@@ -23,12 +23,12 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from pytest_markdown_docs._runners import DefaultRunner, register_runner
 
-from zhixing_site.expand import Expander
-from zhixing_site.fault import Fault
-from zhixing_site.page import MARK, Page
-from zhixing_site.run import ENVIRONMENT
-from zhixing_site.snippet import Cell, read_snippet
-from zhixing_site.warned import judge_warnings
+from zhixing_site.content.expand import Expander
+from zhixing_site.content.page import MARK, Page
+from zhixing_site.errors import BuildError
+from zhixing_site.execution.cell_warnings import judge_warnings
+from zhixing_site.execution.runner import ENVIRONMENT
+from zhixing_site.execution.snippet import Cell, read_snippet
 
 ROOT = Path(__file__).resolve().parents[1]
 OPENING = re.compile(r"(```|~~~)[ {.]*i?py")  # of a fence of Python, whatever stands before it
@@ -79,7 +79,7 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
 
 
 def run(cell: Cell, path: str, names: dict[str, object]) -> None:
-    """Raises what the cell raises, or Fault where it does not raise or warn as its header says."""
+    """Raises what the cell raises, or BuildError where it does not raise or warn as its header says."""
     import matplotlib.pyplot as plt  # not above: it reads ENVIRONMENT
 
     code = compile("\n" * (cell.line - 1) + cell.source, str(ROOT / path), "exec")
@@ -92,7 +92,7 @@ def run(cell: Cell, path: str, names: dict[str, object]) -> None:
                 raise
         else:
             if cell.raises:
-                raise Fault(f"should raise {cell.raises}, but does not", path, cell.line, cell.name)
+                raise BuildError(f"should raise {cell.raises}, but does not", path, cell.line, cell.name)
         finally:
             plt.close("all")
     judge_warnings(caught, cell, path, ROOT)

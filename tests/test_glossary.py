@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zhixing_site.page import HEADING_ID, MARK, Page, read_pages
+from zhixing_site.content.page import HEADING_ID, MARK, Page, read_pages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = (read_pages(REPOSITORY, language) for language in ("en", "zh"))

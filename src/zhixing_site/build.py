@@ -6,25 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
-from zhixing_site.articles import navigation, read_areas
-from zhixing_site.copies import all_copies, offered, write_copies
-from zhixing_site.expand import drawings, expand
-from zhixing_site.fault import Fault, Faults
-from zhixing_site.found import Site, site_url, with_head, write_found, write_maps
-from zhixing_site.lab import lab_page, notebook_file, script_file
-from zhixing_site.links import check_links, check_published
-from zhixing_site.page import LANGUAGES, Page, read_pages
-from zhixing_site.parts import Parts, read_commit
-from zhixing_site.render import Renderer
-from zhixing_site.run import Report, Run, run_all
-from zhixing_site.search import write_index
-from zhixing_site.snippet import snippet_paths
-from zhixing_site.twins import compare_all, unreviewed
-from zhixing_site.watch import Limits
+from zhixing_site.content.articles import navigation, read_areas
+from zhixing_site.content.expand import drawings, expand
+from zhixing_site.content.page import LANGUAGES, Page, read_pages
+from zhixing_site.content.translations import compare_all, unreviewed
+from zhixing_site.errors import BuildError, BuildErrors
+from zhixing_site.execution.processes import Limits
+from zhixing_site.execution.runner import Report, Run, run_all
+from zhixing_site.execution.snippet import snippet_paths
+from zhixing_site.site.components import Parts, read_commit
+from zhixing_site.site.copies import all_copies, offered, write_copies
+from zhixing_site.site.links import check_links, check_published
+from zhixing_site.site.metadata import Site, site_url, with_head, write_found, write_maps
+from zhixing_site.site.mkdocs import Renderer
+from zhixing_site.site.notebooks import lab_page, notebook_file, script_file
+from zhixing_site.site.search import write_index
 
 
 def build(root: Path, limits: Limits, report: Report) -> None:
-    """Run what has changed, build, check, and replace `site/`; raises Faults and leaves `site/` as it was."""
+    """Run what has changed, build, check, and replace `site/`; raises BuildErrors and leaves `site/` as it was."""
     (root / ".cache").mkdir(exist_ok=True)
     # A rename away from site/; taken away when MkDocs' processes, which write there, have ended.
     cache = tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-")
@@ -59,12 +59,12 @@ def build(root: Path, limits: Limits, report: Report) -> None:
         _put_in_place(site, root)
 
 
-def _stop(faults: list[Fault]) -> None:
+def _stop(faults: list[BuildError]) -> None:
     if faults:
-        raise Faults(faults)
+        raise BuildErrors(faults)
 
 
-def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[Fault]:
+def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[BuildError]:
     """Figures whose cell a page shows and that it does not caption; cells that no page shows and are not hidden."""
     cells = [(name, cell) for name, run in runs.items() for cell in run.notebook["cells"]]
     drawing = {(name, cell["id"]) for name, cell in cells if cell["metadata"]["drawings"]}
@@ -74,17 +74,17 @@ def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[Fault]:
         for use in page.uses:
             if (use.path, use.name) in drawing - captioned:
                 cause = f"a figure without a caption: ![caption]({use.path}:{use.name})"
-                faults.append(Fault(cause, page.path, use.line, use.name))
+                faults.append(BuildError(cause, page.path, use.line, use.name))
     shown = {(use.path, use.name) for page in pages for use in page.uses}
     for name, run in runs.items():
         for cell in run.snippet.cells:
             if not cell.hidden and (name, cell.name) not in shown:
                 cause = 'no page shows this cell, and it is not tags=["hidden"]'
-                faults.append(Fault(cause, run.snippet.path, cell.line, cell.name))
+                faults.append(BuildError(cause, run.snippet.path, cell.line, cell.name))
     return faults
 
 
-def with_pages(faults: list[Fault], pages: list[Page]) -> list[Fault]:
+def with_pages(faults: list[BuildError], pages: list[Page]) -> list[BuildError]:
     """The faults of snippets with the places that show the cell, or, where none does, those that use the snippet."""
     placed = []
     for fault in faults:
@@ -94,7 +94,7 @@ def with_pages(faults: list[Fault], pages: list[Page]) -> list[Fault]:
     return placed
 
 
-def write_pages(pages: list[Page], parts: Parts, site: Site, folder: Path) -> list[Fault]:
+def write_pages(pages: list[Page], parts: Parts, site: Site, folder: Path) -> list[BuildError]:
     """Write all that MkDocs reads: below folder/<language>, expanded pages, drawings, other files of docs/<language>.
 
     The languages are those of the pages. Files that are the same already are not touched, nor are pages at fault, whose
@@ -116,7 +116,7 @@ def write_pages(pages: list[Page], parts: Parts, site: Site, folder: Path) -> li
                 lab = expand(lab_page(page, run), notebooks, root, offers)
                 for ending, text in ("md", lab), ("ipynb", notebook_file(page, run)), ("py", script_file(page, run)):
                     _write(folder / f"en/lab/{page.name}.{ending}", text.encode())
-        except Fault as fault:
+        except BuildError as fault:
             faults.append(fault)
     return faults
 

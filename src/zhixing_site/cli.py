@@ -5,15 +5,15 @@ import sys
 from pathlib import Path
 
 from zhixing_site.build import build
-from zhixing_site.fault import Fault, Faults
-from zhixing_site.new import new
-from zhixing_site.page import read_pages
+from zhixing_site.content.page import read_pages
+from zhixing_site.content.translations import accept
+from zhixing_site.errors import BuildError, BuildErrors
+from zhixing_site.execution.processes import Limits
+from zhixing_site.execution.runner import Run, run_all
+from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.portable import portable, run_afresh
-from zhixing_site.run import Run, run_all
+from zhixing_site.scaffold import new
 from zhixing_site.serve import serve
-from zhixing_site.snippet import snippet_paths
-from zhixing_site.twins import accept
-from zhixing_site.watch import Limits
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.afresh:
             run_afresh(_chosen(options.paths, root), root, limits, options.afresh)
         elif faults := run_all(_chosen(options.paths, root), root, limits, _report)[1]:
-            raise Faults(faults)
-    except (Fault, Faults) as fault:
+            raise BuildErrors(faults)
+    except (BuildError, BuildErrors) as fault:
         print(fault, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -82,14 +82,14 @@ def _chosen(paths: list[Path], root: Path) -> list[Path]:
     for path in map(Path.resolve, paths):
         a_snippet = path.is_file() and path.suffix == ".py"
         if not (a_snippet or path.is_dir()) or not path.is_relative_to(root / "snippets"):
-            raise Fault(f"{path} is no snippet or folder below snippets/")
+            raise BuildError(f"{path} is no snippet or folder below snippets/")
         chosen += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return chosen
 
 
-def _report(path: str, result: Run | Fault) -> None:
+def _report(path: str, result: Run | BuildError) -> None:
     """A line for a snippet that is done."""
-    if isinstance(result, Fault):
+    if isinstance(result, BuildError):
         summary = "failed"
     elif result.ending:
         summary = f"ran  {result.ending.seconds:6.2f} s {result.ending.peak >> 20:5} MB"

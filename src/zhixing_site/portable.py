@@ -15,16 +15,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from zhixing_site.expand import Expander, output_text
-from zhixing_site.fault import Fault
-from zhixing_site.page import LANGUAGES, VALUE, Page, read_pages
-from zhixing_site.run import run_all
-from zhixing_site.watch import Limits
+from zhixing_site.content.expand import Expander, output_text
+from zhixing_site.content.page import LANGUAGES, VALUE, Page, read_pages
+from zhixing_site.errors import BuildError
+from zhixing_site.execution.processes import Limits
+from zhixing_site.execution.runner import run_all
 
 OWN = "own instructions"
 DIFFERENCES = 8  # lines of a cell's difference that are told
 
-Outcome = dict | Fault  # an executed notebook, or why there is none
+Outcome = dict | BuildError  # an executed notebook, or why there is none
 
 
 def settings() -> dict[str, dict[str, str] | None]:
@@ -87,7 +87,7 @@ def portable(paths: list[Path], root: Path, limits: Limits) -> bool:
 
 
 def _run_under(variables: dict[str, str], paths: list[Path], root: Path, limits: Limits) -> dict[str, Outcome]:
-    """{path: outcome}; raises Fault where the runs break off."""
+    """{path: outcome}; raises BuildError where the runs break off."""
     names = {name for each in settings().values() for name in each or ()}
     environment = {name: value for name, value in os.environ.items() if name not in names} | variables
     with tempfile.TemporaryDirectory(prefix="zhixing-") as folder:
@@ -96,7 +96,7 @@ def _run_under(variables: dict[str, str], paths: list[Path], root: Path, limits:
         command += ["--gigabytes", str(limits.bytes / 2**30), *paths]
         done = subprocess.run(command, cwd=root, env=environment, check=False)
         if not file.exists():
-            raise Fault(f"the runs end with exit code {done.returncode}")
+            raise BuildError(f"the runs end with exit code {done.returncode}")
         return pickle.loads(file.read_bytes())
 
 
@@ -105,20 +105,20 @@ def run_afresh(paths: list[Path], root: Path, limits: Limits, file: Path) -> Non
     outcomes = {}
 
     def keep(path: str, result) -> None:
-        outcomes[path] = result if isinstance(result, Fault) else result.notebook
+        outcomes[path] = result if isinstance(result, BuildError) else result.notebook
 
     run_all(paths, root, limits, keep, cached=False)
     file.write_bytes(pickle.dumps(outcomes))
 
 
 def _faults(outcome: Outcome) -> Iterator[str]:
-    if isinstance(outcome, Fault):
+    if isinstance(outcome, BuildError):
         yield str(outcome)
 
 
 def _differences(own: Outcome, other: Outcome, path: str, pages: list[Page]) -> Iterator[str]:
     """What cells print, and pages quote, otherwise than under this processor's own instructions."""
-    if isinstance(own, Fault) or isinstance(other, Fault):
+    if isinstance(own, BuildError) or isinstance(other, BuildError):
         return
     for one, another in zip(own["cells"], other["cells"], strict=True):
         texts = ["\n".join(map(output_text, cell["outputs"])) for cell in (one, another)]

@@ -19,20 +19,20 @@ from urllib.parse import parse_qs, urlsplit
 from watchfiles import watch
 
 from zhixing_copy.catalogue import read_modules
-from zhixing_site.articles import navigation, read_areas
 from zhixing_site.build import check_shown, with_pages, write_pages
-from zhixing_site.copies import all_copies, write_copies
-from zhixing_site.fault import Fault, Faults
-from zhixing_site.found import Site, site_url
-from zhixing_site.links import check_links
-from zhixing_site.page import LANGUAGES, Page, read_pages
-from zhixing_site.parts import Parts
-from zhixing_site.render import CONFIGS, Renderer
-from zhixing_site.run import Report, Run, run_all
-from zhixing_site.search import write_index
-from zhixing_site.snippet import snippet_paths
-from zhixing_site.twins import compare_all
-from zhixing_site.watch import Limits
+from zhixing_site.content.articles import navigation, read_areas
+from zhixing_site.content.page import LANGUAGES, Page, read_pages
+from zhixing_site.content.translations import compare_all
+from zhixing_site.errors import BuildError, BuildErrors
+from zhixing_site.execution.processes import Limits
+from zhixing_site.execution.runner import Report, Run, run_all
+from zhixing_site.execution.snippet import snippet_paths
+from zhixing_site.site.components import Parts
+from zhixing_site.site.copies import all_copies, write_copies
+from zhixing_site.site.links import check_links
+from zhixing_site.site.metadata import Site, site_url
+from zhixing_site.site.mkdocs import CONFIGS, Renderer
+from zhixing_site.site.search import write_index
 
 PATIENCE = 20  # seconds that a browser is kept waiting for news
 MISSING = b'<!doctype html><body>There is no such page, or not yet; all are below <a href="/en/">/en/</a>.'
@@ -54,12 +54,12 @@ class Preview:
         try:
             faults = self._update(changed)
         except Exception as error:
-            faults = [error if isinstance(error, Fault) else Fault(traceback.format_exc())]
+            faults = [error if isinstance(error, BuildError) else BuildError(traceback.format_exc())]
         with self.news:
-            self.version, self.faults = str(time.time_ns()), str(Faults(faults))
+            self.version, self.faults = str(time.time_ns()), str(BuildErrors(faults))
             self.news.notify_all()
 
-    def _update(self, changed: set[Path]) -> list[Fault]:
+    def _update(self, changed: set[Path]) -> list[BuildError]:
         english, chinese = (read_pages(self.root, language) for language in LANGUAGES)
         pages = [*english.values(), *chinese.values()]
         site = Site(english, chinese, site_url())
@@ -89,8 +89,8 @@ class Preview:
         self.seen = names, navigations
         return faults + check_links(self.site, self.renderer.rendered, site.url)
 
-    def _report(self, path: str, result: Run | Fault) -> None:
-        if isinstance(result, Fault) or result.ending:  # what is cached is no news
+    def _report(self, path: str, result: Run | BuildError) -> None:
+        if isinstance(result, BuildError) or result.ending:  # what is cached is no news
             self.report(path, result)
 
     def _write_stubs(self, pages: list[Page]) -> None:
@@ -174,7 +174,7 @@ def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
         try:
             server = Server(("127.0.0.1", port), partial(Handler, preview))
         except OSError as error:
-            raise Fault(f"port {port} cannot be had ({error.strerror}); choose another with --port") from error
+            raise BuildError(f"port {port} cannot be had ({error.strerror}); choose another with --port") from error
         threading.Thread(target=server.serve_forever, daemon=True).start()
         _watch(root, changes)
         changes.put(set())

@@ -12,7 +12,7 @@ from proof import Source, undefined_names, wrong
 from zhixing_copy.catalogue import entries, installed
 from zhixing_copy.source import Module
 from zhixing_copy.standalone import standalone
-from zhixing_site.evidence import files_that_test
+from zhixing_site.site.evidence import files_that_test
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = installed()

@@ -13,12 +13,12 @@ import nbclient
 import nbformat
 import pytest
 
-from zhixing_site import environment
-from zhixing_site.lab import notebook_file, script_file
-from zhixing_site.page import read_pages
+from zhixing_site import environments
+from zhixing_site.content.page import read_pages
+from zhixing_site.execution.runner import Run
+from zhixing_site.execution.snippet import read_snippet, snippet_paths
 from zhixing_site.portable import lowest
-from zhixing_site.run import Run
-from zhixing_site.snippet import read_snippet, snippet_paths
+from zhixing_site.site.notebooks import notebook_file, script_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SNIPPETS = {path.relative_to(ROOT / "snippets").with_suffix("").as_posix(): path for path in snippet_paths(ROOT)}
@@ -29,11 +29,11 @@ NOTEBOOKS = ["activations/gelu", "attention/flash_attention", "engineering/ddp"]
 
 @pytest.fixture(scope="session")
 def fresh() -> Path:
-    return environment.fresh(ROOT)
+    return environments.fresh(ROOT)
 
 
 def environ(place: Path) -> dict[str, str]:
-    return environment.variables(place) | lowest() | {"MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"}
+    return environments.variables(place) | lowest() | {"MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"}
 
 
 def run_of(article: str) -> Run:

@@ -19,8 +19,9 @@ import lxml.html
 import pytest
 from mkdocs.config import load_config
 
-from zhixing_site import cli, mkdocs_process
-from zhixing_site.render import CONFIGS, Renderer
+from zhixing_site import cli
+from zhixing_site.site import mkdocs_process
+from zhixing_site.site.mkdocs import CONFIGS, Renderer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from zhixing_site.articles import leads_to, navigation, read_areas
-from zhixing_site.page import Page
+from zhixing_site.content.articles import leads_to, navigation, read_areas
+from zhixing_site.content.page import Page
 
 KEYS = "menu: {menu}\nsummary: What it is about.\n"
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from zhixing_site import cache
-from zhixing_site.run import Run
-from zhixing_site.snippet import read_snippet
+from zhixing_site.execution import cache
+from zhixing_site.execution.runner import Run
+from zhixing_site.execution.snippet import read_snippet
 
 TRIAL = "snippets/area/trial.py"
 ROOTS = ".cache/runs/area/roots.ipynb"

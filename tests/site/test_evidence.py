@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from zhixing_copy.catalogue import installed, read_modules
-from zhixing_site.evidence import files_that_test, functions_in, reference_libraries
+from zhixing_site.site.evidence import files_that_test, functions_in, reference_libraries
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = {

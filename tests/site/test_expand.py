@@ -7,9 +7,9 @@ import lxml.html
 import markdown
 import pytest
 
-from zhixing_site.expand import expand
-from zhixing_site.fault import Fault
-from zhixing_site.page import Page
+from zhixing_site.content.expand import expand
+from zhixing_site.content.page import Page
+from zhixing_site.errors import BuildError
 
 VALUES = {
     "gap": 4.7e-04,
@@ -195,7 +195,7 @@ def test_block_formula_is_marked_as_one(expanded):
 
 
 def test_definitions_of_one_formula_do_not_reach_the_next(expanded):
-    with pytest.raises(Fault, match="does not parse"):
+    with pytest.raises(BuildError, match="does not parse"):
         expanded("$\\newcommand{\\own}{x} \\own$ and $\\own$")
 
 
@@ -305,12 +305,12 @@ def test_table_shows_the_cells_of_a_file_as_they_are(expanded, tmp_path):
 
 def test_table_whose_rows_differ_in_length_is_a_fault(expanded, tmp_path):
     (tmp_path / "words.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(Fault, match=r"area/trial\.md:3: words\.csv: a row of 1 cells below a head of 2: \['3'\]"):
+    with pytest.raises(BuildError, match=r"area/trial\.md:3: words\.csv: a row of 1 cells below a head of 2: \['3'\]"):
         expanded('Text.\n\n--8<-- "words.csv"\n')
 
 
 def test_table_of_a_file_that_is_not_there_is_a_fault(expanded):
-    with pytest.raises(Fault, match=r"area/trial\.md:1: there is no file words\.csv"):
+    with pytest.raises(BuildError, match=r"area/trial\.md:1: there is no file words\.csv"):
         expanded('--8<-- "words.csv"\n')
 
 
@@ -322,5 +322,5 @@ def test_what_is_no_mark_stays_as_it_is(expanded):
 
 
 def test_values_of_another_pages_snippet_are_not_taken(expanded):
-    with pytest.raises(Fault, match=r"docs/en/area/other\.md:3: .*`count`"):
+    with pytest.raises(BuildError, match=r"docs/en/area/other\.md:3: .*`count`"):
         expanded("Text.\n\n{{ count }}", "docs/en/area/other.md")

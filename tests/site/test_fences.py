@@ -10,10 +10,10 @@ from pathlib import Path
 import lxml.etree
 import pytest
 
-from zhixing_site.expand import Expander
-from zhixing_site.page import LANGUAGES, MARK, Page, read_pages
-from zhixing_site.run import ENVIRONMENT
-from zhixing_site.snippet import read_snippet
+from zhixing_site.content.expand import Expander
+from zhixing_site.content.page import LANGUAGES, MARK, Page, read_pages
+from zhixing_site.execution.runner import ENVIRONMENT
+from zhixing_site.execution.snippet import read_snippet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = {language: read_pages(REPOSITORY, language) for language in LANGUAGES}

@@ -40,5 +40,30 @@ def test_what_copies_code_needs_nothing_but_python(path):
     assert imported(path) <= {"zhixing_copy", *sys.stdlib_module_names}
 
 
+# What the modules of each package may import of the builder; those above them may import all.
+PACKAGES = {
+    "errors": set(),
+    "execution": {"errors", "execution"},
+    "content": {"errors", "content"},
+    "site": {"errors", "execution", "content", "site"},
+}
+
+
+EVERYTHING = {path.relative_to(SOURCE / "zhixing_site").parts[0].removesuffix(".py") for path in BUILDER}
+
+
+def imported_of_builder(path: Path) -> set[str]:
+    """The packages and modules below zhixing_site of which the file imports something."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("zhixing_site.")}
+
+
+@pytest.mark.parametrize("path", BUILDER, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_imports_run_downwards(path):
+    package = path.relative_to(SOURCE / "zhixing_site").parts[0].removesuffix(".py")
+    assert imported_of_builder(path) <= PACKAGES.get(package, EVERYTHING)
+
+
 def test_one_module_of_the_builder_imports_the_site_generator():
     assert [path.stem for path in BUILDER if imported(path) & {"mkdocs", "material", "markdown"}] == ["mkdocs_process"]

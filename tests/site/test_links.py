@@ -2,8 +2,8 @@
 
 import pytest
 
-from zhixing_site.links import check_links, check_published
-from zhixing_site.rendered import read
+from zhixing_site.site.links import check_links, check_published
+from zhixing_site.site.postprocess import read
 
 
 def check(site, url: str = "http://localhost/") -> list[str]:

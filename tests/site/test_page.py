@@ -2,8 +2,8 @@
 
 import pytest
 
-from zhixing_site.fault import Fault
-from zhixing_site.page import Page, Use, read_pages
+from zhixing_site.content.page import Page, Use, read_pages
+from zhixing_site.errors import BuildError
 
 
 def page(text: str) -> Page:
@@ -74,7 +74,7 @@ def test_sections_of_marks():
 
 
 def test_heading_without_id():
-    with pytest.raises(Fault, match=r"docs/en/area/trial\.md:5: a heading without an id"):
+    with pytest.raises(BuildError, match=r"docs/en/area/trial\.md:5: a heading without an id"):
         page("# A { #a }\n\ntext\n\n## B\n").sections  # noqa: B018
 
 
@@ -131,7 +131,7 @@ curve.](area/a.py:two)
     ],
 )
 def test_fence_that_holds_more_than_includes(line):
-    with pytest.raises(Fault, match=r"docs/en/area/trial\.md:3: a fence that includes holds nothing but"):
+    with pytest.raises(BuildError, match=r"docs/en/area/trial\.md:3: a fence that includes holds nothing but"):
         page(f'```python\n--8<-- "area/a.py:one"\n{line}\n```\n').uses  # noqa: B018
 
 

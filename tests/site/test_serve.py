@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
+from zhixing_site.execution.processes import Limits
 from zhixing_site.serve import Preview
-from zhixing_site.watch import Limits
 
 ROOTS, SQUARES = "en/area/roots/index.html", "en/area/squares/index.html"
 

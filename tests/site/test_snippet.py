@@ -2,8 +2,8 @@
 
 import pytest
 
-from zhixing_site.fault import Fault
-from zhixing_site.snippet import read_snippet, snippet_paths
+from zhixing_site.errors import BuildError
+from zhixing_site.execution.snippet import read_snippet, snippet_paths
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_lines_may_end_otherwise(read, end):
 def test_file_that_is_not_utf8_is_a_fault(read, tmp_path):
     read("# %% one\n")
     (tmp_path / "snippets/area/trial.py").write_bytes(b"# %% one\n\xff")
-    with pytest.raises(Fault, match=r"^snippets/area/trial\.py: the file is not UTF-8"):
+    with pytest.raises(BuildError, match=r"^snippets/area/trial\.py: the file is not UTF-8"):
         read_snippet(tmp_path / "snippets/area/trial.py", tmp_path)
 
 
@@ -97,7 +97,7 @@ def test_file_that_is_not_utf8_is_a_fault(read, tmp_path):
     "line", ["# %% one two", "# %%one", "#%% one", "# %%% one", "# %% one # why", "# %% one raises=''"]
 )
 def test_line_that_looks_like_a_header(read, line):
-    with pytest.raises(Fault, match=r"^snippets/area/trial\.py:4: a cell starts with") as caught:
+    with pytest.raises(BuildError, match=r"^snippets/area/trial\.py:4: a cell starts with") as caught:
         read(f"# %% first\n1\n\n{line}\n2\n")
     assert f"`{line}`" in str(caught.value)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zhixing_site import cache, found
+from zhixing_site.execution import cache
+from zhixing_site.site import metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / ".github/workflows/site.yml").read_text()
@@ -87,7 +88,7 @@ def test_address_of_the_site_is_that_of_its_host():
 
 
 def test_what_was_computed_before_is_there_again():
-    folders = {cache.FOLDER, found.CARDS}
+    folders = {cache.FOLDER, metadata.CARDS}
     assert {*step(BUILD, "actions/cache")["with"]["path"].split()} == {each.as_posix() for each in folders}
 
 

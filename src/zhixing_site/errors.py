@@ -1,0 +1,27 @@
+"""What stops the build: where it is, on which pages it shows, and why."""
+
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class BuildError(Exception):
+    """One fault. `path` is relative to the project's root; `line` counts from 1, 0 is the whole file."""
+
+    cause: str
+    path: str = ""
+    line: int = 0
+    cell: str = ""
+    pages: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = self.path + (f":{self.line}" if self.line else "") + (f", cell {self.cell}" if self.cell else "")
+        text = (f"{where}: " if where else "") + self.cause.strip().replace("\n", "\n  ")
+        return text + "".join(f"\n  shown on {page}" for page in self.pages)
+
+
+class BuildErrors(Exception):
+    """All the faults of one step, so that an author mends them in one go."""
+
+    def __init__(self, faults: list[BuildError]):
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults

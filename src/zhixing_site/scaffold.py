@@ -1,0 +1,55 @@
+"""Lay out the files of a new article, from the tree in template/."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+from zhixing_site.content.articles import read_areas
+from zhixing_site.content.page import LANGUAGES, read_pages
+from zhixing_site.content.translations import accept, reviewed_path
+from zhixing_site.errors import BuildError
+
+SHARED = {"__init__.py", "index.md"}  # files of an area
+KINDS = {".csv", ".md", ".py", ".toml"}
+
+
+def new(article: str, root: Path) -> list[str]:
+    """Write the files of `area/article`, and of its area where it is new, as the last; returns the paths written.
+
+    Raises BuildError where the name is no slug, or one of the files is there already.
+    """
+    if not re.fullmatch(r"[a-z]\w*/[a-z]\w*", article, re.ASCII):
+        raise BuildError(
+            f"an article is named area/article, like optimization/adam_w, in small letters; this is {article}"
+        )
+    area, name = article.split("/")
+    areas, _ = read_areas(*(read_pages(root, language) for language in LANGUAGES))
+    words = {
+        "AREA_TITLE": _title(area),
+        "AREA": area,
+        "ARTICLE": name,
+        "TITLE": _title(name),
+        "DATE": date.today().isoformat(),
+        "ORDER": str(max((area.pages["en"].meta["order"] for area in areas), default=0) + 1),
+    }
+    files = {}
+    for path in sorted(path for path in (root / "template").rglob("*.*") if path.suffix in KINDS):
+        target = root / _fill(path.relative_to(root / "template").as_posix(), words)
+        if target.name not in SHARED or not target.exists():
+            files[target] = _fill(path.read_text(), words)
+    if there := [path.relative_to(root).as_posix() for path in files if path.exists()]:
+        raise BuildError(f"there is already {', '.join(there)}")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    pages = [article] + [f"{area}/index"] * any(path.name == "index.md" for path in files)
+    accept(*(read_pages(root, language) for language in LANGUAGES), pages, root)
+    return [*(path.relative_to(root).as_posix() for path in files), *map(reviewed_path, pages)]
+
+
+def _title(slug: str) -> str:
+    return slug.replace("_", " ").capitalize()
+
+
+def _fill(text: str, words: dict[str, str]) -> str:
+    return re.sub("|".join(words), lambda word: words[word[0]], text)

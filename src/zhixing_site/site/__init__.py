@@ -1,0 +1,1 @@
+"""Make the site: HTML with MkDocs, and everything that lies beside it."""

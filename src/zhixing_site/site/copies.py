@@ -1,0 +1,39 @@
+"""The files that readers can copy: below code/ on the site, at addresses that stay."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from zhixing_copy.catalogue import Entry, entries, shortest, write
+from zhixing_copy.source import Module
+from zhixing_site.errors import BuildError
+
+
+def all_copies(modules: Mapping[str, Module]) -> tuple[dict[Entry, str], list[BuildError]]:
+    """Each file that can be copied, and a fault for each that would not work."""
+    files, faults = {}, []
+    for entry in entries(modules):
+        try:
+            files[entry] = write(entry, modules)
+        except ValueError as error:
+            faults.append(BuildError(f"{entry.name} cannot be copied: {error}", _path(entry.module)))
+    return files, faults
+
+
+def offered(modules: Mapping[str, Module]) -> dict[str, tuple[str, str]]:
+    """{"src/zhixing/activations/gelu.py:gelu_tanh": its file below code/, and its name for the command}."""
+    return {
+        f"{_path(entry.module)}:{entry.definition}": (f"{entry.name}.py", shortest(entry, modules))
+        for entry in entries(modules)
+    }
+
+
+def write_copies(files: Mapping[Entry, str], site: Path) -> None:
+    """As code/activations/gelu.py and code/activations/gelu.gelu_tanh.py."""
+    for entry, text in files.items():
+        path = site / "code" / f"{entry.name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _path(module: str) -> str:
+    return f"src/zhixing/{module}.py"

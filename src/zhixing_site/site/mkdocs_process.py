@@ -1,0 +1,57 @@
+"""MkDocs, loaded and waiting: for each request on standard input a build; standard output says what came of it."""
+
+import io
+import json
+import logging
+import os
+import pickle
+import sys
+import traceback
+from pathlib import Path
+
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.exceptions import MkDocsException
+
+from zhixing_copy.catalogue import addresses
+from zhixing_site.site.postprocess import postprocess
+
+
+def render(config: str, pages: str, site: Path, language: str, navigation: list, dirty: bool) -> str:
+    """Let MkDocs build a language, the pages that differ if `dirty`; returns its warnings and errors."""
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.addFilter(lambda record: "'dirty' build" not in record.msg)  # it warns of being asked for one
+    logging.getLogger("mkdocs").handlers = [handler]
+    os.environ["ZHIXING_PAGES"] = pages
+    try:
+        where = {"site_dir": str(site / language), "site_url": f"{addresses()['Site']}{language}/"}
+        build(load_config(config, nav=navigation, **where), dirty=dirty)
+    except MkDocsException as error:
+        print(error, file=said)
+    except Exception:
+        traceback.print_exc(file=said)
+    return said.getvalue()
+
+
+def main(config: str) -> None:
+    """Answer requests until standard input ends."""
+    logging.disable(logging.INFO)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a plugin prints is no answer
+    # Who waits for an answer learns that this process has ended even where what it has forked has not.
+    os.register_at_fork(after_in_child=answers.close)
+    load_config(config)  # imports extensions and plugins
+    for line in sys.stdin:
+        language, pages, site, navigation, dirty = json.loads(line)
+        said = render(config, pages, Path(site), language, navigation, dirty)
+        try:
+            rendered = postprocess(Path(site), language, anew=not dirty)
+        except Exception:
+            said, rendered = said + traceback.format_exc(), {}
+        answers.write(pickle.dumps((said, rendered)))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,326 @@
+"""What the builder writes into pages from front matter, runs and tests."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from zhixing_site.content.page import Page
+from zhixing_site.site.components import read_commit, reading, today
+
+SQUARES = {
+    "en": "---\nmenu: Squares\nsummary: Each number & itself.\ndate: 2026-01-01\ncover: curve\nrequires: [area/roots]\n"
+    'papers: ["1606.08415", {title: A & B, url: "https://example.org/a"}]\nstart: {paper: 1}\n---\n\n',
+    "zh": "---\nmenu: 平方\nsummary: 每个数与自己相乘。\n---\n\n",
+}
+ROOTS = {
+    "en": "---\nmenu: Roots\nsummary: Back again.\ndate: 2026-01-02\nstart: {paper: 2, new: 1}\n---\n\n",
+    "zh": "---\nmenu: 根\nsummary: 再回来。\n---\n\n",
+}
+HOME = {
+    "en": "# Home { #home }\n\n{{ articles }} articles, {{ tests }} tests, {{ references }}, {{ day }}, {{ commit }}\n",
+    "zh": "# 首页 { #home }\n\n{{ articles }} 篇，{{ tests }} 项，{{ references }}，{{ day }}，{{ commit }}。\n",
+}
+HOME_PARTS = '\n--8<-- "start/paper"\n\n## All { #all }\n\n--8<-- "articles"\n'
+INCLUDE = '\n```python\n--8<-- "src/zhixing/area/ruler.py:measure"\n```\n'
+RULER = 'def measure(x):\n    """How long."""\n    return abs(x)\n'
+TESTS = """\
+import math
+
+import psutil
+import pytest
+import torch
+
+from zhixing.area.ruler import measure
+
+
+@pytest.mark.parametrize("x", [1, -1, 0])
+def test_length(x):
+    assert measure(x) == torch.tensor(x).abs() == math.fabs(x)
+
+
+def test_sum():
+    assert measure(-2) + measure(2) == 4
+"""
+
+
+@pytest.fixture(scope="module")
+def built(pristine, tmp_path_factory):
+    """The small project with an area, front matter, a paper in its references, and a module that is tested; built."""
+    project = pristine.copy(tmp_path_factory.mktemp("parts") / "project")
+    for language in "en", "zh":
+        for name, meta in ("squares", SQUARES), ("roots", ROOTS):
+            path = f"docs/{language}/area/{name}.md"
+            project.write(path, meta[language] + project.read(path))
+        project.write(f"docs/{language}/index.md", HOME[language] + HOME_PARTS)
+        squares = project.read(f"docs/{language}/area/squares.md")
+        references = "\n## References { #references }\n\n- [On *squares*](https://arxiv.org/abs/1606.08415)\n"
+        project.write(f"docs/{language}/area/squares.md", squares + INCLUDE + references)
+    project.write("docs/en/area/index.md", '---\norder: 1\n---\n\n# The area { #area }\n\n--8<-- "articles"\n')
+    project.write("docs/zh/area/index.md", '# 一个领域 { #area }\n\n--8<-- "articles"\n')
+    project.write("pyproject.toml", "[tool.pytest.ini_options]\naddopts = ['--import-mode=importlib']\n")
+    for path, text in {
+        "src/zhixing/__init__.py": "",
+        "src/zhixing/area/__init__.py": "",
+        "src/zhixing/area/ruler.py": RULER,
+        "tests/area/test_ruler.py": TESTS,
+    }.items():
+        project.write(path, text)
+    assert project.command("accept")[0] == 0
+    assert project.build() == (0, "")
+    return project
+
+
+@pytest.fixture
+def library(built, tmp_path):
+    return built.copy(tmp_path / "project")
+
+
+def facts(project, page: str) -> dict[str, str]:
+    (block,) = project.html(page).find_class("facts")
+    return {item.find("dt").text: " | ".join(each.text_content() for each in item.iter("dd")) for item in block}
+
+
+def addresses(project, page: str, element) -> list[str]:
+    """Where links lead, below site/."""
+    base = project.root / "site" / page
+    found = [(base / each.get("href")).resolve() for each in element.iter("a")]
+    return [path.relative_to(project.root / "site").as_posix() for path in found]
+
+
+def test_facts_stand_below_the_title(built):
+    page = built.html("en/area/squares")
+    assert [each.tag for each in page.find(".//article")][:3] == ["h1", "dl", "p"]
+    assert facts(built, "en/area/squares") == {
+        "Reading time": "1 min: 20 words at 225 a minute, without code and formulas",
+        "Papers": "On squares | A & B",
+        "Read before": "Roots",
+    }
+    assert facts(built, "zh/area/squares") == {
+        "阅读时间": "1 分钟：21 字，每分钟 400 字，代码与公式不计",
+        "论文": "On squares | A & B",
+        "先读": "根",
+    }
+    assert facts(built, "zh/area/roots") == {
+        "阅读时间": "1 分钟：1 字，每分钟 400 字，代码与公式不计",
+        "接着读": "平方",
+    }
+    links = [each.get("href") for each in page.find_class("facts")[0].iter("a")]
+    assert links == ["https://arxiv.org/abs/1606.08415", "https://example.org/a", "../roots/"]
+
+
+def test_paper_without_a_link_on_the_page_is_called_by_its_number(library):
+    for language in "en", "zh":
+        library.replace(f"docs/{language}/area/squares.md", "abs/1606.08415", "abs/1606.00000")
+    library.command("accept")
+    assert library.build() == (0, "")
+    assert facts(library, "en/area/squares")["Papers"].startswith("arXiv:1606.08415 | ")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "count"),
+    [
+        ("en", "Two words.", 2),
+        ("en", "---\nmenu: not read\n---\n\n# The title { #title }\n\nIt's one-sided.", 4),
+        ("en", "Where $x + y$ is `torch.sum`, see [the page](other.md#there), {{ value }}.", 5),
+        ("en", "![A figure, $x$.](area/trial.py:curve)\n\n```text\ncode here\n```\n\n::: zhixing.area.trial\n", 2),
+        ("en", '<b class="many words">bold</b> 1 2 3', 1),
+        ("en", "两个 words", 2),
+        ("zh", "两个字，with words、`码`。", 3),
+        ("zh", "# 标题 { #title }\n\n![图](area/trial.py:curve)", 3),
+    ],
+)
+def test_what_counts_as_read(language, text, count):
+    assert reading(Page(f"docs/{language}/area/trial.md", text)) == count
+
+
+def test_reading_time_is_rounded_to_minutes(library):
+    library.replace("docs/en/area/roots.md", "# Roots { #roots }\n", "# Roots { #roots }\n\n" + "word " * 561 + "\n")
+    library.command("accept")
+    assert library.build() == (0, "")
+    assert facts(library, "en/area/roots")["Reading time"].startswith("2 min: 562 words")
+
+
+def test_evidence_names_versions_tests_and_how_to_cite(built):
+    (block,) = built.html("en/area/squares").find_class("evidence")
+    text = block.text_content()
+    assert re.search(rf"Built on {today()} with torch 2\.\S+ and Python 3\.\d+\.\d+\. The site is pub", text)
+    assert [each.text for each in block.iter("summary")] == [
+        "2 test functions check the code of this page",
+        "How to cite this page",
+    ]
+    (tests,) = block.find_class("tests")
+    assert [each.text for each in tests.iter("a")] == ["tests/area/test_ruler.py"]
+    assert [each.text_content() for each in tests.iter("li")] == ["test_length", "test_sum"]
+    (citation,) = block.find_class("cite")
+    assert re.sub(r"\s+", " ", citation.find(".//pre").text_content()).strip() == (
+        "@misc{zhixing-area-squares, title = {Squares}, author = {{The Zhixing authors}}, year = {2026}, "
+        f"url = {{http://localhost/en/area/squares/}}, note = {{知行 Zhixing, {today()}}} }}"
+    )
+    links = {each.text: each.get("href") for each in block.iter("a")}
+    assert links["Edit this page"] == "http://localhost/source/edit/main/docs/en/area/squares.md"
+    assert links["Report an error"] == "http://localhost/source/issues/new?title=area/squares%3A%20"
+    assert links["Notebook"] == "../../../en/lab/area/squares/"
+
+
+def test_evidence_is_in_the_language_of_its_page(built):
+    (block,) = built.html("zh/area/squares").find_class("evidence")
+    assert [each.text for each in block.iter("summary")] == ["检验本页代码的 2 个测试函数", "如何引用本页"]
+    assert f"本页构建于 {today()}，使用 torch" in block.text_content()
+    assert [each.get("lang") for each in block.find_class("tests")[0].iter("div")] == ["en"]
+    assert block.xpath(".//*[@lang='zh']") == []
+    assert "title = {平方}" in re.sub(r"\s+", " ", block.find_class("cite")[0].text_content())
+
+
+def test_page_without_tested_code_says_nothing_of_tests(built):
+    (block,) = built.html("en/area/roots").find_class("evidence")
+    assert [each.text for each in block.iter("summary")] == ["How to cite this page"]
+
+
+def test_modules_that_the_snippet_imports_count(library):
+    library.replace("snippets/area/roots.py", "from things", "from zhixing.area.ruler import measure\nfrom things")
+    assert library.build() == (0, "")
+    (block,) = library.html("en/area/roots").find_class("evidence")
+    assert block.find(".//summary").text == "2 test functions check the code of this page"
+
+
+def test_tests_are_those_of_the_files_as_they_are(library):
+    library.replace("tests/area/test_ruler.py", "test_sum", "test_total")
+    assert library.build() == (0, "")
+    (tests,) = library.html("en/area/squares").find_class("tests")
+    assert [each.text_content() for each in tests.iter("li")] == ["test_length", "test_total"]
+
+
+def test_helper_adds_no_tests_of_what_else_uses_it(library):
+    for user in "ruler", "brush":
+        code = "from zhixing.area.pen import ink\n\n\ndef measure(x):\n    return abs(ink(x))\n"
+        library.write(f"src/zhixing/area/{user}.py", code)
+    library.write("src/zhixing/area/pen.py", "def ink(x):\n    return x\n")
+    library.write("tests/area/test_brush.py", "from zhixing.area import brush\n\n\ndef test_brush():\n    pass\n")
+    library.replace("snippets/area/squares.py", "from things", "from zhixing.area.pen import ink\nfrom things")
+    library.replace("snippets/area/roots.py", "from things", "from zhixing.area.pen import ink\nfrom things")
+    assert library.build() == (0, "")
+    (tests,) = library.html("en/area/squares").find_class("tests")
+    assert [each.text_content() for each in tests.iter("li")] == ["test_length", "test_sum"]
+    (tests,) = library.html("en/area/roots").find_class("tests")  # which shows nothing else
+    assert [each.text_content() for each in tests.iter("li")] == ["test_brush", "test_length", "test_sum"]
+
+
+def test_home_shows_areas_with_cards_paths_and_numbers(built):
+    page = built.html("en")
+    article = page.find(".//article")
+    assert article.find("p").text_content() == f"2 articles, 2 tests, torch, {today()}, …"
+    assert built.html("zh").find(".//article/p").text_content() == f"2 篇，2 项，torch，{today()}，…。"
+    (path,) = page.find_class("reading-path")
+    assert [each.text_content() for each in path.iter("li")] == ["Squares", "Roots"]
+    assert addresses(built, "en", path) == ["en/area/squares", "en/area/roots"]
+    (cards,) = page.find_class("cards")
+    roots, squares = cards.iter("li")
+    (area,) = page.find_class("area")
+    assert area.getparent() is roots
+    assert (area.tag, area.text_content(), addresses(built, "en", area)) == ("h3", "The area", ["en/area"])
+    roots, squares = cards.find_class("card")
+    assert [each.find("h4").text_content() for each in (roots, squares)] == ["Roots", "Squares"]
+    assert squares.find("p").text_content() == "Each number & itself."
+    assert addresses(built, "en", squares) == ["en/area/squares"]
+    assert list(roots.iter("img")) == []
+    assert [
+        (each.get("class"), each.get("src"), each.get("alt"), each.get("loading")) for each in squares.iter("img")
+    ] == [
+        ("only-light", "area/squares/curve-light.svg", "The squares up to x=2.", "lazy"),
+        ("only-dark", "area/squares/curve-dark.svg", "The squares up to x=2.", "lazy"),
+    ]
+    assert (built.root / "site/en/area/squares/curve-dark.svg").is_file()
+
+
+def test_area_shows_its_own_articles(built):
+    page = built.html("zh/area")
+    (cards,) = page.find_class("cards")
+    assert [each.text_content() for each in cards.iter("h2")] == ["根", "平方"]
+    assert addresses(built, "zh/area", cards) == ["zh/area/roots", "zh/area/squares"]
+    assert next(cards.iter("img")).get("src") == "squares/curve-light.svg"
+
+
+def test_quotation_marks_of_a_caption_stay_in_the_description(library):
+    for language in "en", "zh":
+        text = library.read(f"docs/{language}/area/squares.md")
+        library.write(f"docs/{language}/area/squares.md", re.sub(r"!\[[^]]*\]", '![A "b" <c>.]', text))
+    library.command("accept")
+    assert library.build() == (0, "")
+    assert next(library.html("en").find_class("cards")[0].iter("img")).get("alt") == 'A "b" .'
+
+
+def test_parts_are_not_searched(built):
+    index = json.loads(built.read("site/en/search.json"))
+    assert {section["id"] for section in index} >= {"area/", "area/squares/"}
+    text = json.dumps(index)
+    for part in "225 a minute", "Read before", "How to cite", "test_length", "zhixing-area", "Back again":
+        assert part not in text
+        assert part in built.html("en/area/squares").text_content() + built.html("en").text_content()
+
+
+def test_navigation_comes_from_front_matter(library):
+    template = (
+        "{% for item in nav recursive %}<i>{{ item.title }}</i>{{ loop(item.children or []) }}{% endfor %}</article>"
+    )
+    library.replace("theme/main.html", "</article>", f"</article><nav>{template}")
+    assert library.build() == (0, "")
+    titles = {
+        "en": ["Home", "The area", "The area", "Roots", "Squares"],
+        "zh": ["首页", "一个领域", "一个领域", "根", "平方"],
+    }
+    for language, wanted in titles.items():
+        found = [each.text for each in library.html(language).iter("i")]
+        assert [title for title in found if title in wanted] == wanted
+
+
+@pytest.mark.parametrize("page", ["index", "area/index", "area/squares"])
+def test_part_that_is_not_there_is_a_fault(library, page):
+    for language in "en", "zh":
+        path = f"docs/{language}/{page}.md"
+        library.write(path, library.read(path) + '\n--8<-- "start/interview"\n')
+    library.command("accept")
+    code, said = library.build()
+    assert code == 1
+    assert f"docs/en/{page}.md:{library.line(f'docs/en/{page}.md', 'interview')}: there is nothing to show for" in said
+
+
+def test_parts_differ_between_twins_is_a_fault(library):
+    library.replace("docs/zh/index.md", '--8<-- "start/paper"', '--8<-- "start/new"')
+    code, said = library.build()
+    assert code == 1
+    assert "a part of section #home differs from its twin's" in said
+
+
+def test_wrong_front_matter_stops_the_build(library):
+    library.replace("docs/en/area/squares.md", "[area/roots]", "[area/trees]")
+    library.command("accept")
+    code, said = library.build()
+    assert code == 1
+    assert "docs/en/area/squares.md:6: `requires` names area/trees, which is no article" in said
+
+
+def test_commit_says_whether_files_differ(tmp_path):
+    assert read_commit(tmp_path) == ""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    (tmp_path / "file").write_text("one")
+    for command in ["init", "-q"], ["add", "file"], ["commit", "-qm", "Start"]:
+        subprocess.run([*git, *command], check=True)
+    commit = read_commit(tmp_path)
+    assert re.fullmatch(r"[0-9a-f]{7,}", commit)
+    (tmp_path / "file").write_text("two")
+    assert read_commit(tmp_path) == f"{commit}-dirty"
+
+
+def test_commit_is_told(library):
+    for command in ["init", "-q"], ["add", "docs"], ["commit", "-qm", "Start"]:
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *command], cwd=library.root, check=True
+        )
+    assert library.build() == (0, "")
+    commit = read_commit(library.root)
+    text = library.html("en/area/squares").find_class("evidence")[0].text_content()
+    assert f"at commit {commit} with torch" in text
+    assert f"{today()}, {commit}}}" in text
+    assert commit in library.html("zh").find(".//article/p").text_content()

@@ -1,0 +1,108 @@
+"""An environment is made where there is none that fits, and kept while nothing changes that it was made from."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from zhixing_site import environments
+from zhixing_site.environments import oldest, variables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROJECT = """\
+[project]
+dependencies = ["torch>=2.13", "small>=1; sys_platform == 'linux'", "any"]
+[project.optional-dependencies]
+tests = ["checks", "peer >= 0.2.1"]
+dev = ["builder>=9"]
+"""
+PINS = "# All.\nany==5\nchecks==6\nnvidia-small==2\npeer==3\nsmall==7\nsmall-too==8\ntorch==2.14.1\n"
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "constraints.txt").write_text(PINS)
+    return tmp_path
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[tuple[list[str], str]]:
+    """What environments were made from; they are folders with one file."""
+    calls = []
+
+    def make(place, requirements, constraints):
+        place.mkdir()
+        calls.append((requirements, constraints))
+
+    monkeypatch.setattr(environments, "_make", make)
+    return calls
+
+
+def there(root) -> list[Path]:
+    return [path for path in (root / environments.FOLDER).iterdir() if path.is_dir()]
+
+
+def test_it_is_made_once(root, made):
+    first = environments.environment("fresh", ["peer", "any"], root)
+    assert environments.environment("fresh", ["any", "peer"], root) == first
+    assert made == [(["any", "peer"], PINS)]
+    assert there(root) == [first]
+
+
+@pytest.mark.parametrize("change", ["pyproject.toml", "constraints.txt", "requirements", "constraints", "Python"])
+def test_it_is_made_again_in_the_place_of_the_old_one(root, made, monkeypatch, change):
+    old = environments.environment("fresh", ["any"], root)
+    if (root / change).exists():
+        (root / change).write_text((root / change).read_text() + "\n")
+    if change == "Python":
+        monkeypatch.setattr(sys, "version", "4.0")
+    given = {"constraints": "any==4\n"} if change == "constraints" else {}
+    new = environments.environment("fresh", ["peer"] if change == "requirements" else ["any"], root, **given)
+    assert len(made) == 2
+    assert new != old
+    assert there(root) == [new]
+
+
+def test_half_of_one_does_not_count(root, made, monkeypatch):
+    make = environments._make
+
+    def fail(place, *given):
+        make(place, *given)
+        raise OSError("no room")
+
+    monkeypatch.setattr(environments, "_make", fail)
+    with pytest.raises(OSError, match="no room"):
+        environments.environment("fresh", ["any"], root)
+    monkeypatch.setattr(environments, "_make", make)
+    environments.environment("fresh", ["any"], root)
+    assert len(made) == 2
+    assert len(there(root)) == 1
+
+
+def test_kinds_are_kept_side_by_side(root, made):
+    both = {environments.environment(kind, ["any"], root) for kind in ("fresh", "oldest")}
+    assert {*there(root)} == both
+
+
+def test_programs_of_it_find_it_first_and_none_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "src")
+    found = variables(tmp_path)
+    assert found["PATH"].startswith(f"{tmp_path / 'bin'}:")
+    assert "PYTHONPATH" not in found
+
+
+def test_oldest_has_lower_bounds_in_the_place_of_pins(root):
+    requirements, constraints = oldest(root)
+    assert requirements == ["torch>=2.13", "small>=1; sys_platform == 'linux'", "any", "checks", "peer >= 0.2.1"]
+    assert constraints == "any==5\nchecks==6\nsmall-too==8\ntorch==2.13\nsmall==1\npeer==0.2.1\n"
+
+
+def test_what_users_install_has_lower_bounds():
+    """As torch has; `nox -s oldest` runs with these."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert all(">=" in each for each in project["dependencies"])
+    requirements, constraints = oldest(REPOSITORY)
+    names = {line.partition("==")[0] for line in constraints.splitlines()}
+    assert {each.partition(";")[0].partition(">=")[0].strip() for each in requirements} <= names

@@ -1,0 +1,511 @@
+"""What lets the site be found and sent on: addresses, heads of pages, sitemaps, feeds, plain Markdown, cards."""
+
+import io
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import lxml.etree
+import lxml.html
+import pytest
+import resvg_py
+from PIL import Image
+
+from zhixing_site.content.page import Page
+from zhixing_site.content.plain_markdown import plain
+from zhixing_site.site.cards import card, png
+from zhixing_site.site.metadata import Site
+
+URL = "https://zhi.example/know/"
+NAMES = {
+    "s": "http://www.sitemaps.org/schemas/sitemap/0.9",
+    "x": "http://www.w3.org/1999/xhtml",
+    "a": "http://www.w3.org/2005/Atom",
+}
+PAGES = ["en/", "en/area/roots/", "en/area/squares/", "zh/", "zh/area/roots/", "zh/area/squares/"]
+SQUARES, ROOTS = "area/squares", "area/roots"
+LOGO = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 2"><path d="M0 0h2v2z"/></svg>'
+
+
+def matter(project, page: str, **told: str) -> None:
+    """Give both pages the same front matter."""
+    lines = "".join(f"{key}: {value}\n" for key, value in told.items())
+    for language in "en", "zh":
+        path = f"docs/{language}/{page}.md"
+        project.write(path, f"---\n{lines}---\n{project.read(path)}")
+
+
+@pytest.fixture(scope="module")
+def hosted(pristine, tmp_path_factory):
+    """Built for an address with a path; `roots` has no figure and says nothing of itself but its day."""
+    project = pristine.copy(tmp_path_factory.mktemp("hosted") / "project")
+    matter(project, SQUARES, cover="curve", date="2026-05-04", summary="'What a \"square\" & its <root> are.'")
+    matter(project, ROOTS, date="2026-06-01", summary="'Undoing “squares”.'")
+    matter(project, "index", summary="Squares and more.")
+    project.command("accept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SITE_URL", URL.rstrip("/"))
+        assert project.build() == (0, "")
+    return project
+
+
+def tree(project, path: str) -> lxml.etree._Element:
+    return lxml.etree.fromstring((project.root / "site" / path).read_bytes())
+
+
+def links(project, page: str, **wanted: str) -> list:
+    """The `<link>`s of the page that have these attributes."""
+    found = project.html(page).xpath("//head/link")
+    return [each for each in found if all(each.get(key) == value for key, value in wanted.items())]
+
+
+def told(project, page: str) -> dict[str, str]:
+    """What the page's head says to those who link to it."""
+    return {each.get("property"): each.get("content") for each in project.html(page).xpath("//head/meta[@property]")}
+
+
+# Addresses
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_names_itself_and_its_twin(hosted, page):
+    (canonical,) = links(hosted, page, rel="canonical")
+    assert canonical.get("href") == URL + page
+    alternates = {each.get("hreflang"): each.get("href") for each in links(hosted, page) if each.get("hreflang")}
+    rest = page[2:]
+    default = URL if rest == "/" else f"{URL}en{rest}"
+    assert alternates == {"en": f"{URL}en{rest}", "zh-Hans": f"{URL}zh{rest}", "x-default": default}
+
+
+def test_notebook_has_an_address_and_no_twin(hosted):
+    (canonical,) = links(hosted, "en/lab/area/squares", rel="canonical")
+    assert canonical.get("href") == f"{URL}en/lab/area/squares/"
+    assert links(hosted, "en/lab/area/squares", rel="alternate") == []
+
+
+def test_without_a_setting_the_site_is_on_this_machine(project):
+    assert project.html("en/area/squares").xpath("//link[@rel='canonical']/@href") == [
+        "http://localhost/en/area/squares/"
+    ]
+    assert "http://localhost/zh/area/roots/" in project.read("site/zh/sitemap.xml")
+
+
+def test_address_is_in_what_readers_take_away(hosted):
+    assert f"{URL}en/area/squares/" in hosted.read("site/en/lab/area/squares.py")
+    assert "localhost" not in hosted.read("site/en/lab/area/squares.ipynb").replace("http://localhost/source/", "")
+
+
+def test_address_without_a_scheme_stops_the_build(project, monkeypatch):
+    monkeypatch.setenv("SITE_URL", "zhi.example")
+    code, said = project.build()
+    assert code == 1
+    assert "scheme" in said
+
+
+@pytest.mark.parametrize("path", ["404.html", "en/404.html"])
+def test_page_of_errors_finds_its_files_from_anywhere(hosted, path):
+    (home,) = tree_of_html(hosted, path).xpath("//a/@href")
+    assert home.rstrip("/") == "/know/en"
+
+
+def tree_of_html(project, path: str):
+    return lxml.html.fromstring((project.root / "site" / path).read_bytes())
+
+
+def test_page_of_errors_is_checked(project, monkeypatch):
+    monkeypatch.setenv("SITE_URL", URL)
+    project.replace("theme/404.html", "{{ base_url }}", "/en/")
+    code, said = project.build()
+    assert code == 1
+    assert "en/404.html: dead link /en/: it starts at the server's root" in said
+
+
+# Sitemaps
+
+
+def test_each_page_is_in_its_languages_sitemap_with_its_twin(hosted):
+    for language in "en", "zh":
+        found = tree(hosted, f"{language}/sitemap.xml").findall("s:url", NAMES)
+        listed = {each.findtext("s:loc", namespaces=NAMES): each for each in found}
+        html = [name for name in hosted.site() if re.fullmatch(rf"{language}/(.*/)?index\.html", name)]
+        assert sorted(listed) == sorted(URL + name.removesuffix("index.html") for name in html)
+        same = listed[f"{URL}{language}/area/squares/"].findall("x:link", NAMES)
+        assert [(each.get("hreflang"), each.get("href")) for each in same] == [
+            ("en", f"{URL}en/area/squares/"),
+            ("zh-Hans", f"{URL}zh/area/squares/"),
+            ("x-default", f"{URL}en/area/squares/"),
+        ]
+    assert listed[f"{URL}zh/"].findall("x:link", NAMES)[2].get("href") == URL
+
+
+def test_sitemaps_are_found_from_the_root(hosted):
+    index = tree(hosted, "sitemap.xml")
+    assert index.tag == f"{{{NAMES['s']}}}sitemapindex"
+    assert index.xpath("//s:sitemap/s:loc/text()", namespaces=NAMES) == [
+        f"{URL}en/sitemap.xml",
+        f"{URL}zh/sitemap.xml",
+    ]
+    assert f"Sitemap: {URL}sitemap.xml\n" in hosted.read("site/robots.txt")
+    assert not [name for name in hosted.site() if name.endswith(".gz")]
+
+
+# Titles, descriptions, cards
+
+
+def test_head_tells_what_is_shown_elsewhere(hosted):
+    here = f"{URL}zh/area/squares/"
+    assert told(hosted, "zh/area/squares") == {
+        "og:type": "article",
+        "og:site_name": "首页",
+        "og:title": "平方",
+        "og:description": 'What a "square" & its <root> are.',
+        "og:url": here,
+        "og:locale": "zh_CN",
+        "article:published_time": "2026-05-04",
+        "og:image": f"{here}card.png",
+        "og:image:type": "image/png",
+        "og:image:width": "1200",
+        "og:image:height": "630",
+        "og:image:alt": "平方",
+    }
+    page = hosted.html("zh/area/squares")
+    assert page.xpath("//meta[@name='twitter:card']/@content") == ["summary_large_image"]
+    assert page.xpath("//meta[@name='description']/@content") == ['What a "square" & its <root> are.']
+
+
+def test_home_is_no_article(hosted):
+    assert told(hosted, "en")["og:type"] == "website"
+    assert "article:published_time" not in told(hosted, "en")
+
+
+def test_each_page_has_a_card_in_its_language(hosted):
+    drawn = set()
+    for page in PAGES:
+        content = hosted.site()[f"{page}card.png"]
+        with Image.open(hosted.root / f"site/{page}card.png") as image:
+            assert (image.format, image.size) == ("PNG", (1200, 630))
+        drawn.add(content)
+    assert len(drawn) == len(PAGES)
+
+
+def test_card_shows_the_figure_that_the_article_names(hosted):
+    """In the colours of the figure: its line, on white."""
+    colours = {}
+    for page in SQUARES, ROOTS:
+        with Image.open(hosted.root / f"site/en/{page}/card.png") as image:
+            right = image.convert("RGB").crop((540, 20, 1180, 610))
+            colours[page] = {colour for _, colour in right.getcolors(1 << 20)}
+    assert {(0x0B, 0x62, 0xB8), (255, 255, 255)} < colours[SQUARES]
+    assert colours[ROOTS] >= {(0, 0, 0), (255, 255, 255)}  # the logo
+    assert (0x0B, 0x62, 0xB8) not in colours[ROOTS]
+
+
+def test_cards_are_the_same_bytes_each_time(hosted):
+    before = {name: content for name, content in hosted.site().items() if name.endswith("card.png")}
+    again = hosted.copy(hosted.root.parent / "again")
+    for path in (again.root / ".cache/cards").iterdir():
+        path.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SITE_URL", URL)
+        assert again.build() == (0, "")
+    assert {name: content for name, content in again.site().items() if name.endswith("card.png")} == before
+
+
+def test_unchanged_card_is_not_drawn_again(project, monkeypatch):
+    monkeypatch.setattr("zhixing_site.site.metadata.png", lambda svg: pytest.fail("drawn"))
+    assert project.build() == (0, "")
+
+
+@pytest.mark.parametrize("cover", ["table", "nothing", "squares"])
+def test_cover_that_is_no_figure_stops_the_build(project, cover):
+    matter(project, SQUARES, cover=cover)
+    project.command("accept")
+    code, said = project.build()
+    assert code == 1
+    assert f"docs/en/area/squares.md:1: `cover: {cover}` names no cell of snippets/area/squares.py" in said
+
+
+def test_character_that_the_font_lacks_stops_the_build(project):
+    project.replace("docs/zh/area/roots.md", "# 根 {", "# 龘根 {")
+    project.command("accept")
+    code, said = project.build()
+    assert code == 1
+    assert "docs/zh/area/roots.md:1: the font of cards and figures lacks 龘" in said
+
+
+def test_day_that_is_none_stops_the_build(project):
+    matter(project, SQUARES, date="May")
+    project.command("accept")
+    code, said = project.build()
+    assert code == 1
+    assert "docs/en/area/squares.md:1: `date: May` is no day" in said
+
+
+def inked(svg: str, box: tuple[int, int, int, int]) -> bool:
+    """Whether anything white, as titles are, is drawn in this part of the card."""
+    with Image.open(io.BytesIO(png(svg))) as image:
+        return (255, 255, 255) in {colour for _, colour in image.convert("RGB").crop(box).getcolors(1 << 20)}
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["根", "PyTorch 自动求导", "Activation functions, from the threshold to SwiGLU", "平方" * 27],
+    ids=["one", "both", "long", "full"],
+)
+def test_title_stays_on_its_panel(title):
+    svg = card(title, "Small", LOGO, figure=LOGO)
+    assert inked(svg, (56, 150, 464, 600))
+    assert not inked(svg, (466, 0, 520, 630))
+
+
+def test_line_does_not_begin_with_chinese_punctuation():
+    svg = card("激活函数，从阶跃到门控，再到今天，" * 2, "Small", LOGO, LOGO)
+    lines = re.findall(r'<text x="56"[^>]*>(.*)</text>', svg)
+    assert len(lines) > 1
+    assert not [line for line in lines if line[0] in "，。"]
+
+
+def test_last_line_is_no_mere_rest():
+    lines = re.findall(r'<text x="56"[^>]*>(.*)</text>', card("GELU 激活函数", "Small", LOGO))
+    assert lines == ["GELU 激活函数"]
+
+
+def test_title_that_is_too_long_is_refused():
+    with pytest.raises(ValueError, match="too long for a card: 平方平方"):
+        card("平方" * 60, "Small", LOGO, LOGO)
+    with pytest.raises(ValueError, match="too long for a card: xx"):
+        card("x" * 30, "Small", LOGO, LOGO)
+
+
+def test_title_is_text_and_no_markup():
+    assert "a &lt;b&gt; &amp; c" in card("a <b> & c", "Small", LOGO)
+    png(card("a <b> & c", "Small & <more>", LOGO))
+
+
+def test_card_needs_no_font_of_the_machine(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(resvg_py, "svg_to_bytes", lambda **options: asked.update(options) or b"")
+    png(card("平方", "Small", LOGO))
+    assert asked["skip_system_fonts"]
+    assert [path.rpartition("/")[2] for path in asked["font_files"]] == ["NotoSansSC-figures.otf"]
+
+
+# Feeds
+
+
+def test_feed_has_what_rss_asks_for(hosted):
+    for language, code in {"en": "en", "zh": "zh-Hans"}.items():
+        feed = tree(hosted, f"{language}/feed.xml")
+        assert (feed.tag, feed.get("version")) == ("rss", "2.0")
+        (channel,) = feed
+        said = {each.tag: each.text for each in channel if each.tag not in ("item", f"{{{NAMES['a']}}}link")}
+        title = hosted.html(language).xpath("string(//h1/text())").strip()
+        assert said == {
+            "title": title,
+            "link": f"{URL}{language}/",
+            "description": "Squares and more.",
+            "language": code,
+        }
+        own = channel.find("a:link", NAMES)
+        assert dict(own.attrib) == {
+            "rel": "self",
+            "type": "application/rss+xml",
+            "href": f"{URL}{language}/feed.xml",
+        }
+
+
+def test_feed_has_the_newest_article_first(hosted):
+    items = tree(hosted, "en/feed.xml").findall("channel/item")
+    assert [{each.tag: each.text for each in item if each.tag != "pubDate"} for item in items] == [
+        {
+            "title": title,
+            "link": f"{URL}en/{page}/",
+            "guid": f"{URL}en/{page}/",
+            "description": about,
+        }
+        for title, page, about in [
+            ("Roots", ROOTS, "Undoing “squares”."),
+            ("Squares", SQUARES, 'What a "square" & its <root> are.'),
+        ]
+    ]
+    days = [parsedate_to_datetime(item.findtext("pubDate")) for item in items]
+    assert days == [datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 5, 4, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_leads_to_the_feed_of_its_language(hosted, page):
+    (feed,) = links(hosted, page, type="application/rss+xml")
+    assert (feed.get("rel"), feed.get("href")) == ("alternate", f"{URL}{page[:2]}/feed.xml")
+
+
+def test_article_without_a_day_is_in_no_feed(project):
+    assert "<item>" not in project.read("site/en/feed.xml")
+
+
+# Plain Markdown
+
+
+PLAIN = """\
+# Squares
+
+The square of 3 is 9, and $3^2 = 9.0$.
+
+![The squares up to $x = 2$.](squares/curve-light.svg)
+
+## Table
+
+```python
+import matplotlib.pyplot as plt
+
+from things.power import square
+
+
+for x in (1, 2, 3):
+    print(x, square(x))
+```
+
+```text
+1 1
+2 4
+3 9
+```
+
+The function, which [the roots](roots.md#roots) undo:
+
+```python title="src/things/power.py"
+def square(x):
+    return x * x
+```
+
+$$
+x^2 = x \\cdot x
+$$
+"""
+
+
+def test_article_as_plain_markdown(hosted):
+    assert hosted.read("site/en/area/squares.md") == PLAIN
+
+
+def test_each_article_leads_to_its_plain_markdown(hosted):
+    for page in PAGES:
+        found = [(link.get("rel"), link.get("href")) for link in links(hosted, page, type="text/markdown")]
+        if page in ("en/", "zh/"):
+            assert found == []
+        else:
+            assert found == [("alternate", f"{URL}{page.removesuffix('/')}.md")]
+            assert hosted.read(f"site/{page.removesuffix('/')}.md").startswith("# ")
+
+
+RICH = """\
+# Trial { #trial }
+
+<!-- nobody reads this -->
+??? question "What is $3^2$?"
+
+    It is {{ nine }}.
+
+    ```python
+    --8<-- "area/squares.py:table"
+    ```
+
+!!! note
+
+    A note.
+
+After, for \\$5 or {{ below }}, $e = {{ gap:.1e }}$。
+
+--8<-- "docs/terms.csv"
+
+::: zhixing.area.squares
+"""
+
+
+def test_boxes_tables_and_modules_as_plain_markdown(pristine, tmp_path):
+    project = pristine.copy(tmp_path / "project")
+    project.write("docs/terms.csv", "term,note\na|b,*c*\n")
+    notebooks = {"area/squares.py": project.notebook("area/squares")}
+    assert (
+        plain(Page("docs/en/area/squares.md", RICH), notebooks, project.root)
+        == """\
+# Trial
+
+
+**What is $3^2$?**
+
+It is 9.
+
+```python
+for x in (1, 2, 3):
+    print(x, square(x))
+```
+
+```text
+1 1
+2 4
+3 9
+```
+
+**Note**
+
+A note.
+
+After, for \\$5 or -2.5, $e = 4.7\\times10^{-4}$。
+
+| term | note |
+| --- | --- |
+| a\\|b | *c* |
+
+[area/squares.py](../../code/area/squares.py)
+"""
+    )
+
+
+def test_language_models_are_led_to_it(hosted):
+    assert (
+        hosted.read("site/llms.txt")
+        == f"""\
+# Home
+
+> Squares and more.
+
+## English
+
+- [Roots]({URL}en/area/roots.md): Undoing “squares”.
+- [Squares]({URL}en/area/squares.md): What a "square" & its <root> are.
+
+## 中文
+
+- [根]({URL}zh/area/roots.md): Undoing “squares”.
+- [平方]({URL}zh/area/squares.md): What a "square" & its <root> are.
+"""
+    )
+
+
+# What is told is there
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        ("# T { #t }\n\nSome\nprose.\n\nMore.\n", "Some prose."),
+        ("---\nmenu: T\n---\n\n# T { #t }\n\nProse.\n", "Prose."),
+        ("---\nsummary: A line.\n---\n\n# T { #t }\n\nProse.\n", "A line."),
+        ("# T { #t }\n\nA [link](x.md).\n", ""),
+        ("# T { #t }\n\nThe value {{ nine }}.\n", ""),
+        ("# T { #t }\n\n![A figure.](area/squares.py:curve)\n", ""),
+        ("# T { #t }\n", ""),
+    ],
+    ids=["first paragraph", "below front matter", "summary", "link", "value", "figure", "nothing"],
+)
+def test_page_is_told_of_by_its_summary_or_its_first_words(text, about):
+    page = Page("docs/en/index.md", text)
+    assert Site({"index": page}, {}, URL).about(page) == about
+
+
+@pytest.mark.parametrize("what", ["card.png", "feed.xml", ".md"])
+def test_address_that_leads_nowhere_stops_the_build(project, what):
+    project.replace("theme/main.html", "{{ page.meta.head }}", f"{{{{ page.meta.head | replace('{what}', 'no') }}}}")
+    code, said = project.build()
+    assert code == 1
+    assert re.search(r"en/area/squares/index.html: dead address http://localhost/en/\S*no: there is no such file", said)

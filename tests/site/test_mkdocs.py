@@ -1,0 +1,232 @@
+"""The processes that have MkDocs loaded: what they say, and when they end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from zhixing_site.site.mkdocs import CONFIGS, Renderer
+
+
+@pytest.fixture
+def project(pristine, renderer):
+    """In the folder of the renderer, in which all tests go on with the same processes."""
+    project = pristine.reset(renderer.root)
+    for language in CONFIGS:
+        project.write(f"pages/{language}/index.md", f"# {language}\n\n[more](area/more.md)\n")
+        project.write(f"pages/{language}/area/more.md", "# More\n")
+    return project
+
+
+@contextmanager
+def rescue(*processes: psutil.Process):
+    """Fail, rather than hang, if the block waits for these processes to end."""
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    timer = threading.Timer(20, kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+    assert not late.is_set(), "went on only when they were killed"
+
+
+def render(project, renderer, dirty=False):
+    site = project.root / "rendered"
+    for language in CONFIGS:
+        renderer.ask(language, project.root / "pages", site, ["index.md"], dirty)
+    return "\n".join(map(str, renderer.answers(site, anew=not dirty)))
+
+
+def test_renders_both_languages_again_and_again(project, renderer):
+    for old, new in ("more", "much more"), ("much more", "little more"):
+        project.replace("pages/zh/index.md", f"[{old}]", f"[{new}]")
+        assert render(project, renderer) == ""
+        assert f'<a href="area/more/" lang="en">{new}</a>' in project.read("rendered/zh/index.html")
+        assert '<a href="area/more/">more</a>' in project.read("rendered/en/index.html")
+        assert (project.root / "rendered/en/area/more/index.html").exists()
+        assert project.read("rendered/index.html") == project.read("docs/index.html")
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_warnings_are_told_each_time(project, renderer, dirty):
+    assert render(project, renderer, dirty) == ""
+    project.replace("pages/zh/index.md", "area/more", "nowhere")
+    for _ in range(2):
+        said = render(project, renderer, dirty)
+        assert said.startswith("mkdocs.zh.yml: ")
+        assert said.count("nowhere.md") == 1
+        project.replace("pages/zh/index.md", "nowhere", "nowhere")  # it is newer than what was rendered
+    project.replace("pages/zh/index.md", "nowhere", "area/more")
+    assert render(project, renderer, dirty) == ""
+
+
+def test_pages_that_were_rendered_and_those_that_were_not_are_read(project, renderer):
+    """A page is finished when it is read."""
+    render(project, renderer)
+    pages = [f"{language}/{page}.html" for language in CONFIGS for page in ("404", "index", "area/more/index")]
+    assert sorted(renderer.rendered) == sorted([*pages, "index.html"])
+    before = dict(renderer.rendered)
+    project.replace("pages/zh/index.md", "[more]", "## New { #new }\n\n[more]")
+    render(project, renderer, dirty=True)
+    assert "new" in renderer.rendered["zh/index.html"].anchors
+    assert {name for name in before if renderer.rendered[name] is not before[name]} == {
+        "zh/index.html",
+        "index.html",
+        "en/404.html",
+        "zh/404.html",
+    }
+    project.write("theme/main.html", "<title>no place for a policy</title>")
+    (project.root / "pages/zh/area/more.md").unlink()
+    project.replace("pages/zh/index.md", "[more](area/more.md)", "")
+    assert render(project, renderer) == ""
+    assert sorted(renderer.rendered) == sorted({*pages, "index.html"} - {"zh/area/more/index.html"})
+    assert renderer.rendered["en/index.html"].references == []
+
+
+def test_error_inside_mkdocs_is_told_with_its_place(project, renderer):
+    project.write("theme/main.html", "{{ page.content.nothing.more }}")
+    said = render(project, renderer)
+    assert said.count("UndefinedError") == said.count("main.html") == 2
+    project.write("theme/main.html", "mended")
+    assert render(project, renderer) == ""
+
+
+def test_process_that_was_killed_is_told_of_and_started_anew(project, renderer):
+    render(project, renderer)
+    renderer.processes["zh"].kill()
+    renderer.processes["zh"].wait()
+    assert render(project, renderer) == ""
+    process = renderer.processes["en"]
+    process.send_signal(signal.SIGSTOP)  # it is busy
+    renderer.ask("en", project.root / "nothing", project.root / "nowhere", [])
+    process.kill()
+    assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
+    assert render(project, renderer) == ""
+
+
+def test_processes_end_with_the_context(project):
+    with Renderer(project.root) as renderer:
+        render(project, renderer)
+        processes = [*renderer.processes.values()]
+        assert [process.poll() for process in processes] == [None, None]
+    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+
+
+def stand_in(script: str) -> subprocess.Popen:
+    """A process in the place of one that has MkDocs loaded."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(["sh", "-c", script], start_new_session=True, **pipes)
+
+
+def put_in_place(renderer, script: str) -> subprocess.Popen:
+    """Have the renderer ask a stand-in for Chinese."""
+    if process := renderer.processes.get("zh"):
+        process.kill()
+        process.communicate()
+    renderer.processes["zh"] = stand_in(script)
+    return renderer.processes["zh"]
+
+
+def test_what_a_process_has_forked_ends_with_the_context(project):
+    with Renderer(project.root) as renderer:
+        process = renderer.processes["zh"] = stand_in("sleep 1000 & echo; wait")
+        process.stdout.readline()
+        (fork,) = psutil.Process(process.pid).children()
+        with rescue(fork):
+            renderer.__exit__()
+    assert psutil.wait_procs([fork], timeout=10)[1] == []
+
+
+def test_process_that_was_killed_while_others_worked_for_it_is_told_of(project, renderer):
+    pipe = project.root / "rendered/en/.pipe.html"  # MkDocs leaves what begins with a dot where it is
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    renderer.ask("en", project.root / "pages", project.root / "rendered", ["index.md"])
+    process = psutil.Process(renderer.processes["en"].pid)
+    end = time.monotonic() + 60
+    while not process.children():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    forks = process.children()
+    process.kill()
+    with rescue(*forks):
+        assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
+    assert psutil.wait_procs(forks, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("script", ["printf '\\200\\004\\225'; exit 3", "exit 3"], ids=["in an answer", "before"])
+def test_process_that_ends_without_an_answer_is_told_of(project, renderer, script):
+    process = put_in_place(renderer, f"read request; {script}")
+    assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code 3)"
+    assert renderer.processes["zh"] is process
+    assert render(project, renderer) == ""
+
+
+def test_process_that_ends_before_it_is_asked_is_told_of(project, renderer):
+    process = put_in_place(renderer, "exec 0<&-; echo; exec 1<&-; sleep 1000")
+    process.stdout.readline()
+    assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code -9)"
+    assert render(project, renderer) == ""
+
+
+def test_page_that_cannot_be_read_is_named(project, renderer):
+    project.write("pages/en/area/empty.html", "")
+    assert "en/area/empty.html cannot be read" in render(project, renderer)
+
+
+def test_folder_of_a_build_at_fault_is_taken_away_when_nobody_writes_there_any_more(project, monkeypatch):
+    project.forks = False  # it is known by its command line
+    remove, writing, others = tempfile.TemporaryDirectory.__exit__, [], psutil.Process().children()
+
+    def look(folder, *error):
+        if Path(folder.name).name.startswith("site-"):
+            processes = [process for process in psutil.Process().children() if process not in others]
+            writing.append([process for process in processes if "mkdocs_process" in str(process.cmdline())])
+        return remove(folder, *error)
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "__exit__", look)
+    project.replace("docs/zh/area/squares.md", "{{ nine }}", "{{ ten }}")
+    assert project.build()[0] == 1
+    assert writing == [[]]
+
+
+def test_processes_end_with_a_build_that_was_killed(project):
+    start = """
+import os, pathlib
+from zhixing_site.site.mkdocs import CONFIGS, Renderer
+renderer = Renderer(pathlib.Path.cwd())
+renderer.processes["zh"] = renderer._start("zh")
+print(*(process.pid for process in renderer.processes.values()), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    # They hold its standard error open: this returns when they have ended.
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=project.root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert len(done.stdout.split()) == 2
+    assert done.stderr == ""
+
+
+def test_forks_that_other_tests_build_with_render_the_same(pristine, project):
+    shutil.rmtree(project.root / "site")
+    assert project.build() == (0, "")
+    assert project.site() == pristine.site()

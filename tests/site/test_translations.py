@@ -1,0 +1,168 @@
+"""Which differences between twins count, and how a review is recorded."""
+
+import contextlib
+import shutil
+
+import pytest
+
+from zhixing_site import cli
+from zhixing_site.content.page import Page
+from zhixing_site.content.translations import compare
+
+REVIEWED = "docs/reviewed"
+
+
+def faults(english: str, chinese: str) -> list[str]:
+    pages = Page("docs/en/area/trial.md", english), Page("docs/zh/area/trial.md", chinese)
+    return [str(fault) for fault in compare(*pages)]
+
+
+ALIKE = {
+    "words": ("# A { #a }\n\nOne.", "# 甲 { #a }\n\n一。"),
+    "order of formulas in a sentence": ("From $a$ to $b$.", "到 $b$，自 $a$。"),
+    "a formula said twice": ("From $a$ to $a$.", "自 $a$。"),
+    "order of values": ("{{ x }} of {{ y }}", "{{ y }}中的{{ x }}"),
+    "format of a value": ("{{ x:.2f }}", "{{ x:.1f }}"),
+    "order of links": ("[a](a.md), [b](b.md)", "[乙](b.md)、[甲](a.md)"),
+    "caption": ("![A curve.](a/b.py:c)", "![曲线。](a/b.py:c)"),
+    "white space in a formula": ("$$\na = b\n$$", "$$a=b$$"),
+    "words in a formula": (r"$$x \text{ if even}$$", r"$$x \text{，若为偶数}$$"),
+    "code in sentences": ("`f` here", "此处"),
+    "comment": ("<!-- $x$ -->", ""),
+    "escaped dollar": (r"\$5", "五元"),
+}
+
+
+@pytest.mark.parametrize(("english", "chinese"), ALIKE.values(), ids=ALIKE)
+def test_twins_may_differ_in(english, chinese):
+    assert faults(english, chinese) == []
+    assert faults(chinese, english) == []
+
+
+def test_each_kind_of_difference_is_told():
+    said = faults('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f.csv"', "nothing")
+    assert len(said) == 5
+
+
+def test_message_names_both_lines_and_what_differs():
+    (said,) = faults("# A { #a }\n\n## B { #b }\n\n$x^2$", "# 甲 { #a }\n\n一。\n\n## 乙 { #b }\n\n$x^3$")
+    assert said.startswith("docs/zh/area/trial.md:5: ")
+    assert "docs/en/area/trial.md:3 has x^2" in said
+    assert "docs/zh/area/trial.md:5 has x^3" in said
+
+
+def test_message_of_values_in_a_formula():
+    """A formula shows its values' formats, which must agree there."""
+    assert faults("$x = {{ y:.2f }}$", "$x = {{ y:.1f }}$")
+
+
+def test_first_heading_that_differs_is_named():
+    (said,) = faults("# A { #a }\n## B { #b }\n## C { #c }", "# 甲 { #a }\n## 丙 { #c }\n## 乙 { #b }")
+    assert said == "docs/zh/area/trial.md:2: heading #c has no twin at this place"
+
+
+@pytest.fixture
+def reviewed(project):
+    """What the files say: {page#section: digests}, in the order of each file."""
+
+    def read() -> dict[str, str]:
+        folder, said = project.root / REVIEWED, {}
+        for path in sorted(folder.rglob("*.txt")):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            said |= {name + line.partition(" ")[0]: line.partition(" ")[2] for line in path.read_text().splitlines()}
+        return said
+
+    return read
+
+
+def test_accept_records_a_digest_for_each_side_of_each_section(project, reviewed):
+    assert {"index#", "index#home", "area/squares#table", "area/roots#roots"} < set(reviewed())
+    assert all(len(set(digests.split())) == 2 for name, digests in reviewed().items() if not name.endswith("#"))
+    assert list(reviewed()) == sorted(reviewed())
+    assert sorted(path.name for path in (project.root / REVIEWED / "area").iterdir()) == ["roots.txt", "squares.txt"]
+
+
+def test_accept_of_one_page_leaves_the_others(project, reviewed):
+    before, other = reviewed(), project.root / REVIEWED / "area/squares.txt"
+    written = other.stat().st_mtime_ns
+    for page in ("roots", "squares"):
+        project.replace(f"docs/en/area/{page}.md", " }\n", " }\n\nMore.\n")
+    assert project.command("accept", "area/roots") == (0, "")
+    changed = {name for name, digests in reviewed().items() if digests != before[name]}
+    assert changed == {"area/roots#roots"}
+    assert other.stat().st_mtime_ns == written
+    code, said = project.build()
+    assert code == 1
+    assert "area/squares#table" in said
+    assert "area/roots" not in said
+
+
+def test_accept_says_which_sections_are_new(project, capsys):
+    project.replace("docs/zh/area/roots.md", " }\n", " }\n\nMore.\n")
+    for said in "accepted area/roots#roots\n", "nothing was new\n":
+        with contextlib.chdir(project.root):
+            assert cli.main(["accept"]) == 0
+        assert capsys.readouterr().out == said
+
+
+def test_accept_of_all(project):
+    for page in ("roots", "squares"):
+        project.replace(f"docs/en/area/{page}.md", " }\n", " }\n\nMore.\n")
+    assert project.command("accept") == (0, "")
+    assert project.build() == (0, "")
+
+
+def test_accept_forgets_what_is_gone(project, reviewed):
+    for language in ("en", "zh"):
+        (project.root / f"docs/{language}/area/roots.md").unlink()
+        project.replace(f"docs/{language}/area/squares.md", "{ #table }", "{ #list }")
+    assert project.command("accept") == (0, "")
+    assert {name for name in reviewed() if name.startswith("area")} == {
+        "area/squares#",
+        "area/squares#squares",
+        "area/squares#list",
+    }
+    assert not (project.root / REVIEWED / "area/roots.txt").exists()
+
+
+def test_accept_of_an_unknown_page(project, reviewed):
+    before = reviewed()
+    code, said = project.command("accept", "area/roots", "area/nothing")
+    assert code == 1
+    assert "area/nothing" in said
+    assert "area/roots" not in said
+    assert reviewed() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("{ #table }", "{ #tables }"), ("$$\nx^2", "$$\nx^3"), ("## Table { #table }", ""), ("{ #table }", "")],
+    ids=["id", "formula", "heading", "no id"],
+)
+def test_accept_of_twins_that_differ(project, reviewed, old, new):
+    before = reviewed()
+    project.replace("docs/en/area/squares.md", old, new)
+    code, said = project.command("accept", "area/squares")
+    assert code == 1
+    assert "area/squares.md" in said
+    assert reviewed() == before
+
+
+def test_undone_change_needs_no_review(project):
+    text = project.read("docs/en/area/roots.md")
+    project.write("docs/en/area/roots.md", text + "\nMore.\n")
+    assert project.build()[0] == 1
+    project.write("docs/en/area/roots.md", text)
+    assert project.build() == (0, "")
+
+
+def test_project_without_reviews(project):
+    shutil.rmtree(project.root / REVIEWED)
+    code, said = project.build()
+    assert code == 1
+    assert all(name in said for name in ("index#home", "area/squares#table", "area/roots#roots"))
+
+
+def test_heading_without_id_is_a_fault_of_its_page():
+    (fault,) = faults("# A { #a }", "# 甲")
+    assert fault.startswith("docs/zh/area/trial.md:1: a heading without an id")
