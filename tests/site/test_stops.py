@@ -449,7 +449,7 @@ time.sleep(1000)  # here
 BUSY = "import time\nwhile time.process_time() < {}: pass"
 # Runs of which each takes more than a second of processor time, in as many processes as are named.
 HARD = {
-    "itself": "while True:  # here\n    pass\n",
+    "itself": "while True: pass  # here\n",
     "two at once": f"""\
 both = [subprocess.Popen([sys.executable, "-c", {BUSY.format(0.8)!r}]) for _ in range(2)]
 assert [process.wait() for process in both] == [0, 0]  # here
