@@ -44,7 +44,7 @@ def scores(report: dict) -> dict[str, float]:
     return {name: 100 * report["categories"][name]["score"] for name in CATEGORIES}
 
 
-def faults(report: dict) -> set[str]:
+def errors(report: dict) -> set[str]:
     """What costs points, outside of performance, which is a matter of degree."""
     return {
         f"{name}: {report['audits'][each['id']]['title']}"
@@ -69,8 +69,8 @@ def main() -> None:
             reports += [visit(lighthouse, address + page) for _ in range(options.repeat)]
             middle = [statistics.median(scores(report)[name] for report in reports) for name in CATEGORIES]
             print(f"{page:24}" + "".join(f"{each:16.0f}" for each in middle), flush=True)
-            for fault in sorted(set().union(*map(faults, reports))):
-                print(f"  {fault}", flush=True)
+            for error in sorted(set().union(*map(errors, reports))):
+                print(f"  {error}", flush=True)
     samples = {
         page: {name: [scores(report)[name] for report in reports] for name in CATEGORIES}
         for page, reports in pages.items()

@@ -25,8 +25,9 @@ from zhixing_site.content.page import MARK, Page, Use, read_pages
 from zhixing_site.execution import cache
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths
+from zhixing_site.project import site_url
 from zhixing_site.site.components import Parts
-from zhixing_site.site.metadata import Site, site_url
+from zhixing_site.site.metadata import Site
 
 ARTICLES = 46
 BUILDER = [sys.executable, "-m", "zhixing_site"]

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -114,13 +113,13 @@ def shortest(entry: Entry, modules: Mapping[str, Module]) -> str:
     return entry.stem if (definitions or alike) == [entry] else entry.name
 
 
-def write(entry: Entry, modules: Mapping[str, Module]) -> str:
-    """The entry's file, with its header."""
+def write(entry: Entry, modules: Mapping[str, Module], site: str = "") -> str:
+    """The entry's file, with its header; `site` is the address of its page, where it is not the package's own."""
     code, hosts = standalone(modules, entry.module, entry.definition), addresses()
     header = HEADER.format(
         name=entry.name,
         version=read_metadata(PACKAGE)["Version"],
-        page=f"{hosts['Site']}en/{entry.module}/",
+        page=f"{site or hosts['Site']}en/{entry.module}/",
         source=hosts["Source"] + FILE.format(path=f"src/{PACKAGE}/{entry.module}.py"),
         verified=_verified(code),
         needs=", ".join(code.needs) or "nothing else",
@@ -130,11 +129,8 @@ def write(entry: Entry, modules: Mapping[str, Module]) -> str:
 
 
 def addresses() -> dict[str, str]:
-    """Where the site and its source are hosted: what pyproject.toml says, but for a site that SITE_URL names."""
-    found = dict(line.split(", ") for line in read_metadata(PACKAGE).get_all("Project-URL"))
-    if site := os.environ.get("SITE_URL"):
-        found["Site"] = site.rstrip("/") + "/"
-    return found
+    """Where the site and its source are hosted, as pyproject.toml says."""
+    return dict(line.split(", ") for line in read_metadata(PACKAGE).get_all("Project-URL"))
 
 
 def _verified(code: Standalone) -> str:

@@ -28,8 +28,8 @@ class Standalone:
         return digest(self.text)
 
 
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def digest(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def standalone(modules: Mapping[str, Module], module: str, definition: str = "") -> Standalone:

@@ -17,7 +17,7 @@ from zhixing_site.serve import serve
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 1 with the faults on standard error, or 130 where it was interrupted."""
+    """Returns the exit code: 0, 1 with the errors on standard error, or 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m zhixing_site", description="Build the site from running code.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {
@@ -59,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
             return 0 if portable(_chosen(paths, root), root, limits) else 1
         elif options.afresh:
             run_afresh(_chosen(options.paths, root), root, limits, options.afresh)
-        elif faults := run_all(_chosen(options.paths, root), root, limits, _report)[1]:
-            raise BuildErrors(faults)
-    except (BuildError, BuildErrors) as fault:
-        print(fault, file=sys.stderr)
+        elif errors := run_all(_chosen(options.paths, root), root, limits, _report)[1]:
+            raise BuildErrors(errors)
+    except (BuildError, BuildErrors) as error:
+        print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -12,7 +12,8 @@ import venv
 from collections.abc import Iterable
 from pathlib import Path
 
-from zhixing_site.execution.dependencies import digest, file_digest
+from zhixing_copy.standalone import digest
+from zhixing_site.project import file_digest
 from zhixing_site.site.notebooks import install_line
 
 FOLDER = Path(".cache/environments")
@@ -29,7 +30,7 @@ def environment(kind: str, requirements: Iterable[str], root: Path, constraints:
     wanted = sorted(requirements)
     constraints = (root / "constraints.txt").read_text() if constraints is None else constraints
     project = (root / "pyproject.toml").read_text()
-    key = digest("\n".join([sys.version, project, constraints, *wanted]).encode())[:16]
+    key = digest("\n".join([sys.version, project, constraints, *wanted]))[:16]
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{kind}-{key}"
@@ -59,7 +60,7 @@ def fresh(root: Path) -> Path:
         for name in "pyproject.toml", "README.md", "LICENSE":
             shutil.copy(root / name, package)
         files = sorted(path for path in package.rglob("*") if path.is_file())
-        now = digest("".join(f"{path} {file_digest(path)}" for path in files).encode())
+        now = digest("".join(f"{path} {file_digest(path)}" for path in files))
         place = environment("fresh", [here, "ipykernel"], root)  # Jupyter is the reader's own
         installed = place / "installed"
         if not installed.exists() or installed.read_text() != now:

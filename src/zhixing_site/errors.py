@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(eq=False)
 class BuildError(Exception):
-    """One fault. `path` is relative to the project's root; `line` counts from 1, 0 is the whole file."""
+    """One error. `path` is relative to the project's root; `line` counts from 1, 0 is the whole file."""
 
     cause: str
     path: str = ""
@@ -20,8 +20,8 @@ class BuildError(Exception):
 
 
 class BuildErrors(Exception):
-    """All the faults of one step, so that an author mends them in one go."""
+    """All the errors of one step, so that an author mends them in one go."""
 
-    def __init__(self, faults: list[BuildError]):
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = faults
+    def __init__(self, errors: list[BuildError]):
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = errors

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zhixing_site.content.expand import Expander, output_text
-from zhixing_site.content.page import LANGUAGES, VALUE, Page, read_pages
+from zhixing_site.content.page import VALUE, Page, read_pages
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import run_all
+from zhixing_site.project import LANGUAGES
 
 OWN = "own instructions"
 DIFFERENCES = 8  # lines of a cell's difference that are told
@@ -76,7 +77,7 @@ def portable(paths: list[Path], root: Path, limits: Limits) -> bool:
     clean = True
     for path in (path.relative_to(root).as_posix() for path in paths):
         own, *others = ((name, each[path]) for name, each in outcomes.items())
-        told = [f"under {name}: {line}" for name, outcome in (own, *others) for line in _faults(outcome)]
+        told = [f"under {name}: {line}" for name, outcome in (own, *others) for line in _errors(outcome)]
         verdict = "fails" if told else "holds"
         for name, outcome in others:
             told += [f"under {name}: {line}" for line in _differences(own[1], outcome, path, pages)]
@@ -111,7 +112,7 @@ def run_afresh(paths: list[Path], root: Path, limits: Limits, file: Path) -> Non
     file.write_bytes(pickle.dumps(outcomes))
 
 
-def _faults(outcome: Outcome) -> Iterator[str]:
+def _errors(outcome: Outcome) -> Iterator[str]:
     if isinstance(outcome, BuildError):
         yield str(outcome)
 

@@ -1,9 +1,9 @@
 // Added to every page of the preview: show what is wrong with it, and reload when there is something new.
-(async ({ version, faults }) => {
-  if (faults) {
+(async ({ version, errors }) => {
+  if (errors) {
     const panel = document.createElement("pre");
     panel.setAttribute("role", "alert");
-    panel.textContent = faults;
+    panel.textContent = errors;
     panel.style.cssText =
       "position:fixed;inset:auto 0 0;z-index:99;max-height:50vh;overflow:auto;margin:0;padding:1em;" +
       "background:#7f1d1d;color:#fff;font:13px/1.5 monospace;white-space:pre-wrap";

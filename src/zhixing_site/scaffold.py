@@ -5,9 +5,10 @@ from datetime import date
 from pathlib import Path
 
 from zhixing_site.content.articles import read_areas
-from zhixing_site.content.page import LANGUAGES, read_pages
+from zhixing_site.content.page import read_pages
 from zhixing_site.content.translations import accept, reviewed_path
 from zhixing_site.errors import BuildError
+from zhixing_site.project import LANGUAGES
 
 SHARED = {"__init__.py", "index.md"}  # files of an area
 KINDS = {".csv", ".md", ".py", ".toml"}

@@ -1,7 +1,7 @@
 """Show both sites while they are written: what is saved appears by itself, what is wrong stands on the page.
 
 The data goes the way of a build, but nothing stops: only snippets that depend on a change run again, only pages that
-differ are rendered, and a page at fault stays as it was.
+differ are rendered, and a page with errors stays as it was.
 """
 
 import html
@@ -21,17 +21,18 @@ from watchfiles import watch
 from zhixing_copy.catalogue import read_modules
 from zhixing_site.build import check_shown, with_pages, write_pages
 from zhixing_site.content.articles import navigation, read_areas
-from zhixing_site.content.page import LANGUAGES, Page, read_pages
+from zhixing_site.content.page import Page, read_pages
 from zhixing_site.content.translations import compare_all
 from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run, run_all
 from zhixing_site.execution.snippet import snippet_paths
+from zhixing_site.project import CONFIGS, LANGUAGES, site_url
 from zhixing_site.site.components import Parts
 from zhixing_site.site.copies import all_copies, write_copies
 from zhixing_site.site.links import check_links
-from zhixing_site.site.metadata import Site, site_url
-from zhixing_site.site.mkdocs import CONFIGS, Renderer
+from zhixing_site.site.metadata import Site
+from zhixing_site.site.mkdocs import Renderer
 from zhixing_site.site.search import write_index
 
 PATIENCE = 20  # seconds that a browser is kept waiting for news
@@ -45,32 +46,32 @@ class Preview:
         self.root, self.limits, self.report, self.renderer = root, limits, report, renderer
         self.pages, self.site = root / ".cache/preview/pages", root / ".cache/preview/site"
         self.seen: tuple[set[str], dict[str, list]] = set(), {}
-        self.version, self.faults = "0", ""
+        self.version, self.errors = "0", ""
         self.news = threading.Condition()
         shutil.rmtree(self.pages.parent, ignore_errors=True)
 
     def update(self, changed: set[Path]) -> None:
         """Take up these changed files, and tell the browsers. Never raises for what stands in a file."""
         try:
-            faults = self._update(changed)
+            errors = self._update(changed)
         except Exception as error:
-            faults = [error if isinstance(error, BuildError) else BuildError(traceback.format_exc())]
+            errors = [error if isinstance(error, BuildError) else BuildError(traceback.format_exc())]
         with self.news:
-            self.version, self.faults = str(time.time_ns()), str(BuildErrors(faults))
+            self.version, self.errors = str(time.time_ns()), str(BuildErrors(errors))
             self.news.notify_all()
 
     def _update(self, changed: set[Path]) -> list[BuildError]:
         english, chinese = (read_pages(self.root, language) for language in LANGUAGES)
         pages = [*english.values(), *chinese.values()]
         site = Site(english, chinese, site_url())
-        runs, faults = run_all(snippet_paths(self.root), self.root, self.limits, self._report)
-        failed = {fault.path.removeprefix("snippets/") for fault in faults}
+        runs, errors = run_all(snippet_paths(self.root), self.root, self.limits, self._report)
+        failed = {error.path.removeprefix("snippets/") for error in errors}
         sound = [page for page in pages if not failed & {f"{page.name}.py", *(use.path for use in page.uses)}]
         areas, wrong = read_areas(english, chinese)
         modules = read_modules(self.root / "src/zhixing")
         parts = Parts(areas, runs, modules, self.root)
-        faults = wrong + with_pages(faults, pages) + write_pages(sound, parts, site, self.pages)
-        faults += check_shown(pages, runs) + compare_all(english, chinese)
+        errors = wrong + with_pages(errors, pages) + write_pages(sound, parts, site, self.pages)
+        errors += check_shown(pages, runs) + compare_all(english, chinese)
         self._write_stubs(pages)
         self._touch_documented(changed)
         whole = {"theme", *CONFIGS.values()}
@@ -81,20 +82,20 @@ class Preview:
         )
         for language in LANGUAGES:
             self.renderer.ask(language, self.pages, self.site, navigations[language], dirty=not anew)
-        faults += self.renderer.answers(self.site, anew)
+        errors += self.renderer.answers(self.site, anew)
         files, more = all_copies(modules)
         write_copies(files, self.site)
-        faults += more
+        errors += more
         write_index(self.site, self.renderer.rendered)
         self.seen = names, navigations
-        return faults + check_links(self.site, self.renderer.rendered, site.url)
+        return errors + check_links(self.site, self.renderer.rendered, site.url)
 
     def _report(self, path: str, result: Run | BuildError) -> None:
         if isinstance(result, BuildError) or result.ending:  # what is cached is no news
             self.report(path, result)
 
     def _write_stubs(self, pages: list[Page]) -> None:
-        """A page at fault that never was sound is shown as its name, and a page that is gone is not."""
+        """A page with errors that never was sound is shown as its name, and a page that is gone is not."""
         wanted = {self.pages / page.language / f"{page.name}.md": page.name for page in pages}
         labs = {self.pages / f"en/lab/{page.name}.md" for page in pages}
         for path in set(self.pages.rglob("*.md")) - wanted.keys() - labs:
@@ -136,8 +137,8 @@ class Handler(SimpleHTTPRequestHandler):
         if path.is_file() and path.suffix != ".html":
             return super().do_GET()
         preview = self.preview
-        faults = html.escape(preview.faults)
-        script = f'<script src="/preview.js" data-version="{preview.version}" data-faults="{faults}"></script>'
+        errors = html.escape(preview.errors)
+        script = f'<script src="/preview.js" data-version="{preview.version}" data-errors="{errors}"></script>'
         page = path.read_bytes() if path.is_file() else MISSING
         return self._send(page + script.encode(), "text/html; charset=utf-8", 200 if path.is_file() else 404)
 
@@ -186,7 +187,7 @@ def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
                 continue  # Ctrl-C may come to another thread, which does not wake this one
             started = time.perf_counter()
             preview.update(changed)
-            print(preview.faults or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)
+            print(preview.errors or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)
 
 
 def _watch(root: Path, changes: queue.Queue) -> None:

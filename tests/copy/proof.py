@@ -72,7 +72,7 @@ def wrong(text: str, module: str, definition: str, sources: Mapping[str, Source]
     Args:
         sources: {module's name, as `activations/gelu`: its source}
     """
-    file, faults = Source(text), []
+    file, errors = Source(text), []
     kept: dict[str, list[int]] = {name: [] for name in sources}  # which statements of each module the file consists of
     owners: dict[str, str] = {}  # {name that the file defines: the module whose statement does}
     for node, key in zip(file.statements, file.keys, strict=True):
@@ -84,20 +84,20 @@ def wrong(text: str, module: str, definition: str, sources: Mapping[str, Source]
                 owners |= dict.fromkeys(bound(node), name)
                 break
         else:
-            faults.append(f"no module has this statement, after those before it: {shown(node)}")
+            errors.append(f"no module has this statement, after those before it: {shown(node)}")
     if definition and owners.get(definition) != module:
-        faults.append(f"{definition} is not defined by a statement of {module}")
+        errors.append(f"{definition} is not defined by a statement of {module}")
     for name in filter(kept.get, sources):
         source = sources[name]
         names = set().union(*(bound(source.statements[index]) for index in kept[name]))
         for index, node in enumerate(source.statements):
             if index in kept[name]:
-                faults += misled(node, name, source, file, owners)
+                errors += misled(node, name, source, file, owners)
             elif name == module and not definition:
-                faults.append(f"left out: {shown(node)}")
+                errors.append(f"left out: {shown(node)}")
             elif touched := acts_on(node) & names:
-                faults.append(f"left out, though it acts on {min(touched)}: {shown(node)}")
-    return faults
+                errors.append(f"left out, though it acts on {min(touched)}: {shown(node)}")
+    return errors
 
 
 def shown(node: ast.stmt) -> str:

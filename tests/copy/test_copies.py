@@ -28,10 +28,10 @@ def dotted(module: str) -> str:
 @pytest.mark.parametrize("module", MODULES)
 def test_file_is_a_selection_of_its_modules_statements(module):
     assert {
-        entry.name: faults
+        entry.name: errors
         for entry in ENTRIES
         if entry.module == module
-        and (faults := wrong(standalone(MODULES, module, entry.definition).text, module, entry.definition, SOURCES))
+        and (errors := wrong(standalone(MODULES, module, entry.definition).text, module, entry.definition, SOURCES))
     } == {}
 
 

@@ -9,7 +9,7 @@ from zhixing_copy.catalogue import read_modules
 from zhixing_copy.standalone import standalone
 
 
-def faults(package: Path, definition: str, change=lambda text: text) -> list[str]:
+def errors(package: Path, definition: str, change=lambda text: text) -> list[str]:
     """What is wrong with the file of plane/shapes, or of a definition of it, after a change."""
     modules = read_modules(package)
     sources = {name: Source(module.source) for name, module in modules.items()}
@@ -27,7 +27,7 @@ def replaced(old: str, new: str):
 
 @pytest.mark.parametrize("definition", ["", "circle", "triangle", "both"])
 def test_file_as_it_is_written_is_proven(package, definition):
-    assert faults(package, definition) == []
+    assert errors(package, definition) == []
 
 
 def without(statement: str, package: Path) -> list[str]:
@@ -70,7 +70,7 @@ BROKEN = {
 @pytest.mark.parametrize("broken", BROKEN)
 def test_broken_file_is_noticed(package, broken):
     definition, change, said = BROKEN[broken]
-    assert any(said in fault for fault in faults(package, definition, change))
+    assert any(said in error for error in errors(package, definition, change))
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_broken_file_is_noticed(package, broken):
     ],
 )
 def test_left_out_statement_that_acts_on_what_is_kept_is_noticed(package, statement):
-    (fault,) = without(statement, package)
-    assert fault.startswith("left out, though it acts on")
+    (error,) = without(statement, package)
+    assert error.startswith("left out, though it acts on")
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_name_of_a_builtin_that_is_left_out_is_noticed(package):
     path.write_text(path.read_text().replace("check", "min"))
     tools = package / "plane/tools.py"
     tools.write_text(tools.read_text().replace("check", "min"))
-    assert faults(package, "circle") == []
-    assert faults(package, "circle", lambda text: text[: text.index("def min")] + text[text.index("# As") :]) == [
+    assert errors(package, "circle") == []
+    assert errors(package, "circle", lambda text: text[: text.index("def min")] + text[text.index("# As") :]) == [
         "min of plane/tools comes from elsewhere"
     ]
 

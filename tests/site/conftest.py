@@ -20,8 +20,9 @@ import pytest
 from mkdocs.config import load_config
 
 from zhixing_site import cli
+from zhixing_site.project import CONFIGS
 from zhixing_site.site import mkdocs_process
-from zhixing_site.site.mkdocs import CONFIGS, Renderer
+from zhixing_site.site.mkdocs import Renderer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -33,8 +33,8 @@ def read(*pairs: dict[str, Page]):
 
 
 def names(*pairs: dict[str, Page]) -> list[list[str]]:
-    areas, faults, _ = read(*pairs)
-    assert faults == []
+    areas, errors, _ = read(*pairs)
+    assert errors == []
     return [[each.name for each in area.articles] for area in areas]
 
 
@@ -77,8 +77,8 @@ def test_navigation_is_home_areas_and_the_rest_in_each_language():
         "zh": Page("docs/zh/index.md", "---\nmenu: 首页\n---\n\n# 站 { #a }\n"),
     }
     words = {"en": Page("docs/en/words.md", "# Words { #a }\n"), "zh": Page("docs/zh/words.md", "# 词 { #a }\n")}
-    areas, faults, (english, chinese) = read(words, area("a", 1), article("a/one"), home)
-    assert faults == []
+    areas, errors, (english, chinese) = read(words, area("a", 1), article("a/one"), home)
+    assert errors == []
     assert navigation(areas, english) == [
         {"Home": "index.md"},
         {"Area a": ["a/index.md", {"One": "a/one.md"}]},
@@ -131,35 +131,35 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("language", "old", "new", "cause"), WRONG.values(), ids=WRONG)
-def test_wrong_key_is_a_fault(language, old, new, cause):
+def test_wrong_key_is_a_error(language, old, new, cause):
     pages = article("a/one")
     text = pages[language].text
     assert old in text
     pages[language] = Page(pages[language].path, text.replace(old, new, 1))
-    _, (fault,), _ = read(area("a", 1), pages)
-    assert cause in fault.cause
-    assert fault.path == f"docs/{language}/a/one.md"
+    _, (error,), _ = read(area("a", 1), pages)
+    assert cause in error.cause
+    assert error.path == f"docs/{language}/a/one.md"
     key = cause.split("`")[1] if cause[0] == "`" else ""
     lines = pages[language].text.splitlines()
-    assert fault.line == next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
+    assert error.line == next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
 
 
-def test_figure_without_a_cover_is_a_fault():
+def test_figure_without_a_cover_is_a_error():
     pages = article("a/one")
     page = Page(pages["en"].path, pages["en"].text + "\n![A curve.](a/one.py:curve)\n![Of another.](a/two.py:line)\n")
-    _, (fault,), _ = read(area("a", 1), pages | {"en": page})
-    assert "`cover` is missing: the name of the cell" in fault.cause
+    _, (error,), _ = read(area("a", 1), pages | {"en": page})
+    assert "`cover` is missing: the name of the cell" in error.cause
     page = Page(page.path, page.text.replace("date:", "cover: line\ndate:"))
-    _, (fault,), _ = read(area("a", 1), pages | {"en": page})
-    assert "whose figures are: curve" in fault.cause
+    _, (error,), _ = read(area("a", 1), pages | {"en": page})
+    assert "whose figures are: curve" in error.cause
     page = Page(page.path, page.text.replace("cover: line", "cover: curve"))
     assert read(area("a", 1), pages | {"en": page})[1] == []
 
 
 @pytest.mark.parametrize("order", ["first", "1.5", "true", ""])
-def test_area_without_a_place_is_a_fault(order):
-    areas, (fault,), _ = read(area("a", order), article("a/one"))
-    assert str(fault) == "docs/en/a/index.md:2: `order` must be the area's place among the others: 3"
+def test_area_without_a_place_is_a_error(order):
+    areas, (error,), _ = read(area("a", order), article("a/one"))
+    assert str(error) == "docs/en/a/index.md:2: `order` must be the area's place among the others: 3"
     assert areas == []
 
 
@@ -169,20 +169,20 @@ def test_circle_names_all_that_it_goes_through():
         article("a/two", requires="[a/three]"),
         article("a/three", requires="[a/one]"),
     )
-    _, (fault,), _ = read(area("a", 1), *pairs)
-    *circle, last = fault.cause.partition(": ")[2].split(" → ")
+    _, (error,), _ = read(area("a", 1), *pairs)
+    *circle, last = error.cause.partition(": ")[2].split(" → ")
     assert set(circle) == {"a/one", "a/two", "a/three"}
     assert last == circle[0]
     follows = dict(zip(circle, [*circle[1:], last], strict=True))
     assert follows == {"a/one": "a/two", "a/two": "a/three", "a/three": "a/one"}
 
 
-def test_requirement_that_is_at_fault_itself_is_told_of_once():
+def test_requirement_that_is_at_error_itself_is_told_of_once():
     faulty = article("a/two", english="---\nmenu: Two\nsummary: S.\n---\n\n# Two { #a }\n")
-    _, (fault,), _ = read(area("a", 1), article("a/one", requires="[a/two]"), faulty)
-    assert fault.path == "docs/en/a/two.md"
+    _, (error,), _ = read(area("a", 1), article("a/one", requires="[a/two]"), faulty)
+    assert error.path == "docs/en/a/two.md"
 
 
 def test_page_of_a_folder_that_is_no_area_is_no_article():
-    areas, faults, (english, _) = read({"en": Page("docs/en/a/one.md", "# A"), "zh": Page("docs/zh/a/one.md", "# B")})
-    assert (areas, faults, navigation(areas, english)) == ([], [], [])
+    areas, errors, (english, _) = read({"en": Page("docs/en/a/one.md", "# A"), "zh": Page("docs/zh/a/one.md", "# B")})
+    assert (areas, errors, navigation(areas, english)) == ([], [], [])

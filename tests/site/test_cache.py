@@ -510,7 +510,7 @@ def test_build_waits_while_another_puts_its_site_into_place(project, builds):
     assert "Smaller" in project.read("site/index.html")
 
 
-def test_compiled_modules_that_come_and_go_meanwhile_are_no_fault(project, monkeypatch):
+def test_compiled_modules_that_come_and_go_meanwhile_are_no_error(project, monkeypatch):
     """As they do where another build imports the sources and is rid of them at the same time."""
     scandir = os.scandir
 

@@ -276,7 +276,7 @@ def test_navigation_comes_from_front_matter(library):
 
 
 @pytest.mark.parametrize("page", ["index", "area/index", "area/squares"])
-def test_part_that_is_not_there_is_a_fault(library, page):
+def test_part_that_is_not_there_is_a_error(library, page):
     for language in "en", "zh":
         path = f"docs/{language}/{page}.md"
         library.write(path, library.read(path) + '\n--8<-- "start/interview"\n')
@@ -286,7 +286,7 @@ def test_part_that_is_not_there_is_a_fault(library, page):
     assert f"docs/en/{page}.md:{library.line(f'docs/en/{page}.md', 'interview')}: there is nothing to show for" in said
 
 
-def test_parts_differ_between_twins_is_a_fault(library):
+def test_parts_differ_between_twins_is_a_error(library):
     library.replace("docs/zh/index.md", '--8<-- "start/paper"', '--8<-- "start/new"')
     code, said = library.build()
     assert code == 1

@@ -303,13 +303,13 @@ def test_table_shows_the_cells_of_a_file_as_they_are(expanded, tmp_path):
     assert [[cell.text_content() for cell in row] for row in table.iter("tr")] == rows
 
 
-def test_table_whose_rows_differ_in_length_is_a_fault(expanded, tmp_path):
+def test_table_whose_rows_differ_in_length_is_a_error(expanded, tmp_path):
     (tmp_path / "words.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(BuildError, match=r"area/trial\.md:3: words\.csv: a row of 1 cells below a head of 2: \['3'\]"):
         expanded('Text.\n\n--8<-- "words.csv"\n')
 
 
-def test_table_of_a_file_that_is_not_there_is_a_fault(expanded):
+def test_table_of_a_file_that_is_not_there_is_a_error(expanded):
     with pytest.raises(BuildError, match=r"area/trial\.md:1: there is no file words\.csv"):
         expanded('--8<-- "words.csv"\n')
 

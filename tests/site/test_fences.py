@@ -11,9 +11,10 @@ import lxml.etree
 import pytest
 
 from zhixing_site.content.expand import Expander
-from zhixing_site.content.page import LANGUAGES, MARK, Page, read_pages
+from zhixing_site.content.page import MARK, Page, read_pages
 from zhixing_site.execution.runner import ENVIRONMENT
 from zhixing_site.execution.snippet import read_snippet
+from zhixing_site.project import LANGUAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = {language: read_pages(REPOSITORY, language) for language in LANGUAGES}

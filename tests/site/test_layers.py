@@ -43,9 +43,11 @@ def test_what_copies_code_needs_nothing_but_python(path):
 # What the modules of each package may import of the builder; those above them may import all.
 PACKAGES = {
     "errors": set(),
-    "execution": {"errors", "execution"},
-    "content": {"errors", "content"},
-    "site": {"errors", "execution", "content", "site"},
+    "project": set(),
+    "templates": set(),
+    "execution": {"errors", "project", "execution"},
+    "content": {"errors", "project", "templates", "content"},
+    "site": {"errors", "project", "templates", "execution", "content", "site"},
 }
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from zhixing_site.site.mkdocs import CONFIGS, Renderer
+from zhixing_site.project import CONFIGS
+from zhixing_site.site.mkdocs import Renderer
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_page_that_cannot_be_read_is_named(project, renderer):
     assert "en/area/empty.html cannot be read" in render(project, renderer)
 
 
-def test_folder_of_a_build_at_fault_is_taken_away_when_nobody_writes_there_any_more(project, monkeypatch):
+def test_folder_of_a_build_at_error_is_taken_away_when_nobody_writes_there_any_more(project, monkeypatch):
     project.forks = False  # it is known by its command line
     remove, writing, others = tempfile.TemporaryDirectory.__exit__, [], psutil.Process().children()
 
@@ -211,7 +212,8 @@ def test_folder_of_a_build_at_fault_is_taken_away_when_nobody_writes_there_any_m
 def test_processes_end_with_a_build_that_was_killed(project):
     start = """
 import os, pathlib
-from zhixing_site.site.mkdocs import CONFIGS, Renderer
+from zhixing_site.project import CONFIGS
+from zhixing_site.site.mkdocs import Renderer
 renderer = Renderer(pathlib.Path.cwd())
 renderer.processes["zh"] = renderer._start("zh")
 print(*(process.pid for process in renderer.processes.values()), flush=True)

@@ -63,7 +63,7 @@ def test_each_snippet_has_its_line(project, told):
     assert sorted((project.root / ".cache").rglob("*.ipynb")) == cached
 
 
-def test_what_holds_is_no_fault(told):
+def test_what_holds_is_no_error(told):
     assert told("area/roots")[0] == 0
 
 

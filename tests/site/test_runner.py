@@ -12,7 +12,7 @@ TRIAL = "snippets/area/trial.py"
 
 
 def ran(project, snippet: str) -> dict:
-    """The executed notebook of a snippet that runs without a fault."""
+    """The executed notebook of a snippet that runs without an error."""
     project.write(TRIAL, snippet)
     assert project.run(TRIAL) == (0, "")
     return project.notebook("area/trial")
@@ -333,7 +333,7 @@ def test_snippet_cannot_wait_for_input(project):
     assert [output["output_type"] for output in notebook["cells"][0]["outputs"]] == ["stream", "error"]
 
 
-def test_killed_watcher_is_a_fault_and_no_hang(project):
+def test_killed_watcher_is_a_error_and_no_hang(project):
     snippet = """\
 # %% wrong
 import os
@@ -376,7 +376,7 @@ def test_logging_set_up_in_one_cell_is_shown_in_the_next(project):
     assert project.printed("area/trial", "two") == "WARNING:root:hot\n"
 
 
-def test_value_that_cannot_be_shown_is_a_fault(project):
+def test_value_that_cannot_be_shown_is_a_error(project):
     project.write(TRIAL, "# %% one\nclass Mute:\n    def __repr__(self):\n        return 1 / 0\n\n\nMute()\n")
     code, said = project.run(TRIAL)
     assert code == 1

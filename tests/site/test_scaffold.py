@@ -60,8 +60,8 @@ def test_new_area_is_the_last_and_a_second_article_leaves_it_as_it_is(desk):
     desk.command("accept")
     assert desk.command("new", "fresh/three") == (0, "")
     assert "in a word" in desk.read("docs/en/fresh/index.md")
-    areas, faults = read_areas(*(read_pages(desk.root, language) for language in ("en", "zh")))
-    assert faults == []
+    areas, errors = read_areas(*(read_pages(desk.root, language) for language in ("en", "zh")))
+    assert errors == []
     assert [(area.name, [each.name for each in area.articles]) for area in areas] == [
         ("newer", ["newer/two"]),
         ("fresh", ["fresh/one", "fresh/three"]),
@@ -69,7 +69,7 @@ def test_new_area_is_the_last_and_a_second_article_leaves_it_as_it_is(desk):
 
 
 @pytest.mark.parametrize("name", ["more", "Area/more", "area/more.md", "a/b/c", "area/2more", "../more", "area/"])
-def test_name_that_is_no_slug_is_a_fault(desk, name):
+def test_name_that_is_no_slug_is_a_error(desk, name):
     code, said = desk.command("new", name)
     assert code == 1
     assert f"area/article, like optimization/adam_w, in small letters; this is {name}" in said

@@ -1,4 +1,4 @@
-"""The live preview: what a save brings up, what it leaves alone, and what is said of faults."""
+"""The live preview: what a save brings up, what it leaves alone, and what is said of errors."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class Desk:
         if path:
             self.project.replace(path, old, new)
         self.preview.update({self.project.root / path} if path else set())
-        return self.preview.faults
+        return self.preview.errors
 
     def shown(self, page: str) -> str:
         return (self.preview.site / page).read_text()
@@ -109,14 +109,14 @@ def test_failing_snippet_is_told_and_its_pages_stay(desk):
 def test_failing_snippet_at_the_start_leaves_the_other_pages(project, renderer):
     project.replace("snippets/area/squares.py", "(1, 2, 3)", "(1, 2, 1 / 0)")
     desk = Desk(project, renderer)
-    assert "ZeroDivisionError" in desk.preview.faults
+    assert "ZeroDivisionError" in desk.preview.errors
     assert "3.0" in desk.shown(ROOTS)
     assert re.search("<h1[^>]*>area/squares<", desk.shown(SQUARES))
     assert desk.save("snippets/area/squares.py", "1 / 0", "3") == ""
     assert "3 9" in desk.shown(SQUARES)
 
 
-def test_page_at_fault_is_told_and_stays(desk):
+def test_page_at_error_is_told_and_stays(desk):
     said = desk.save("docs/en/area/squares.md", "$3^2", r"$3^\nothing{2}")
     assert said.startswith(f"docs/en/area/squares.md:{desk.project.line('docs/en/area/squares.md', 'nothing')}")
     assert "The square of 3 is" in desk.shown(SQUARES)
@@ -174,10 +174,10 @@ def test_nothing_that_is_saved_ends_the_preview(desk, path, content):
     good = file.read_bytes()
     file.write_bytes(content) if content is not None else file.unlink()
     desk.preview.update({file})
-    assert desk.preview.faults
+    assert desk.preview.errors
     file.write_bytes(good)
     desk.preview.update({file})
-    assert desk.preview.faults == ""
+    assert desk.preview.errors == ""
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def news(address: str, page: str) -> str:
     return get(address + page)
 
 
-def test_browser_is_told_of_saves_and_of_faults(server, project):
+def test_browser_is_told_of_saves_and_of_errors(server, project):
     process, address = server
     assert "up to date" in process.stdout.readline()
     assert "The square of 3" in get(address + "en/area/squares/")
@@ -226,10 +226,10 @@ def test_browser_is_told_of_saves_and_of_faults(server, project):
     assert "Three squared" in news(address, "en/area/squares/")
     project.replace("docs/en/area/squares.md", "$3^2", "${<}&3^")
     faulty = news(address, "en/area/roots/")
-    assert 'data-faults="docs/en/area/squares.md:3: ' in faulty
+    assert 'data-errors="docs/en/area/squares.md:3: ' in faulty
     assert "&lt;" in faulty
     project.replace("docs/en/area/squares.md", "${<}&3^", "$3^2")
-    assert 'data-faults=""' in news(address, "en/area/nothing/")
+    assert 'data-errors=""' in news(address, "en/area/nothing/")
     assert get(address + "preview").isdigit()
 
 

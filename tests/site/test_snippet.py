@@ -86,7 +86,7 @@ def test_lines_may_end_otherwise(read, end):
     assert (one.source, one.line, two.line) == ("x = 1\ny = 2", 3, 6)
 
 
-def test_file_that_is_not_utf8_is_a_fault(read, tmp_path):
+def test_file_that_is_not_utf8_is_a_error(read, tmp_path):
     read("# %% one\n")
     (tmp_path / "snippets/area/trial.py").write_bytes(b"# %% one\n\xff")
     with pytest.raises(BuildError, match=r"^snippets/area/trial\.py: the file is not UTF-8"):

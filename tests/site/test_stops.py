@@ -312,13 +312,13 @@ def stopped(project, *options: str) -> str:
     return said
 
 
-def assert_fault(said: str, *, where: str, cause: str, pages: list[str]):
-    """One fault of the message has all of this."""
-    faults = re.split(r"\n(?=\S)", said)
-    (fault,) = [fault for fault in faults if fault.startswith(f"{where}: ")]
-    assert cause in fault
+def assert_error(said: str, *, where: str, cause: str, pages: list[str]):
+    """One error of the message has all of this."""
+    errors = re.split(r"\n(?=\S)", said)
+    (error,) = [error for error in errors if error.startswith(f"{where}: ")]
+    assert cause in error
     for page in pages:
-        assert f"shown on {page}" in fault
+        assert f"shown on {page}" in error
 
 
 ELSEWHERE = """\
@@ -350,10 +350,10 @@ def place(cases: dict, case: str) -> int:
     return list(cases).index(case)
 
 
-def fault_of(said: str, path: str) -> str:
-    """The only fault at this path."""
-    (fault,) = [fault for fault in re.split(r"\n(?=\S)", said) if fault.startswith(f"{path}:")]
-    return fault
+def error_of(said: str, path: str) -> str:
+    """The only error at this path."""
+    (error,) = [error for error in re.split(r"\n(?=\S)", said) if error.startswith(f"{path}:")]
+    return error
 
 
 @pytest.fixture(scope="module")
@@ -380,14 +380,14 @@ def test_cell_stops_the_build(wrong, case):
     shown = [] if 'wrong tags=["hidden"]' in snippet else [project.line(f"docs/en/{name}.md", ":wrong")]
     pages = [f"docs/{language}/{name}.md:{number}" for language in ("en", "zh") for number in shown]
     cause = cause.replace("{catalogue}", f"snippets/{name}.toml")
-    assert_fault(said, where=f"snippets/{name}.py:{line}, cell wrong", cause=cause, pages=pages)
+    assert_error(said, where=f"snippets/{name}.py:{line}, cell wrong", cause=cause, pages=pages)
 
 
 def test_hidden_cell_names_the_pages_of_its_snippet(project):
     project.article("area/trial", '# %% one\n1\n\n# %% wrong tags=["hidden"]\nassert False\n')
     said = stopped(project)
     pages = ["docs/en/area/trial.md:4", "docs/zh/area/trial.md:4"]
-    assert_fault(said, where="snippets/area/trial.py:5, cell wrong", cause="AssertionError", pages=pages)
+    assert_error(said, where="snippets/area/trial.py:5, cell wrong", cause="AssertionError", pages=pages)
 
 
 def test_cell_after_the_wrong_one_does_not_run(project):
@@ -412,10 +412,10 @@ def test_warning_of_another_distribution_about_itself_does_not_stop_a_run(projec
 @pytest.mark.parametrize("case", SOURCES)
 def test_deprecation_in_src_stops_the_build(wrong, case):
     (project, said), number = wrong, place(SOURCES, case)
-    fault, path = fault_of(said, f"snippets/sources/no{number}.py"), f"src/things/passing{number}.py"
-    assert "cell wrong" in fault
-    assert f"warns {SOURCES[case][1]}Warning" in fault
-    assert f"{path}:{project.line(path, '# here')}" in fault
+    error, path = error_of(said, f"snippets/sources/no{number}.py"), f"src/things/passing{number}.py"
+    assert "cell wrong" in error
+    assert f"warns {SOURCES[case][1]}Warning" in error
+    assert f"{path}:{project.line(path, '# here')}" in error
 
 
 def test_time_limit_ends_every_process_of_the_run(project):
@@ -438,7 +438,7 @@ time.sleep(1000)  # here
     said = stopped(project, "--seconds", "0.7")  # of which sleeping takes none
     pages = [f"docs/{language}/area/trial.md:4" for language in ("en", "zh")]
     line = project.line("snippets/area/trial.py", "# here")
-    assert_fault(said, where=f"snippets/area/trial.py:{line}, cell wrong", cause="lasts longer than 7 s", pages=pages)
+    assert_error(said, where=f"snippets/area/trial.py:{line}, cell wrong", cause="lasts longer than 7 s", pages=pages)
     assert project.read("../started")
     new = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
     assert not [process for process in new if "time.sleep(1000)" in " ".join(process.info["cmdline"] or [])]
@@ -511,9 +511,9 @@ def test_memory_limit_ends_the_run(project, eater):
 @pytest.mark.parametrize("case", HEADERS)
 def test_malformed_snippet_stops_the_build(wrong, case):
     _, line, cause = HEADERS[case]
-    fault = fault_of(wrong[1], f"snippets/headers/no{place(HEADERS, case)}.py")
-    assert re.match(rf"snippets/headers/no\d+\.py:{line}\b", fault)
-    assert cause in fault
+    error = error_of(wrong[1], f"snippets/headers/no{place(HEADERS, case)}.py")
+    assert re.match(rf"snippets/headers/no\d+\.py:{line}\b", error)
+    assert cause in error
 
 
 # The language whose page has no caption, and what stands in its place.
@@ -544,8 +544,8 @@ def said_of_marks(pristine, tmp_path_factory) -> str:
 def test_mark_stops_the_build(said_of_marks, mark):
     _, line, cause = MARKS[mark]
     where = rf"docs/en/area/trial{list(MARKS).index(mark)}\.md:{line}\b"
-    (fault,) = [fault for fault in said_of_marks.splitlines() if re.search(where, fault)]
-    assert cause in fault
+    (error,) = [error for error in said_of_marks.splitlines() if re.search(where, error)]
+    assert cause in error
 
 
 @pytest.mark.parametrize(("body", "line", "cause"), STRUCTURE.values(), ids=STRUCTURE)
@@ -563,7 +563,7 @@ def test_name_that_a_module_only_imports(project):
     assert "docs/en/area/trial.md:4: there is no definition sqrt in src/things/borrowed.py" in said
 
 
-def test_fault_of_both_pages_names_both(project):
+def test_error_of_both_pages_names_both(project):
     project.page("area/trial", '# Trial { #trial }\n\n```python\n--8<-- "area/nothing.py:one"\n```\n')
     said = stopped(project)
     assert "docs/en/area/trial.md:4" in said
@@ -575,7 +575,7 @@ def test_lines_count_from_the_top_of_a_page_with_front_matter(project):
     assert "docs/en/area/trial.md:7" in stopped(project)
 
 
-def test_all_faults_of_a_step_are_told_at_once(project):
+def test_all_errors_of_a_step_are_told_at_once(project):
     for name in ("one", "two"):
         project.article(f"area/{name}", f"# %% {name}_cell\nint('{name}')\n")
     said = stopped(project)
@@ -612,13 +612,13 @@ def test_figure_shown_as_code_alone(project):
 @pytest.mark.parametrize(("language", "caption"), CAPTIONS, ids=["en", "en space", "zh", "zh space"])
 def test_empty_caption(said_of_marks, language, caption):
     page = f"area/caption{CAPTIONS.index((language, caption))}.md"
-    (fault,) = [fault for fault in said_of_marks.splitlines() if page in fault]
-    assert fault.startswith(f"docs/{language}/{page}:3: a figure without a caption")
+    (error,) = [error for error in said_of_marks.splitlines() if page in error]
+    assert error.startswith(f"docs/{language}/{page}:3: a figure without a caption")
 
 
 @pytest.fixture(scope="module")
 def said_of_twins(pristine, tmp_path_factory) -> list[str]:
-    """One build with a pair of pages for each difference, and a page alone in each language; the faults."""
+    """One build with a pair of pages for each difference, and a page alone in each language; the errors."""
     project = pristine.copy(tmp_path_factory.mktemp("twins") / "project")
     for number, (*bodies, _) in enumerate(TWINS.values()):
         for language, body in zip(("en", "zh"), bodies, strict=True):
@@ -631,14 +631,14 @@ def said_of_twins(pristine, tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_page_without_its_twin(said_of_twins, language):
     path = f"docs/{language}/area/only_{language}.md"
-    (fault,) = [fault for fault in said_of_twins if path in fault]
-    assert fault.startswith(f"{path}: the page has no twin")
+    (error,) = [error for error in said_of_twins if path in error]
+    assert error.startswith(f"{path}: the page has no twin")
 
 
 @pytest.mark.parametrize("case", TWINS)
 def test_difference_between_twins(said_of_twins, case):
     page = f"area/no{place(TWINS, case)}"
-    said = "\n".join(fault for fault in said_of_twins if f"/{page}.md" in fault)
+    said = "\n".join(error for error in said_of_twins if f"/{page}.md" in error)
     assert re.match(rf"docs/(en|zh)/{page}\.md:\d+", said)
     for part in TWINS[case][2]:
         assert part.replace("{page}", page) in said
@@ -669,7 +669,7 @@ def test_page_never_reviewed(project):
     assert "area/trial#trial changed in docs/en/area/trial.md and docs/zh/area/trial.md" in stopped(project)
 
 
-# MkDocs calls a dead anchor no fault, and does not look into HTML.
+# MkDocs calls a dead anchor no error, and does not look into HTML.
 LINKS = {
     "anchor": ("[x](#nowhere)", "dead link #nowhere"),
     "another page's anchor": ("[x](roots.md#nowhere)", "dead link ../roots/#nowhere"),
@@ -682,7 +682,7 @@ LINKS = {
 
 @pytest.fixture(scope="module")
 def said_of_links(pristine, tmp_path_factory) -> list[str]:
-    """One build with a page for each dead link, one in each language alone, and one at the root; the faults."""
+    """One build with a page for each dead link, one in each language alone, and one at the root; the errors."""
     project = pristine.copy(tmp_path_factory.mktemp("links") / "project")
     title = "# Trial { #trial }\n\n"
     pages = {f"area/no{number}": f"{title}{link}\n" for number, (link, _) in enumerate(LINKS.values())}
@@ -696,9 +696,9 @@ def said_of_links(pristine, tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("case", LINKS)
 def test_dead_link(said_of_links, case):
     page = f"area/no{place(LINKS, case)}/index.html: "
-    told = [fault for fault in said_of_links if page in fault]
-    assert sorted(fault[:3] for fault in told) == ["en/", "zh/"]
-    assert all(LINKS[case][1] in fault for fault in told)
+    told = [error for error in said_of_links if page in error]
+    assert sorted(error[:3] for error in told) == ["en/", "zh/"]
+    assert all(LINKS[case][1] in error for error in told)
 
 
 def test_dead_markdown_link(project):
@@ -708,14 +708,14 @@ def test_dead_markdown_link(project):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_dead_anchor_of_one_site(said_of_links, language):
-    told = [fault for fault in said_of_links if f"only_{language}" in fault]
-    assert [fault.startswith(f"{language}/area/only_{language}/index.html: dead link #nowhere") for fault in told] == [
+    told = [error for error in said_of_links if f"only_{language}" in error]
+    assert [error.startswith(f"{language}/area/only_{language}/index.html: dead link #nowhere") for error in told] == [
         True
     ]
 
 
 def test_dead_link_from_the_root(said_of_links):
-    assert [fault for fault in said_of_links if fault.startswith("index.html: dead link fr/")]
+    assert [error for error in said_of_links if error.startswith("index.html: dead link fr/")]
 
 
 def test_warning_of_mkdocs_stops_the_build(project):

@@ -12,9 +12,9 @@ from zhixing_site.content.translations import compare
 REVIEWED = "docs/reviewed"
 
 
-def faults(english: str, chinese: str) -> list[str]:
+def errors(english: str, chinese: str) -> list[str]:
     pages = Page("docs/en/area/trial.md", english), Page("docs/zh/area/trial.md", chinese)
-    return [str(fault) for fault in compare(*pages)]
+    return [str(error) for error in compare(*pages)]
 
 
 ALIKE = {
@@ -35,17 +35,17 @@ ALIKE = {
 
 @pytest.mark.parametrize(("english", "chinese"), ALIKE.values(), ids=ALIKE)
 def test_twins_may_differ_in(english, chinese):
-    assert faults(english, chinese) == []
-    assert faults(chinese, english) == []
+    assert errors(english, chinese) == []
+    assert errors(chinese, english) == []
 
 
 def test_each_kind_of_difference_is_told():
-    said = faults('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f.csv"', "nothing")
+    said = errors('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f.csv"', "nothing")
     assert len(said) == 5
 
 
 def test_message_names_both_lines_and_what_differs():
-    (said,) = faults("# A { #a }\n\n## B { #b }\n\n$x^2$", "# 甲 { #a }\n\n一。\n\n## 乙 { #b }\n\n$x^3$")
+    (said,) = errors("# A { #a }\n\n## B { #b }\n\n$x^2$", "# 甲 { #a }\n\n一。\n\n## 乙 { #b }\n\n$x^3$")
     assert said.startswith("docs/zh/area/trial.md:5: ")
     assert "docs/en/area/trial.md:3 has x^2" in said
     assert "docs/zh/area/trial.md:5 has x^3" in said
@@ -53,11 +53,11 @@ def test_message_names_both_lines_and_what_differs():
 
 def test_message_of_values_in_a_formula():
     """A formula shows its values' formats, which must agree there."""
-    assert faults("$x = {{ y:.2f }}$", "$x = {{ y:.1f }}$")
+    assert errors("$x = {{ y:.2f }}$", "$x = {{ y:.1f }}$")
 
 
 def test_first_heading_that_differs_is_named():
-    (said,) = faults("# A { #a }\n## B { #b }\n## C { #c }", "# 甲 { #a }\n## 丙 { #c }\n## 乙 { #b }")
+    (said,) = errors("# A { #a }\n## B { #b }\n## C { #c }", "# 甲 { #a }\n## 丙 { #c }\n## 乙 { #b }")
     assert said == "docs/zh/area/trial.md:2: heading #c has no twin at this place"
 
 
@@ -163,6 +163,6 @@ def test_project_without_reviews(project):
     assert all(name in said for name in ("index#home", "area/squares#table", "area/roots#roots"))
 
 
-def test_heading_without_id_is_a_fault_of_its_page():
-    (fault,) = faults("# A { #a }", "# 甲")
-    assert fault.startswith("docs/zh/area/trial.md:1: a heading without an id")
+def test_heading_without_id_is_a_error_of_its_page():
+    (error,) = errors("# A { #a }", "# 甲")
+    assert error.startswith("docs/zh/area/trial.md:1: a heading without an id")

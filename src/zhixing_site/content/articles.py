@@ -11,8 +11,9 @@ from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 
-from zhixing_site.content.page import LANGUAGES, Page
+from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
+from zhixing_site.project import LANGUAGES
 
 PATHS = ("new", "paper", "interview")  # the ways through the articles that the home page offers
 ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
@@ -75,9 +76,9 @@ def navigation(areas: Iterable[Area], pages: Pages) -> list:
 
 
 def read_areas(english: Pages, chinese: Pages) -> tuple[list[Area], list[BuildError]]:
-    """The areas in their order; what is at fault is left out."""
+    """The areas in their order; what has errors is left out."""
     twins = [{"en": english[name], "zh": chinese[name]} for name in sorted(english.keys() & chinese.keys())]
-    faults, introductions, articles = [], {}, {}
+    errors, introductions, articles = [], {}, {}
     names = {pair["en"].name.removesuffix("/index") for pair in twins if pair["en"].name.endswith("/index")}
     for pair in twins:
         area, _, name = pair["en"].name.partition("/")
@@ -85,17 +86,17 @@ def read_areas(english: Pages, chinese: Pages) -> tuple[list[Area], list[BuildEr
             found = _check_area(pair["en"])
             introductions |= {area: pair} if not found else {}
         elif area in names:
-            found = [fault for page in pair.values() for fault in _check_article(page)]
+            found = [error for page in pair.values() for error in _check_article(page)]
             articles |= {pair["en"].name: Article(pair)} if not found else {}
         else:
             continue  # in no area: a page at the root, or a warning of MkDocs
-        faults += found
-    faults += _check_requires(articles, {fault.path for fault in faults})
-    placed = articles.values() if faults else _in_reading_order(articles)
+        errors += found
+    errors += _check_requires(articles, {error.path for error in errors})
+    placed = articles.values() if errors else _in_reading_order(articles)
     order = sorted(introductions, key=lambda area: (introductions[area]["en"].meta["order"], area))
     return [
         Area(name, introductions[name], tuple(each for each in placed if each.area == name)) for name in order
-    ], faults
+    ], errors
 
 
 def leads_to(article: Article, areas: Iterable[Area]) -> list[Article]:
@@ -162,41 +163,41 @@ REQUIRED = {*OWN, "date"}
 
 
 def _check_article(page: Page) -> list[BuildError]:
-    """A fault for each key that is wrong, missing, or strange, and for a cover that is none of the page's figures."""
+    """An error for each key that is wrong, missing, or strange, and for a cover that is none of the page's figures."""
     try:
         meta, keys = page.meta, OWN if page.language != LANGUAGES[0] else OWN | NEUTRAL
         figures = [use.name for use in page.uses if use.figure and use.path == page.snippet]
-    except BuildError as fault:
-        return [fault]
-    faults = []
+    except BuildError as error:
+        return [error]
+    errors = []
     for key, value in meta.items():
         if key in NEUTRAL.keys() - keys.keys():
-            faults.append(_fault(page, key, "stands in the English page alone, for both"))
+            errors.append(_error(page, key, "stands in the English page alone, for both"))
         elif key not in keys:
-            faults.append(_fault(page, key, f"is no key of an article; there are {', '.join(keys)}"))
+            errors.append(_error(page, key, f"is no key of an article; there are {', '.join(keys)}"))
         elif not keys[key][0](value):
-            faults.append(_fault(page, key, f"must be {keys[key][1]}"))
+            errors.append(_error(page, key, f"must be {keys[key][1]}"))
     for key in keys:
         if key not in meta and (key in REQUIRED or (key == "cover" and figures)):
-            faults.append(_fault(page, key, f"is missing: {keys[key][1]}"))
+            errors.append(_error(page, key, f"is missing: {keys[key][1]}"))
     if "cover" in meta and "cover" in keys and meta["cover"] not in figures:
         drawn = ", ".join(figures) or "none"
-        faults.append(_fault(page, "cover", f"is no figure of this page's own snippet, whose figures are: {drawn}"))
-    return faults
+        errors.append(_error(page, "cover", f"is no figure of this page's own snippet, whose figures are: {drawn}"))
+    return errors
 
 
 def _check_area(page: Page) -> list[BuildError]:
     try:
         order = page.meta.get("order")
-    except BuildError as fault:
-        return [fault]
-    return [] if type(order) is int else [_fault(page, "order", "must be the area's place among the others: 3")]
+    except BuildError as error:
+        return [error]
+    return [] if type(order) is int else [_error(page, "order", "must be the area's place among the others: 3")]
 
 
 def _check_requires(articles: Mapping[str, Article], told: set[str]) -> list[BuildError]:
-    """A fault for each name that is no article, unless its pages are at fault already, and for a circle."""
-    faults = [
-        _fault(article.english, "requires", f"names {name}, which is no article")
+    """An error for each name that is no article, unless its pages are with errors already, and for a circle."""
+    errors = [
+        _error(article.english, "requires", f"names {name}, which is no article")
         for article in articles.values()
         for name in article.requires
         if name not in articles and not {f"docs/{language}/{name}.md" for language in LANGUAGES} & told
@@ -205,10 +206,10 @@ def _check_requires(articles: Mapping[str, Article], told: set[str]) -> list[Bui
         TopologicalSorter({each.name: each.requires for each in articles.values()}).prepare()
     except CycleError as error:
         circle = error.args[1][::-1]
-        faults.append(_fault(articles[circle[0]].english, "requires", f"leads in a circle: {' → '.join(circle)}"))
-    return faults
+        errors.append(_error(articles[circle[0]].english, "requires", f"leads in a circle: {' → '.join(circle)}"))
+    return errors
 
 
-def _fault(page: Page, key: str, cause: str) -> BuildError:
+def _error(page: Page, key: str, cause: str) -> BuildError:
     found = re.search(rf"^{re.escape(str(key))}\s*:", page.text, re.MULTILINE)
     return BuildError(f"`{key}` {cause}", page.path, page.text.count("\n", 0, found.start()) + 1 if found else 1)

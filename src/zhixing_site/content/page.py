@@ -1,6 +1,5 @@
 """Read a page: find the marks in its Markdown, and split it into sections."""
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from zhixing_copy.standalone import digest
 from zhixing_site.errors import BuildError
-
-LANGUAGES = ("en", "zh")
 
 VALUE = re.compile(r"\{\{[ ](?P<value>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?[ ]\}\}")
 
@@ -65,7 +63,7 @@ class Section:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self.text.strip().encode()).hexdigest()[:16]
+        return digest(self.text.strip())[:16]
 
 
 @dataclass(frozen=True)

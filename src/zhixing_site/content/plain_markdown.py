@@ -19,7 +19,7 @@ API = re.compile(r"^::: \w+\.(?P<module>[\w.]+)$", re.MULTILINE)
 
 
 def plain(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
-    """The whole page; to be called where `expand` finds no fault."""
+    """The whole page; to be called where `expand` finds no error."""
     simple = replace(page, text=API.sub(lambda api: _code(page, api["module"]), BOX.sub(_unfold, page.text + "\n")))
     expander = Plain(simple, notebooks, root)
     return MARK.sub(lambda mark: expander.replace(mark, simple.line(mark)), simple.text).strip() + "\n"

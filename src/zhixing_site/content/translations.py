@@ -14,30 +14,30 @@ AS_SETS = ("inline", "value", "link")
 
 
 def compare_all(english: dict[str, Page], chinese: dict[str, Page]) -> list[BuildError]:
-    """The faults of all pairs of pages: a missing twin, or a difference."""
+    """The errors of all pairs of pages: a missing twin, or a difference."""
     alone = [page for name, page in {**english, **chinese}.items() if name in english.keys() ^ chinese.keys()]
-    faults = [BuildError("the page has no twin in the other language", page.path) for page in alone]
+    errors = [BuildError("the page has no twin in the other language", page.path) for page in alone]
     pairs = [(english[name], chinese[name]) for name in sorted(english.keys() & chinese.keys())]
-    return faults + [fault for pair in pairs for fault in compare(*pair)]
+    return errors + [error for pair in pairs for error in compare(*pair)]
 
 
 def compare(english: Page, chinese: Page) -> list[BuildError]:
-    """A fault for each kind of mark in which two sections differ, or for the first heading that does."""
+    """An error for each kind of mark in which two sections differ, or for the first heading that does."""
     try:
         pairs = list(zip_longest(english.sections, chinese.sections))
-    except BuildError as fault:
-        return [fault]
+    except BuildError as error:
+        return [error]
     for ours, theirs in pairs:
         if (ours and ours.id) != (theirs and theirs.id):
             section, page = (theirs, chinese) if theirs else (ours, english)
             return [BuildError(f"heading #{section.id} has no twin at this place", page.path, section.line)]
-    faults = []
+    errors = []
     for ours, theirs in pairs:
         for kind, a, b in _differences(ours, theirs):
             cause = f"a {kind} of section #{ours.id} differs from its twin's\n{english.path}:{ours.line} has {a}"
             cause += f"\n{chinese.path}:{theirs.line} has {b}"
-            faults.append(BuildError(cause, chinese.path, theirs.line))
-    return faults
+            errors.append(BuildError(cause, chinese.path, theirs.line))
+    return errors
 
 
 def _differences(ours: Section, theirs: Section):
@@ -51,24 +51,24 @@ def _differences(ours: Section, theirs: Section):
 
 
 def unreviewed(english: dict[str, Page], chinese: dict[str, Page], root: Path) -> list[BuildError]:
-    """A fault for each section that changed, in either language, since it was last read beside its twin."""
-    faults = []
+    """An error for each section that changed, in either language, since it was last read beside its twin."""
+    errors = []
     for name in sorted(english.keys() & chinese.keys()):
         if not compare(english[name], chinese[name]):
-            faults += _changed(english[name], chinese[name], read_reviewed(name, root))
-    return faults
+            errors += _changed(english[name], chinese[name], read_reviewed(name, root))
+    return errors
 
 
 def _changed(english: Page, chinese: Page, reviewed: dict[str, list[str]]) -> list[BuildError]:
-    faults = []
+    errors = []
     for (id, now), section in zip(_digests(english, chinese).items(), chinese.sections, strict=True):
         seen = reviewed.get(id, ["", ""])
         changed = [page.path for page, new, old in zip((english, chinese), now, seen, strict=True) if new != old]
         if changed:
             cause = f"{english.name}{id} changed in {' and '.join(changed)} since it was reviewed against its twin"
             cause += f"; when both say the same: python -m zhixing_site accept {english.name}"
-            faults.append(BuildError(cause, chinese.path, section.line))
-    return faults
+            errors.append(BuildError(cause, chinese.path, section.line))
+    return errors
 
 
 def _digests(english: Page, chinese: Page) -> dict[str, list[str]]:
@@ -97,8 +97,8 @@ def accept(english: dict[str, Page], chinese: dict[str, Page], names: list[str],
     if unknown := set(names) - twins:
         raise BuildError(f"there is no pair of pages of this name: {', '.join(sorted(unknown))}")
     accepted = sorted(set(names) or twins)
-    if faults := [fault for name in accepted for fault in compare(english[name], chinese[name])]:
-        raise BuildErrors(faults)
+    if errors := [error for name in accepted for error in compare(english[name], chinese[name])]:
+        raise BuildErrors(errors)
     new = [f"{name}{id}" for name in accepted for id in _record(english[name], chinese[name], root)]
     for path in (root / REVIEWED).rglob("*.txt"):
         if path.relative_to(root / REVIEWED).with_suffix("").as_posix() not in twins:

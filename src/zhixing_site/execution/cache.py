@@ -9,8 +9,9 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from zhixing_site.execution.dependencies import digest, file_digest
+from zhixing_copy.standalone import digest
 from zhixing_site.execution.snippet import Snippet
+from zhixing_site.project import file_digest
 
 FOLDER = Path(".cache/runs")
 
@@ -78,4 +79,4 @@ def _builder() -> str:
     files = sorted(
         path for path in Path(__file__).parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )
-    return digest("".join([platform.python_version(), *map(file_digest, files)]).encode())
+    return digest("".join([platform.python_version(), *map(file_digest, files)]))

@@ -11,7 +11,7 @@ from zhixing_site.execution.snippet import Cell
 def judge_warnings(caught: Iterable[WarningMessage], cell: Cell, path: str, root: Path) -> None:
     """Raises BuildError where the cell of the snippet at `path` does not warn as its header says, or warns otherwise.
 
-    A warning that is attributed neither to the cell nor to src/ is a third party's about itself: no fault, but the one
+    A warning that is attributed neither to the cell nor to src/ is a third party's about itself: no error, but the one
     that a header announces may be such a one.
     """
     if cell.warns and cell.warns not in [warning.category.__name__ for warning in caught]:

@@ -1,27 +1,16 @@
 """Record what a run reads: every file of the project that it imports or opens."""
 
-import hashlib
 import os
 import sys
 import threading
 from importlib.util import source_from_cache
 from pathlib import Path
 
+from zhixing_site.project import file_digest
+
 # A process was started, whose imports cannot be seen: audit events, and modules that start one without an event.
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.system"}
 STARTERS = {"multiprocessing.popen_spawn_posix", "multiprocessing.popen_forkserver"}
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """The digest of the file's bytes; 'absent' where there is no file, which is worth recording too."""
-    try:
-        return digest(path.read_bytes())
-    except OSError:
-        return "absent"
 
 
 class DependencyTracker:

@@ -24,10 +24,11 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from zhixing_copy.standalone import digest
 from zhixing_site.errors import BuildError
 from zhixing_site.execution import figures
 from zhixing_site.execution.cell_warnings import judge_warnings
-from zhixing_site.execution.dependencies import DependencyTracker, digest
+from zhixing_site.execution.dependencies import DependencyTracker
 from zhixing_site.execution.snippet import Cell, Snippet
 
 PRINTED = 8_000  # characters of what a cell prints that are kept
@@ -97,7 +98,7 @@ class SnippetExecutor:
         self.shell.display_trap.hook = CapturingDisplayHook(shell=self.shell, outputs=self.shown)
 
     def execute(self, progress) -> dict:
-        """The executed notebook; calls `progress(cell)` before each cell. Raises BuildError at the first fault."""
+        """The executed notebook; calls `progress(cell)` before each cell. Raises BuildError at the first error."""
         figures.house_style()
         dependencies = DependencyTracker(self.root)
         dependencies.opened[self.snippet.path] = digest(self.snippet.content)
@@ -146,12 +147,12 @@ class SnippetExecutor:
             outputs.append(nbf.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"]))
         return outputs
 
-    def _fault(self, cause: str, cell: Cell, line: int = 0) -> BuildError:
+    def _error(self, cause: str, cell: Cell, line: int = 0) -> BuildError:
         return BuildError(cause, self.snippet.path, line or cell.line, cell.name)
 
     def _judge_raised(self, raised: BaseException | None, expected: str, cell: Cell) -> None:
         if raised is None and expected:
-            raise self._fault(f"should raise {expected}, but does not", cell)
+            raise self._error(f"should raise {expected}, but does not", cell)
         if raised is not None and type(raised).__name__ != expected:
             cause = "".join(traceback.format_exception_only(raised)).strip()
             if isinstance(raised, SystemExit):
@@ -162,13 +163,13 @@ class SnippetExecutor:
             lines = [frame.lineno for frame in frames if frame.filename == self.path]
             if isinstance(raised, SyntaxError) and raised.filename == self.path:
                 lines.append(raised.lineno)
-            raise self._fault(cause, cell, lines[-1] if lines else 0)
+            raise self._error(cause, cell, lines[-1] if lines else 0)
 
     def _draw(self, cell: Cell) -> dict[str, str]:
         """The drawings of the figure that the cell left open, which is closed here."""
         numbers = plt.get_fignums()
         if len(numbers) > 1:
-            raise self._fault(f"draws {len(numbers)} figures; a cell draws one, for the page to caption", cell)
+            raise self._error(f"draws {len(numbers)} figures; a cell draws one, for the page to caption", cell)
         if not numbers:
             return {}
         path = figures.catalogue_path(self.snippet.path)
@@ -177,7 +178,7 @@ class SnippetExecutor:
                 warnings.simplefilter("error", UserWarning)  # a character that no font has
                 return figures.draw(plt.figure(numbers[0]), figures.read_catalogue(self.root, path), path)
         except Exception as error:
-            raise self._fault(f"the figure cannot be drawn: {error}", cell) from error
+            raise self._error(f"the figure cannot be drawn: {error}", cell) from error
         finally:
             plt.close("all")
 

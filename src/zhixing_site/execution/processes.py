@@ -201,8 +201,8 @@ def _work(job: Job, folder: Path) -> None:
     faulthandler.register(signal.SIGUSR1, file=2)
     try:
         outcome = job(folder)
-    except BuildError as fault:
-        outcome = fault
+    except BuildError as error:
+        outcome = error
     except BaseException:
         os.write(2, traceback.format_exc().encode())
         os._exit(1)

@@ -40,13 +40,13 @@ Report = Callable[[str, Run | BuildError], None]  # called with a snippet's path
 def run_all(
     paths: Iterable[Path], root: Path, limits: Limits, report: Report, cached: bool = True
 ) -> tuple[dict[str, Run], list[BuildError]]:
-    """{snippet name: Run}, and the fault of every snippet that went wrong."""
+    """{snippet name: Run}, and the error of every snippet that went wrong."""
 
     def attempt(path: Path) -> Run | BuildError:
         try:
             result = run_one(path, root, limits, cached)
-        except BuildError as fault:
-            result = fault
+        except BuildError as error:
+            result = error
         report(path.relative_to(root).as_posix(), result)
         return result
 

@@ -13,12 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-from zhixing_copy.catalogue import FILE, addresses
+from zhixing_copy.catalogue import FILE
 from zhixing_copy.source import Module
 from zhixing_site.content.articles import PATHS, Area, Article, leads_to, menu
 from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain
 from zhixing_site.content.page import HEADING_ID, MARK, Page
 from zhixing_site.execution.runner import Run
+from zhixing_site.project import site_url, source_url
 from zhixing_site.site.evidence import direct_test_files, files_that_test, functions_in, reference_libraries
 from zhixing_site.site.notebooks import lab_link
 
@@ -149,7 +150,7 @@ class Parts:
         return "\n".join(['<dl class="facts">', *items, "</dl>"])
 
     def evidence(self, page: Page) -> str:
-        words, source = WORDS[page.language], addresses()["Source"]
+        words, source = WORDS[page.language], source_url()
         return EVIDENCE.format_map(
             {
                 **words,
@@ -176,7 +177,7 @@ class Parts:
         functions = {path: functions_in(path) for path in sorted(files)}
         if not any(functions.values()):
             return ""
-        source = addresses()["Source"]
+        source = source_url()
         listed = []
         for path, names in functions.items():
             name = path.relative_to(self.root).as_posix()
@@ -202,7 +203,7 @@ class Parts:
             title=re.sub(r"([&%$#_{}])", r"\\\1", page.title),
             author=WORDS[page.language]["author"],
             year=self.articles[page.name].date.year,
-            url=f"{addresses()['Site']}{page.language}/{page.name}/",
+            url=f"{site_url()}{page.language}/{page.name}/",
             day=today(),
             commit=f", {self.commit}" if self.commit else "",
         )

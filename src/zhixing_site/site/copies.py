@@ -6,17 +6,18 @@ from pathlib import Path
 from zhixing_copy.catalogue import Entry, entries, shortest, write
 from zhixing_copy.source import Module
 from zhixing_site.errors import BuildError
+from zhixing_site.project import site_url
 
 
 def all_copies(modules: Mapping[str, Module]) -> tuple[dict[Entry, str], list[BuildError]]:
-    """Each file that can be copied, and a fault for each that would not work."""
-    files, faults = {}, []
+    """Each file that can be copied, and an error for each that would not work."""
+    files, errors = {}, []
     for entry in entries(modules):
         try:
-            files[entry] = write(entry, modules)
+            files[entry] = write(entry, modules, site_url())
         except ValueError as error:
-            faults.append(BuildError(f"{entry.name} cannot be copied: {error}", _path(entry.module)))
-    return files, faults
+            errors.append(BuildError(f"{entry.name} cannot be copied: {error}", _path(entry.module)))
+    return files, errors
 
 
 def offered(modules: Mapping[str, Module]) -> dict[str, tuple[str, str]]:

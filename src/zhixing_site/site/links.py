@@ -13,7 +13,7 @@ split = cache(urlsplit)  # the navigation's references are on every page
 
 
 def check_links(site: Path, pages: Mapping[str, Rendered], url: str) -> list[BuildError]:
-    """A fault for each reference of these pages that names no file or no anchor; other hosts are not asked."""
+    """An error for each reference of these pages that names no file or no anchor; other hosts are not asked."""
     files = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     return [
         BuildError(f"dead link {reference}: {cause}", name)
@@ -24,7 +24,7 @@ def check_links(site: Path, pages: Mapping[str, Rendered], url: str) -> list[Bui
 
 
 def check_published(site: Path, pages: Mapping[str, Rendered], url: str) -> list[BuildError]:
-    """A fault for each address that these pages tell others of themselves, below `url`, where there is no file."""
+    """An error for each address that these pages tell others of themselves, below `url`, where there is no file."""
     told = {(address, name) for name in pages for address in pages[name].published if address.startswith(url)}
     return [
         BuildError(f"dead address {address}: there is no such file", name)

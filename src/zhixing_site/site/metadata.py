@@ -17,11 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
 
-from zhixing_copy.catalogue import addresses
-from zhixing_site.content.page import LANGUAGES, MARK, Page
+from zhixing_copy.standalone import digest
+from zhixing_site.content.page import MARK, Page
 from zhixing_site.content.plain_markdown import plain
 from zhixing_site.errors import BuildError
-from zhixing_site.execution.dependencies import digest, file_digest
+from zhixing_site.project import LANGUAGES, file_digest
 from zhixing_site.site.cards import FONT, HEIGHT, WIDTH, card, png
 
 HREFLANG = {"en": "en", "zh": "zh-Hans"}
@@ -37,11 +37,6 @@ for prefix, namespace in {"": SITEMAP, "xhtml": XHTML, "atom": ATOM}.items():
     ElementTree.register_namespace(prefix, namespace)
 
 Pages = Mapping[str, Page]
-
-
-def site_url() -> str:
-    """With the slash at its end."""
-    return addresses()["Site"]
 
 
 @dataclass(frozen=True)
@@ -224,8 +219,8 @@ def _xml(root: ElementTree.Element) -> str:
 
 
 def cards(site: Site, notebooks: Mapping[str, dict], root: Path) -> tuple[dict[str, str], list[BuildError]]:
-    """{path: SVG} of all pages' cards, and a fault for each that cannot be drawn."""
-    found, faults, logo = {}, [], (root / LOGO).read_text()
+    """{path: SVG} of all pages' cards, and an error for each that cannot be drawn."""
+    found, errors, logo = {}, [], (root / LOGO).read_text()
     for language in LANGUAGES:
         for page in site.pages(language).values():
             try:
@@ -233,8 +228,8 @@ def cards(site: Site, notebooks: Mapping[str, dict], root: Path) -> tuple[dict[s
                 path = f"{folder(page.name, language)}card.png"
                 found[path] = card(page.title, site.home(language).title, logo, figure)
             except ValueError as error:
-                faults.append(BuildError(str(error), page.path, 1))
-    return found, faults
+                errors.append(BuildError(str(error), page.path, 1))
+    return found, errors
 
 
 def _cover(page: Page, site: Site, notebooks: Mapping[str, dict]) -> str:
@@ -255,7 +250,7 @@ def _drawn_with() -> tuple[str, str]:
 
 def _draw(svg: str, root: Path) -> bytes:
     """The card's bytes; kept, since nearly all are as they were in the last build."""
-    key = digest("".join([svg, *_drawn_with()]).encode())
+    key = digest("".join([svg, *_drawn_with()]))
     path = root / CARDS / key
     if path.exists():
         seal, _, content = path.read_bytes().partition(b"\n")
@@ -279,10 +274,10 @@ def write_found(site: Site, notebooks: Mapping[str, dict], root: Path, target: P
             _write(target / language / f"{page.name}.md", plain(page, notebooks, root).encode())
     for path, text in files(site).items():
         _write(target / path, text.encode())
-    found, faults = cards(site, notebooks, root)
+    found, errors = cards(site, notebooks, root)
     for path, svg in found.items():
         _write(target / path, _draw(svg, root))
-    return faults
+    return errors
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,11 +10,9 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from zhixing_copy.catalogue import addresses
 from zhixing_site.errors import BuildError
+from zhixing_site.project import CONFIGS, site_url
 from zhixing_site.site.postprocess import Rendered, read, set_policy
-
-CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
 
 
 class Renderer:
@@ -56,21 +54,21 @@ class Renderer:
     def answers(self, site: Path, anew: bool = True) -> list[BuildError]:
         """Wait until both languages are there, `anew` or as they were else, and copy the page at the root.
 
-        A fault is all that MkDocs warns of in one language.
+        An error is all that MkDocs warns of in one language.
         """
         if anew:
             self.rendered.clear()
-        faults = []
+        errors = []
         for language, config in CONFIGS.items():
             said, rendered = self._answer(language)
-            faults += [BuildError(said, config)] if said else []
+            errors += [BuildError(said, config)] if said else []
             self.rendered |= rendered
         site.mkdir(parents=True, exist_ok=True)
-        home = (self.root / "docs" / "index.html").read_text().replace("{site-url}", addresses()["Site"])
+        home = (self.root / "docs" / "index.html").read_text().replace("{site-url}", site_url())
         home = set_policy(home)
         (site / "index.html").write_text(home)
         self.rendered["index.html"] = read(home)
-        return faults
+        return errors
 
     def _start(self, language: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "zhixing_site.site.mkdocs_process", CONFIGS[language]]

@@ -13,7 +13,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import MkDocsException
 
-from zhixing_copy.catalogue import addresses
+from zhixing_site.project import site_url
 from zhixing_site.site.postprocess import postprocess
 
 
@@ -25,7 +25,7 @@ def render(config: str, pages: str, site: Path, language: str, navigation: list,
     logging.getLogger("mkdocs").handlers = [handler]
     os.environ["ZHIXING_PAGES"] = pages
     try:
-        where = {"site_dir": str(site / language), "site_url": f"{addresses()['Site']}{language}/"}
+        where = {"site_dir": str(site / language), "site_url": f"{site_url()}{language}/"}
         build(load_config(config, nav=navigation, **where), dirty=dirty)
     except MkDocsException as error:
         print(error, file=said)

@@ -6,9 +6,9 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-from zhixing_copy.catalogue import addresses
 from zhixing_site.content.page import MARK, Page
 from zhixing_site.execution.runner import Run
+from zhixing_site.project import site_url, source_url
 
 PACKAGE = "zhixing"
 INTRO = """\
@@ -90,7 +90,7 @@ def script_file(article: Page, run: Run) -> str:
 
 
 def _about(article: Page) -> str:
-    address = f"{addresses()['Site']}en/{article.name}/"
+    address = f"{site_url()}en/{article.name}/"
     return f"The code of {article.title}, {address}\n\n{install_line()}"
 
 
@@ -102,4 +102,4 @@ def _captions(article: Page, snippet: str) -> Iterator[tuple[str, str]]:
 
 
 def install_line() -> str:
-    return f'pip install "{PACKAGE}[lab] @ git+{addresses()["Source"]}"'
+    return f'pip install "{PACKAGE}[lab] @ git+{source_url()}"'

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from zhixing_site.content.page import LANGUAGES
+from zhixing_site.project import LANGUAGES
 from zhixing_site.site.postprocess import Rendered
 
 

@@ -1,0 +1,29 @@
+"""The project's settings: its languages, and where the site and its source are hosted."""
+
+import os
+from pathlib import Path
+
+from zhixing_copy.catalogue import addresses
+from zhixing_copy.standalone import digest
+
+LANGUAGES = ("en", "zh")
+CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
+
+
+def site_url() -> str:
+    """The address of the built site, with a slash at its end: SITE_URL, or else what pyproject.toml says."""
+    site = os.environ.get("SITE_URL")
+    return site.rstrip("/") + "/" if site else addresses()["Site"]
+
+
+def source_url() -> str:
+    """The address of the repository, with a slash at its end."""
+    return addresses()["Source"]
+
+
+def file_digest(path: Path) -> str:
+    """The digest of the file's bytes; 'absent' where there is no file, which is worth recording too."""
+    try:
+        return digest(path.read_bytes())
+    except OSError:
+        return "absent"

@@ -1,0 +1,18 @@
+"""What the builder writes into pages and beside them, as Jinja templates."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(["html", "svg", "xml"]),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+
+
+def render(template: str, **values: object) -> str:
+    """The template filled in; in HTML, SVG and XML, text is escaped unless it is marked `safe`."""
+    return ENVIRONMENT.get_template(template).render(values)
