@@ -44,10 +44,11 @@ def test_what_copies_code_needs_nothing_but_python(path):
 PACKAGES = {
     "errors": set(),
     "project": set(),
+    "store": set(),
     "templates": set(),
-    "execution": {"errors", "project", "execution"},
+    "execution": {"errors", "project", "store", "execution"},
     "content": {"errors", "project", "templates", "content"},
-    "site": {"errors", "project", "templates", "execution", "content", "site"},
+    "site": {"errors", "project", "store", "templates", "execution", "content", "site"},
 }
 
 
