@@ -2,6 +2,7 @@
 
 import fcntl
 import tempfile
+from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,52 +13,81 @@ from zhixing_site.content.page import Page, read_pages
 from zhixing_site.content.translations import compare_all, unreviewed
 from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
-from zhixing_site.execution.runner import Report, Run, run_all
+from zhixing_site.execution.runner import Report, Run, all_cached, run_all
 from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES, site_url
-from zhixing_site.site.components import Parts, read_commit
+from zhixing_site.site.components import UNKNOWN, Parts, read_commit, today
 from zhixing_site.site.copies import all_copies, offered, write_copies
 from zhixing_site.site.links import check_links, check_published
 from zhixing_site.site.metadata import Site, with_head, write_found, write_maps
 from zhixing_site.site.mkdocs import Renderer
 from zhixing_site.site.notebooks import lab_page, notebook_file, script_file
+from zhixing_site.site.postprocess import stamp
+from zhixing_site.site.reuse import is_outdated
 from zhixing_site.site.search import write_index
 
 
 def build(root: Path, limits: Limits, report: Report) -> None:
     """Run what has changed, build, check, and replace `site/`; raises BuildErrors and leaves `site/` as it was."""
     (root / ".cache").mkdir(exist_ok=True)
-    # A rename away from site/; taken away when MkDocs' processes, which write there, have ended.
-    cache = tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-")
-    with cache as folder, Renderer(root) as renderer:
-        english, chinese = (read_pages(root, language) for language in LANGUAGES)
-        pages = [*english.values(), *chinese.values()]
-        runs, errors = run_all(snippet_paths(root), root, limits, report)
-        _stop(with_pages(errors, pages))
-        areas, errors = read_areas(english, chinese)
-        _stop(errors + compare_all(english, chinese) + unreviewed(english, chinese, root) + check_shown(pages, runs))
-        modules = read_modules(root / "src/zhixing")
-        files, errors = all_copies(modules)
-        _stop(errors)
-        expanded, beside, site = (Path(folder, name) for name in ("pages", "beside", "site"))
-        whole = Site(english, chinese, site_url())
-        parts = Parts(areas, runs, modules, root, read_commit(root))
-        errors = []
-        for language in LANGUAGES:  # while the first is rendered, the next is written
-            errors += write_pages([*whole.pages(language).values()], parts, whole, expanded)
-            if not errors:
-                renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)))
-        _stop(errors)
-        renderer.wait()
-        _stop(write_found(whole, parts.notebooks, root, beside))
-        write_copies(files, beside)
-        _stop(renderer.answers(site))
-        _move(beside, site)
-        write_maps(whole, renderer.rendered, site)
-        write_index(site, renderer.rendered)
-        rendered = renderer.rendered, whole.url
-        _stop(check_links(site, *rendered) + check_published(site, *rendered))
+    # Next to site/, to be renamed; removed when the processes of MkDocs, which write there, have ended.
+    temporary = tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-")
+    with temporary as folder, Renderer(root) as renderer:
+        site = Path(folder, "site")
+        make_site(root, Path(folder, "pages"), site, renderer, limits, report, _stop)
         _put_in_place(site, root)
+
+
+def make_site(
+    root: Path,
+    expanded: Path,
+    site: Path,
+    renderer: Renderer,
+    limits: Limits,
+    report: Report,
+    check: Callable[[list[BuildError]], object],
+    preview: bool = False,
+) -> None:
+    """Write the whole site into `site`, by way of the pages in `expanded`; `check` is called with the errors of a step.
+
+    A preview has no files for machines, and does not ask whether translations were reviewed.
+    """
+    english, chinese = (read_pages(root, language) for language in LANGUAGES)
+    pages, whole = [*english.values(), *chinese.values()], Site(english, chinese, site_url())
+    paths = snippet_paths(root)
+    cached = all_cached(paths, root)
+    for language in LANGUAGES:  # MkDocs is loaded meanwhile
+        if not cached or is_outdated(language, root):
+            renderer.start(language)
+    runs, errors = run_all(paths, root, limits, report)
+    failed = {error.path.removeprefix("snippets/") for error in errors}
+    check(with_pages(errors, pages))
+    areas, errors = read_areas(english, chinese)
+    check(errors + compare_all(english, chinese) + check_shown(pages, runs))
+    if not preview:
+        check(unreviewed(english, chinese, root))
+    modules = read_modules(root / "src/zhixing")
+    files, errors = all_copies(modules)
+    check(errors)
+    commit = read_commit(root)
+    parts = Parts(areas, runs, modules, root, commit)
+    for language in LANGUAGES:
+        check(write_pages([*whole.pages(language).values()], parts, whole, expanded, failed))
+        renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)), modules)
+    beside = site.with_name("beside")  # MkDocs may be writing into `site`
+    write_copies(files, beside)
+    if not preview:
+        renderer.wait()
+        check(write_found(whole, parts.notebooks, root, beside))
+    check(renderer.answers(site))
+    _move(beside, site)
+    if not preview:
+        write_maps(whole, renderer.rendered, site)
+        check(check_published(site, renderer.rendered, whole.url))
+    write_index(site, renderer.rendered)
+    check(check_links(site, renderer.rendered, whole.url))
+    for path in site.rglob("*.html"):
+        path.write_text(stamp(path.read_text(), UNKNOWN if preview else commit, today()))
 
 
 def _stop(errors: list[BuildError]) -> None:
@@ -95,11 +125,13 @@ def with_pages(errors: list[BuildError], pages: list[Page]) -> list[BuildError]:
     return placed
 
 
-def write_pages(pages: list[Page], parts: Parts, site: Site, folder: Path) -> list[BuildError]:
+def write_pages(
+    pages: list[Page], parts: Parts, site: Site, folder: Path, failed: Container[str] = ()
+) -> list[BuildError]:
     """Write all that MkDocs reads: below folder/<language>, expanded pages, drawings, other files of docs/<language>.
 
-    The languages are those of the pages. Files that are the same already are not touched, nor are pages with errors,
-    which are returned.
+    The languages are those of the pages. Files that are the same already are not touched, nor are pages that use a
+    snippet which `failed`, or that have errors, which are returned: they stay as they were written last.
     """
     root, notebooks, offers, errors = parts.root, parts.notebooks, offered(parts.modules), []
     for language in {page.language for page in pages}:
@@ -109,6 +141,8 @@ def write_pages(pages: list[Page], parts: Parts, site: Site, folder: Path) -> li
         for path, drawing in drawings(notebooks, language).items():
             _write(folder / language / path, drawing.encode())
     for page in pages:
+        if any(name in failed for name in (page.snippet, *(use.path for use in page.uses))):
+            continue
         run = parts.runs.get(page.snippet)
         try:
             text = parts.around(page, expand(page, parts.notebooks_for(page), root, offers, parts.of(page)))

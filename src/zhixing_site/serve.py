@@ -18,22 +18,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from watchfiles import watch
 
-from zhixing_copy.catalogue import read_modules
-from zhixing_site.build import check_shown, with_pages, write_pages
-from zhixing_site.content.articles import navigation, read_areas
-from zhixing_site.content.page import Page, read_pages
-from zhixing_site.content.translations import compare_all
+from zhixing_site.build import make_site
+from zhixing_site.content.page import read_pages
 from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
-from zhixing_site.execution.runner import Report, Run, run_all
-from zhixing_site.execution.snippet import snippet_paths
-from zhixing_site.project import CONFIGS, LANGUAGES, site_url
-from zhixing_site.site.components import Parts
-from zhixing_site.site.copies import all_copies, write_copies
-from zhixing_site.site.links import check_links
-from zhixing_site.site.metadata import Site
+from zhixing_site.execution.runner import Report, Run
+from zhixing_site.project import LANGUAGES
 from zhixing_site.site.mkdocs import Renderer
-from zhixing_site.site.search import write_index
 
 PATIENCE = 20  # seconds that a browser is kept waiting for news
 MISSING = b'<!doctype html><body>There is no such page, or not yet; all are below <a href="/en/">/en/</a>.'
@@ -44,74 +35,54 @@ class Preview:
 
     def __init__(self, root: Path, limits: Limits, report: Report, renderer: Renderer):
         self.root, self.limits, self.report, self.renderer = root, limits, report, renderer
-        self.pages, self.site = root / ".cache/preview/pages", root / ".cache/preview/site"
-        self.seen: tuple[set[str], dict[str, list]] = set(), {}
+        self.folder = root / ".cache/preview"
+        self.expanded, self.site = self.folder / "pages", self.folder / "site-0"
         self.version, self.errors = "0", ""
         self.news = threading.Condition()
-        shutil.rmtree(self.pages.parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def update(self, changed: set[Path]) -> None:
-        """Take up these changed files, and tell the browsers. Never raises for what stands in a file."""
+    def update(self) -> None:
+        """Make the site again, from what has changed, and tell the browsers. Never raises for what a file contains."""
+        errors: list[BuildError] = []
+        version = str(time.time_ns())
+        site = self.folder / f"site-{version}"
         try:
-            errors = self._update(changed)
+            self._prepare()
+            make_site(
+                self.root,
+                self.expanded,
+                site,
+                self.renderer,
+                self.limits,
+                self._report,
+                check=errors.extend,
+                preview=True,
+            )
         except Exception as error:
-            errors = [error if isinstance(error, BuildError) else BuildError(traceback.format_exc())]
+            errors.append(error if isinstance(error, BuildError) else BuildError(traceback.format_exc()))
+            shutil.rmtree(site, ignore_errors=True)
         with self.news:
-            self.version, self.errors = str(time.time_ns()), str(BuildErrors(errors))
+            old, self.site = self.site, site if site.exists() else self.site
+            self.version, self.errors = version, str(BuildErrors(errors))
             self.news.notify_all()
-
-    def _update(self, changed: set[Path]) -> list[BuildError]:
-        english, chinese = (read_pages(self.root, language) for language in LANGUAGES)
-        pages = [*english.values(), *chinese.values()]
-        site = Site(english, chinese, site_url())
-        runs, errors = run_all(snippet_paths(self.root), self.root, self.limits, self._report)
-        failed = {error.path.removeprefix("snippets/") for error in errors}
-        sound = [page for page in pages if not failed & {f"{page.name}.py", *(use.path for use in page.uses)}]
-        areas, wrong = read_areas(english, chinese)
-        modules = read_modules(self.root / "src/zhixing")
-        parts = Parts(areas, runs, modules, self.root)
-        errors = wrong + with_pages(errors, pages) + write_pages(sound, parts, site, self.pages)
-        errors += check_shown(pages, runs) + compare_all(english, chinese)
-        self._write_stubs(pages)
-        self._touch_documented(changed)
-        whole = {"theme", *CONFIGS.values()}
-        names = {page.path for page in pages}
-        navigations = {language: navigation(areas, site.pages(language)) for language in LANGUAGES}
-        anew = (names, navigations) != self.seen or any(
-            path.relative_to(self.root).parts[0] in whole for path in changed
-        )
-        for language in LANGUAGES:
-            self.renderer.ask(language, self.pages, self.site, navigations[language], dirty=not anew)
-        errors += self.renderer.answers(self.site, anew)
-        files, more = all_copies(modules)
-        write_copies(files, self.site)
-        errors += more
-        write_index(self.site, self.renderer.rendered)
-        self.seen = names, navigations
-        return errors + check_links(self.site, self.renderer.rendered, site.url)
+        if old != self.site:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _report(self, path: str, result: Run | BuildError) -> None:
         if isinstance(result, BuildError) or result.ending:  # what is cached is no news
             self.report(path, result)
 
-    def _write_stubs(self, pages: list[Page]) -> None:
-        """A page with errors that never was sound is shown as its name, and a page that is gone is not."""
-        wanted = {self.pages / page.language / f"{page.name}.md": page.name for page in pages}
-        labs = {self.pages / f"en/lab/{page.name}.md" for page in pages}
-        for path in set(self.pages.rglob("*.md")) - wanted.keys() - labs:
+    def _prepare(self) -> None:
+        """Have a page in place of each that was never without errors, and none of those that are gone."""
+        pages = [page for language in LANGUAGES for page in read_pages(self.root, language).values()]
+        wanted = {self.expanded / page.language / f"{page.name}.md": page.name for page in pages}
+        labs = {self.expanded / f"en/lab/{page.name}.md" for page in pages}
+        for path in {*self.expanded.rglob("*.md")} - wanted.keys() - labs:
             path.unlink()
         for path, name in wanted.items():
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"# {name}\n")
-
-    def _touch_documented(self, changed: set[Path]) -> None:
-        """Have pages rendered again whose API section shows what stands in a changed module."""
-        source = self.root / "src"
-        modules = [path.relative_to(source).with_suffix("") for path in changed if path.is_relative_to(source)]
-        for path in self.pages.rglob("*.md"):
-            if any(f"::: {'.'.join(module.parts)}" in path.read_text() for module in modules):
-                path.touch()
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -182,11 +153,11 @@ def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
         print(f"http://127.0.0.1:{server.server_port}/", flush=True)
         while True:
             try:
-                changed = {Path(path) for _, path in changes.get(timeout=1)}
+                changes.get(timeout=1)
             except queue.Empty:
                 continue  # Ctrl-C may come to another thread, which does not wake this one
             started = time.perf_counter()
-            preview.update(changed)
+            preview.update()
             print(preview.errors or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from zhixing_site.execution.processes import Limits
 from zhixing_site.serve import Preview
+from zhixing_site.site import reuse
 
 ROOTS, SQUARES = "en/area/roots/index.html", "en/area/squares/index.html"
 
@@ -30,17 +31,18 @@ class Desk:
         self.ran.clear()
         if path:
             self.project.replace(path, old, new)
-        self.preview.update({self.project.root / path} if path else set())
+        self.preview.update()
         return self.preview.errors
 
     def shown(self, page: str) -> str:
         return (self.preview.site / page).read_text()
 
     def rendered(self) -> dict[str, int]:
-        """When each page was last written."""
+        """When MkDocs last rendered each page."""
+        folder = self.project.root / reuse.FOLDER
         return {
-            path.relative_to(self.preview.site).as_posix(): path.stat().st_mtime_ns
-            for path in self.preview.site.rglob("index.html")
+            path.relative_to(folder).with_suffix("").as_posix(): path.stat().st_mtime_ns
+            for path in folder.rglob("index.html.pickle")
         }
 
 
@@ -59,7 +61,7 @@ def test_saved_page_is_shown_and_no_other_is_rendered(desk):
     assert desk.save("docs/en/area/squares.md", "The square of 3", "Three squared") == ""
     assert "Three squared" in desk.shown(SQUARES)
     after = desk.rendered()
-    assert {page for page in before if after[page] != before[page]} == {SQUARES, "index.html"}
+    assert {page for page in before if after[page] != before[page]} == {SQUARES}
     assert desk.ran == []
 
 
@@ -118,7 +120,7 @@ def test_failing_snippet_at_the_start_leaves_the_other_pages(project, renderer):
 
 def test_page_at_error_is_told_and_stays(desk):
     said = desk.save("docs/en/area/squares.md", "$3^2", r"$3^\nothing{2}")
-    assert said.startswith(f"docs/en/area/squares.md:{desk.project.line('docs/en/area/squares.md', 'nothing')}")
+    assert f"docs/en/area/squares.md:{desk.project.line('docs/en/area/squares.md', 'nothing')}: the formula" in said
     assert "The square of 3 is" in desk.shown(SQUARES)
     assert desk.save("docs/en/area/squares.md", r"$3^\nothing{2}", "$3^2") == ""
 
@@ -173,10 +175,10 @@ def test_nothing_that_is_saved_ends_the_preview(desk, path, content):
     file = desk.project.root / path
     good = file.read_bytes()
     file.write_bytes(content) if content is not None else file.unlink()
-    desk.preview.update({file})
+    desk.preview.update()
     assert desk.preview.errors
     file.write_bytes(good)
-    desk.preview.update({file})
+    desk.preview.update()
     assert desk.preview.errors == ""
 
 
@@ -226,7 +228,7 @@ def test_browser_is_told_of_saves_and_of_errors(server, project):
     assert "Three squared" in news(address, "en/area/squares/")
     project.replace("docs/en/area/squares.md", "$3^2", "${<}&3^")
     faulty = news(address, "en/area/roots/")
-    assert 'data-errors="docs/en/area/squares.md:3: ' in faulty
+    assert "docs/en/area/squares.md:3: " in re.search('data-errors="([^"]*)"', faulty)[1]
     assert "&lt;" in faulty
     project.replace("docs/en/area/squares.md", "${<}&3^", "$3^2")
     assert 'data-errors=""' in news(address, "en/area/nothing/")

@@ -94,3 +94,11 @@ def _located(end: SuddenEnd, snippet: Snippet, folder: Path) -> BuildError:
     cell = next(cell for cell in snippet.cells if cell.name == begun)
     places = re.findall(rf'File "[^"]*{re.escape(snippet.path)}", line (\d+)', end.log)
     return BuildError(str(end), snippet.path, int(places[0]) if places else cell.line, cell.name)
+
+
+def all_cached(paths: Iterable[Path], root: Path) -> bool:
+    """Whether no snippet has to run."""
+    try:
+        return all(cache.load(read_snippet(path, root), root) for path in paths)
+    except BuildError:
+        return False

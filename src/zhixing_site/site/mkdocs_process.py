@@ -17,8 +17,8 @@ from zhixing_site.project import site_url
 from zhixing_site.site.postprocess import postprocess
 
 
-def render(config: str, pages: str, site: Path, language: str, navigation: list, dirty: bool) -> str:
-    """Let MkDocs build a language, the pages that differ if `dirty`; returns its warnings and errors."""
+def render(config: str, pages: str, site: Path, language: str, navigation: list) -> str:
+    """Let MkDocs render the pages whose HTML is not there yet; returns its warnings and errors."""
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     handler.addFilter(lambda record: "'dirty' build" not in record.msg)  # it warns of being asked for one
@@ -26,7 +26,7 @@ def render(config: str, pages: str, site: Path, language: str, navigation: list,
     os.environ["ZHIXING_PAGES"] = pages
     try:
         where = {"site_dir": str(site / language), "site_url": f"{site_url()}{language}/"}
-        build(load_config(config, nav=navigation, **where), dirty=dirty)
+        build(load_config(config, nav=navigation, **where), dirty=True)
     except MkDocsException as error:
         print(error, file=said)
     except Exception:
@@ -43,10 +43,13 @@ def main(config: str) -> None:
     os.register_at_fork(after_in_child=answers.close)
     load_config(config)  # imports extensions and plugins
     for line in sys.stdin:
-        language, pages, site, navigation, dirty = json.loads(line)
-        said = render(config, pages, Path(site), language, navigation, dirty)
+        language, pages, site, navigation = json.loads(line)
+        folder = Path(site, language)
+        reused = {*folder.rglob("*.html")}
+        said = render(config, pages, Path(site), language, navigation)
+        fresh = [path.relative_to(site).as_posix() for path in folder.rglob("*.html") if path not in reused]
         try:
-            rendered = postprocess(Path(site), language, anew=not dirty)
+            rendered = postprocess(Path(site), language, fresh)
         except Exception:
             said, rendered = said + traceback.format_exc(), {}
         answers.write(pickle.dumps((said, rendered)))

@@ -16,6 +16,7 @@ from pathlib import Path
 import lxml.html
 
 PLACE = "{content-security-policy}"  # theme/main.html leaves it in the head of each page
+COMMIT, DAY = "zhixing-build-commit", "zhixing-build-day"  # stand for what is known at the end of a build
 # The theme's icons and our math font lie in stylesheets as data: nothing is asked for them.
 POLICY = "default-src 'self'; img-src 'self' data:; font-src 'self' data:; base-uri 'none'; object-src 'none'"
 INSIDE = {
@@ -49,6 +50,10 @@ def finish(page: str, language: str) -> str:
 
 def set_policy(page: str) -> str:
     return page.replace(PLACE, _policy(page), 1)
+
+
+def stamp(page: str, commit: str, day: str) -> str:
+    return page.replace(COMMIT, commit).replace(DAY, day)
 
 
 def _link_twins(page: str) -> str:
@@ -124,6 +129,7 @@ BLOCKS = HEADINGS | {
 # What stands between the parts of a formula in a line.
 SIGNS = {"mfrac": "/", "msub": "_", "munder": "_", "msup": "^", "msubsup": "_^", "munderover": "_^"}
 CAPTIONS = {"caption", "filename"}  # the classes of spans that stand alone as blocks do
+FEW = 8  # pages that are not worth other processes
 NAVIGATION = re.compile(
     r'<div class="md-sidebar md-sidebar--primary".*?(?=<div class="md-(sidebar|content)\b)', re.DOTALL
 )
@@ -139,29 +145,23 @@ class Rendered:
     sections: list[dict[str, str]]
 
 
-def postprocess(site: Path, language: str, anew: bool) -> dict[str, Rendered]:
-    """Finish the pages of a language that are fresh from MkDocs, and read them, or all if `anew`: {path: Rendered}."""
-    names = [path.relative_to(site).as_posix() for path in (site / language).rglob("*.html")]
+def postprocess(site: Path, language: str, fresh: list[str]) -> dict[str, Rendered]:
+    """Finish these pages of a language, which MkDocs has just rendered, and read them: {path: Rendered}."""
     # The navigation, most of a page where there are many, differs only in how deep it stands.
-    first = {name.count("/"): name for name in reversed(names)}
-    one = partial(_postprocess_one, site, language, anew, frozenset(first.values()))
-    if not anew:  # nearly all are as they were
-        return {name: page for name, page in map(one, names) if page}
+    first = {name.count("/"): name for name in reversed(fresh)}
+    one = partial(_postprocess_one, site, language, frozenset(first.values()))
+    if len(fresh) < FEW:
+        return dict(map(one, fresh))
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
-        return {name: page for name, page in pool.map(one, names, chunksize=16) if page}
+        return dict(pool.map(one, fresh, chunksize=16))
 
 
-def _postprocess_one(
-    site: Path, language: str, anew: bool, whole: Container[str], name: str
-) -> tuple[str, Rendered | None]:
+def _postprocess_one(site: Path, language: str, whole: Container[str], name: str) -> tuple[str, Rendered]:
     path = site / name
-    page = path.read_text()
-    fresh = PLACE in page
     try:
-        if fresh:
-            page = finish(page, language)
-            path.write_text(page)
-        return name, read(page if name in whole else NAVIGATION.sub("", page, 1)) if fresh or anew else None
+        page = finish(path.read_text(), language)
+        path.write_text(page)
+        return name, read(page if name in whole else NAVIGATION.sub("", page, 1))
     except Exception as error:
         raise ValueError(f"{name} cannot be read: {error}") from None  # lxml's own cannot go to another process
 

@@ -1,0 +1,104 @@
+"""Reuse what earlier builds rendered: each HTML file is stored with a digest of everything that it was made of."""
+
+import json
+import os
+import pickle
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from zhixing_copy.source import Module
+from zhixing_copy.standalone import digest
+from zhixing_site import store
+from zhixing_site.project import CONFIGS, file_digest, site_url
+from zhixing_site.site.postprocess import Rendered
+
+FOLDER = Path(".cache/rendered")
+SOURCES = {".html", ".md"}  # of pages; MkDocs copies all other files
+THEME = "theme"  # stands for all files of the theme, which belong to no page
+NOTHING = Rendered(frozenset(), [], [], [])
+API = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
+
+
+def page_keys(
+    language: str, pages: Path, navigation: list, modules: Mapping[str, Module], root: Path
+) -> dict[str, str]:
+    """{HTML file, relative to the site: digest of all that it depends on} for the pages below pages/<language>."""
+    common = digest(json.dumps([language, navigation, site_url(), *_settings(root), *_tools()]))
+    keys = {f"{language}/{THEME}": common, f"{language}/404.html": common}
+    for path in sorted(path for path in (pages / language).rglob("*") if path.suffix in SOURCES):
+        text = path.read_text()
+        documented = [file_digest(path) for path in _documented(text, modules, root)]
+        keys[_output(path.relative_to(pages))] = digest("".join([common, text, *documented]))
+    return keys
+
+
+def _output(source: Path) -> str:
+    """The HTML file that MkDocs makes of a source."""
+    folder = source.with_suffix("").as_posix().removesuffix("/index")
+    return source.as_posix() if source.suffix == ".html" else f"{folder}/index.html"
+
+
+def is_outdated(language: str, root: Path) -> bool:
+    """Whether a page has been saved since the last build, so that MkDocs will most likely be needed."""
+    stored = _path(f"{language}/{THEME}", root)
+    saved = max((path.stat().st_mtime for path in (root / "docs" / language).rglob("*.md")), default=0)
+    return not stored.exists() or saved > stored.stat().st_mtime
+
+
+def touch(language: str, root: Path) -> None:
+    """Note that what is stored of the language is up to date."""
+    os.utime(_path(f"{language}/{THEME}", root))
+
+
+def load(name: str, key: str, site: Path, root: Path) -> Rendered | None:
+    """Write the file into the site as it was rendered with this key; None if it was not."""
+    content = store.load(_path(name, root))
+    stored, files, rendered = pickle.loads(content) if content else ("", {}, None)
+    if stored != key:
+        return None
+    for path, written in files.items():
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).write_bytes(written)
+    return rendered
+
+
+def save(name: str, key: str, paths: Iterable[Path], rendered: Rendered, site: Path, root: Path) -> None:
+    """Store these files of the site."""
+    files = {path.relative_to(site).as_posix(): path.read_bytes() for path in paths}
+    store.save(_path(name, root), pickle.dumps((key, files, rendered)))
+
+
+def forget(language: str, keys: Iterable[str], root: Path) -> None:
+    """Remove what is stored of other pages of the language."""
+    for path in {*(root / FOLDER / language).rglob("*.pickle")} - {_path(name, root) for name in keys}:
+        path.unlink(missing_ok=True)
+
+
+def _path(name: str, root: Path) -> Path:
+    return root / FOLDER / f"{name}.pickle"
+
+
+def _settings(root: Path) -> Iterator[str]:
+    """The configuration and the theme."""
+    theme = sorted(path for path in (root / "theme").rglob("*") if path.is_file())
+    for path in [*(root / config for config in CONFIGS.values()), *theme]:
+        yield f"{path.relative_to(root)} {file_digest(path)}"
+
+
+@cache
+def _tools() -> list[str]:
+    """What renders: Python, all installed distributions with their versions, and this package."""
+    distributions = {path.name for folder in sys.path for path in Path(folder).glob("*.dist-info")}
+    own = sorted(path for path in Path(__file__).parent.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return [sys.version, *sorted(distributions), *map(file_digest, own)]
+
+
+def _documented(text: str, modules: Mapping[str, Module], root: Path) -> list[Path]:
+    """The files of the modules whose API the page documents, and of those that they import."""
+    names = [name.removeprefix("zhixing.").replace(".", "/") for name in API.findall(text)]
+    for name in names:
+        names += [each for each in sorted(modules[name].sources) if each not in names] if name in modules else []
+    return [modules[name].path if name in modules else root / "src" / f"{name}.py" for name in names]
