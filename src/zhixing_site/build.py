@@ -71,9 +71,11 @@ def make_site(
     check(errors)
     commit = read_commit(root)
     parts = Parts(areas, runs, modules, root, commit)
-    for language in LANGUAGES:
-        check(write_pages([*whole.pages(language).values()], parts, whole, expanded, failed))
+    errors = []
+    for language in LANGUAGES:  # while the first is rendered, the next is expanded
+        errors += write_pages([*whole.pages(language).values()], parts, whole, expanded, failed)
         renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)), modules)
+    check(errors)
     beside = site.with_name("beside")  # MkDocs may be writing into `site`
     write_copies(files, beside)
     if not preview:
