@@ -31,7 +31,7 @@ from zhixing_site.execution import cache
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths
 from zhixing_site.project import site_url
-from zhixing_site.site.components import Parts
+from zhixing_site.site.components import Components
 from zhixing_site.site.metadata import Site
 
 RESULTS = Path(__file__).parent / "results"
@@ -222,7 +222,7 @@ def beside_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[Cost]]
     snippets = [read_snippet(path, root) for path in snippet_paths(root)]
     runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
     areas, _ = read_areas(whole.english, whole.chinese)
-    write_pages(pages, Parts(areas, runs, read_modules(root / "src/zhixing"), root, held={}), whole, expanded)
+    write_pages(pages, Components(areas, runs, read_modules(root / "src/zhixing"), root), whole, expanded)
     plain = []
     for language, config in projects.CONFIGS.items():
         command = ["env", f"ZHIXING_PAGES={expanded / language}", *MKDOCS, "build", "--quiet", "--strict"]

@@ -26,7 +26,7 @@ from zhixing_site.execution import cache
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths
 from zhixing_site.project import site_url
-from zhixing_site.site.components import Parts
+from zhixing_site.site.components import Components
 from zhixing_site.site.metadata import Site
 
 ARTICLES = 46
@@ -117,7 +117,7 @@ def write_plain(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> Non
     """The expanded pages, with one drawing a figure, since the theme has but one colour scheme by default."""
     whole = Site(pages, read_pages(root, "zh"), site_url())
     areas, _ = read_areas(whole.english, whole.chinese)
-    parts = Parts(areas, runs, read_modules(root / "src/zhixing"), root, held={})
+    parts = Components(areas, runs, read_modules(root / "src/zhixing"), root)
     write_pages(list(pages.values()), parts, whole, root / "plain")
     for path in (root / "plain/en").rglob("*.md"):
         path.write_text(re.sub(r"!\[[^\]]*\]\([^)]*-dark\.svg\)\{[^}]*\}", "", path.read_text()))

@@ -15,11 +15,11 @@ from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run, all_cached, run_all
 from zhixing_site.execution.snippet import snippet_paths
-from zhixing_site.project import LANGUAGES, site_url
-from zhixing_site.site.components import UNKNOWN, Parts, read_commit, today
+from zhixing_site.project import LANGUAGES, read_commit, site_url, today
+from zhixing_site.site.components import UNKNOWN, Components
 from zhixing_site.site.copies import all_copies, offered, write_copies
 from zhixing_site.site.links import check_links, check_published
-from zhixing_site.site.metadata import Site, with_head, write_found, write_maps
+from zhixing_site.site.metadata import Site, with_head, write_metadata, write_sitemaps
 from zhixing_site.site.mkdocs import Renderer
 from zhixing_site.site.notebooks import lab_page, notebook_file, script_file
 from zhixing_site.site.postprocess import stamp
@@ -70,7 +70,7 @@ def make_site(
     files, errors = all_copies(modules)
     check(errors)
     commit = read_commit(root)
-    parts = Parts(areas, runs, modules, root, commit)
+    parts = Components(areas, runs, modules, root, has_commit=bool(commit))
     errors = []
     for language in LANGUAGES:  # while the first is rendered, the next is expanded
         errors += write_pages([*whole.pages(language).values()], parts, whole, expanded, failed)
@@ -80,11 +80,11 @@ def make_site(
     write_copies(files, beside)
     if not preview:
         renderer.wait()
-        check(write_found(whole, parts.notebooks, root, beside))
+        check(write_metadata(whole, parts.notebooks, root, beside))
     check(renderer.answers(site))
     _move(beside, site)
     if not preview:
-        write_maps(whole, renderer.rendered, site)
+        write_sitemaps(whole, renderer.rendered, site)
         check(check_published(site, renderer.rendered, whole.url))
     write_index(site, renderer.rendered)
     check(check_links(site, renderer.rendered, whole.url))
@@ -128,7 +128,7 @@ def with_pages(errors: list[BuildError], pages: list[Page]) -> list[BuildError]:
 
 
 def write_pages(
-    pages: list[Page], parts: Parts, site: Site, folder: Path, failed: Container[str] = ()
+    pages: list[Page], parts: Components, site: Site, folder: Path, failed: Container[str] = ()
 ) -> list[BuildError]:
     """Write all that MkDocs reads: below folder/<language>, expanded pages, drawings, other files of docs/<language>.
 

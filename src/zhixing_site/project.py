@@ -1,6 +1,8 @@
-"""The project's settings: its languages, and where the site and its source are hosted."""
+"""The project's settings: its languages, where the site and its source are hosted, the commit and day of a build."""
 
 import os
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 from zhixing_copy.catalogue import addresses
@@ -27,3 +29,17 @@ def file_digest(path: Path) -> str:
         return digest(path.read_bytes())
     except OSError:
         return "absent"
+
+
+def read_commit(root: Path) -> str:
+    """The commit, with `-dirty` if files differ from it; empty if there is none."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def today() -> str:
+    """The date in UTC."""
+    return datetime.now(UTC).date().isoformat()

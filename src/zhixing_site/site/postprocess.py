@@ -1,6 +1,7 @@
 """Post-process the rendered HTML; extract anchors, links and search sections.
 
-Pages get plainer code, links to twin sections, marks of language, and a policy of what a browser may load.
+Finished pages have simpler code blocks, links from each section to its translation, `lang` on text in the other
+language, a policy of what a browser may load, and the commit and day of the build.
 """
 
 import base64
@@ -14,59 +15,69 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import lxml.html
+from lxml.html.defs import block_tags
 
 PLACE = "{content-security-policy}"  # theme/main.html leaves it in the head of each page
-COMMIT, DAY = "zhixing-build-commit", "zhixing-build-day"  # stand for what is known at the end of a build
-# The theme's icons and our math font lie in stylesheets as data: nothing is asked for them.
+COMMIT = "zhixing-build-commit"  # stand for the commit and the day until a page is stamped
+DAY = "zhixing-build-day"
+# The theme's icons and our math font are data: URLs in stylesheets, which cause no request.
 POLICY = "default-src 'self'; img-src 'self' data:; font-src 'self' data:; base-uri 'none'; object-src 'none'"
-INSIDE = {
+INLINE = {
     "script-src": re.compile(r"<script(?![^>]*\b(?:src|type)\s*=)[^>]*>(.*?)</script>", re.DOTALL),
     "style-src": re.compile(r"<style>(.*?)</style>", re.DOTALL),
 }
 
-TWIN = re.compile(
+TRANSLATION = re.compile(
     r'<a class="(?:[^"]* )?twin" href="(?P<href>[^"]*)" hreflang="(?P<code>\w+)"[^>]*>(?P<name>[^<]*)</a>'
 )
 PERMALINK = re.compile(r'<a (?=[^>]*class="headerlink")[^>]*href="(#[^"]*)"[^>]*>&para;</a>')
 
-# Names, operators, brackets and the like have the colour of all code: most elements of a page, without a purpose.
+# Names, operators, brackets and the like, which have no colour of their own but are most elements of a page.
 COLOURLESS = re.compile(r'<span class="(?:fm|kc|n|o|ow|p|sa|vm|w)">([^<]*)</span>')
 
 CHINESE = re.compile(r"[\u3400-\u9fff](?:[\u3000-\u303f\uff00-\uffef]*[\u3400-\u9fff])*")
 MACHINE = re.compile(r"<(script|style|textarea|annotation)\b.*?</\1>", re.DOTALL)
-MODULE = '<div class="doc doc-object doc-module"'  # an article ends in the API of its modules,
-EVIDENCE = '<div class="evidence"'  # and in what speaks for it, in its own language
+MODULE = '<div class="doc doc-object doc-module"'  # an article ends with the English API of its modules
+EVIDENCE = '<div class="evidence"'  # and then the evidence, in its own language
 ENGLISH = re.compile(
     r'<(a|td|li|p|em|strong|span(?= class="filename"))(?![^>]* lang=)((?: [^>]*)?)>'
+    rf"(?!{DAY}<)"
     r"([^<\u3400-\u9fff]*[A-Za-z]{2}[^<\u3400-\u9fff]*)</\1>"
 )
 
 
 def finish(page: str, language: str) -> str:
-    """To be done once to a page, which holds a place for the policy until then."""
+    """The page as readers get it; to be called once, on a page that holds `PLACE`."""
     page = COLOURLESS.sub(r"\1", page)
-    return set_policy(_mark_languages(_link_twins(page), language))
-
-
-def set_policy(page: str) -> str:
-    return page.replace(PLACE, _policy(page), 1)
+    return set_policy(_mark_languages(_link_translations(page), language))
 
 
 def stamp(page: str, commit: str, day: str) -> str:
+    """The page with the commit and the day in place of `COMMIT` and `DAY`."""
     return page.replace(COMMIT, commit).replace(DAY, day)
 
 
-def _link_twins(page: str) -> str:
-    """Beside each heading's own link one to its twin, for readers whose browser runs no script."""
-    twin = TWIN.search(page)
-    if not twin:  # a notebook
+def set_policy(page: str) -> str:
+    """The page with its policy in place of `PLACE`, which allows the scripts and styles inside the page by digests."""
+    parts = [POLICY]
+    for directive, element in INLINE.items():
+        digests = sorted({hashlib.sha256(text.encode()).digest() for text in element.findall(page)})
+        hashes = (f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+        parts.append(" ".join([directive, "'self'", *hashes]))
+    return page.replace(PLACE, "; ".join(parts), 1)
+
+
+def _link_translations(page: str) -> str:
+    """Add to each heading's own link one to its translation, for readers whose browser runs no script."""
+    other = TRANSLATION.search(page)
+    if not other:  # a notebook
         return page
-    link = rf'\g<0><a class="headertwin" href="{twin["href"]}\1" lang="{twin["code"]}">{twin["name"]}</a>'
+    link = rf'\g<0><a class="headertwin" href="{other["href"]}\1" lang="{other["code"]}">{other["name"]}</a>'
     return PERMALINK.sub(link, page)
 
 
 def _mark_languages(page: str, language: str) -> str:
-    """Say what stands in the other language: on Chinese pages the API and English links and cells, else any Chinese."""
+    """Set `lang` on text in the other language: any Chinese; on Chinese pages the API, and English links and cells."""
     if language == "en":
         head, body, rest = page.partition("<body")
         return head + body + _mark_chinese(rest)
@@ -82,7 +93,7 @@ def _mark_english(text: str) -> str:
 
 
 def _mark_chinese(text: str) -> str:
-    """From one run of Chinese to the next, since most of a page has none; what is in a tag or for a machine stays."""
+    """Wrap each run of Chinese, but in tags, scripts and the like; found from run to run, since most text has none."""
     machine = [range(*each.span()) for each in MACHINE.finditer(text)]
 
     def mark(run: re.Match) -> str:
@@ -93,42 +104,17 @@ def _mark_chinese(text: str) -> str:
     return CHINESE.sub(mark, text)
 
 
-def _policy(page: str) -> str:
-    parts = [POLICY]
-    for what, inside in INSIDE.items():
-        digests = sorted({hashlib.sha256(text.encode()).digest() for text in inside.findall(page)})
-        hashes = (f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-        parts.append(" ".join([what, "'self'", *hashes]))
-    return "; ".join(parts)
+# Reading a page for the link check and the search
 
-
-# What checking links and searching need of a page
-
-# What nobody searches for.
+# Elements that are not searched.
 SILENT = {"button", "script", "style", "svg"}
-# The classes of the signs beside a heading, of offers, and of what parts.py says of articles.
-LINKS = {"headerlink", "headertwin", "take", "facts", "evidence", "cards", "reading-path"}
+# Classes of elements that are not searched: links of headings and copies, and components, which repeat other text.
+SILENT_CLASSES = {"headerlink", "headertwin", "take", "facts", "evidence", "cards", "reading-path"}
 HEADINGS = {f"h{level}" for level in range(1, 7)}
-BLOCKS = HEADINGS | {
-    "br",
-    "dd",
-    "details",
-    "div",
-    "dl",
-    "dt",
-    "li",
-    "ol",
-    "p",
-    "pre",
-    "summary",
-    "td",
-    "th",
-    "tr",
-    "ul",
-}
-# What stands between the parts of a formula in a line.
+BLOCKS = block_tags | {"br", "details", "summary"}
+# Between the parts of a formula in a line.
 SIGNS = {"mfrac": "/", "msub": "_", "munder": "_", "msup": "^", "msubsup": "_^", "munderover": "_^"}
-CAPTIONS = {"caption", "filename"}  # the classes of spans that stand alone as blocks do
+CAPTIONS = {"caption", "filename"}  # classes of spans that are blocks
 FEW = 8  # pages that are not worth other processes
 NAVIGATION = re.compile(
     r'<div class="md-sidebar md-sidebar--primary".*?(?=<div class="md-(sidebar|content)\b)', re.DOTALL
@@ -137,7 +123,7 @@ NAVIGATION = re.compile(
 
 @dataclass(frozen=True)
 class Rendered:
-    """A page as read; a section is its id, title, text and code; `published` are addresses that it tells others."""
+    """What a page holds; a section has id, title, text and code; `published` are absolute addresses in its head."""
 
     anchors: frozenset[str]
     references: list[str]
@@ -146,8 +132,8 @@ class Rendered:
 
 
 def postprocess(site: Path, language: str, fresh: list[str]) -> dict[str, Rendered]:
-    """Finish these pages of a language, which MkDocs has just rendered, and read them: {path: Rendered}."""
-    # The navigation, most of a page where there are many, differs only in how deep it stands.
+    """Finish these pages of a language, which MkDocs has just rendered, and read them. Returns {path: what was read}."""
+    # The navigation, most of a large site's page, is read once for each depth: only its relative links differ.
     first = {name.count("/"): name for name in reversed(fresh)}
     one = partial(_postprocess_one, site, language, frozenset(first.values()))
     if len(fresh) < FEW:
@@ -167,10 +153,11 @@ def _postprocess_one(site: Path, language: str, whole: Container[str], name: str
 
 
 def read(page: str) -> Rendered:
+    """What the link check and the search need of a page."""
     tree = lxml.html.document_fromstring(page.encode(), parser=lxml.html.HTMLParser(encoding="utf-8"))
 
-    def find(what: str) -> set[str]:
-        return {str(each) for each in tree.xpath(what, smart_strings=False)}
+    def find(path: str) -> set[str]:
+        return {str(each) for each in tree.xpath(path, smart_strings=False)}
 
     article = tree.find(".//article")
     sections = [] if article is None else _sections(article)
@@ -188,7 +175,7 @@ def _sections(article: lxml.html.HtmlElement) -> list[dict[str, str]]:
 
 
 def _collect(element: lxml.html.HtmlElement, sections: list[dict[str, str]], key: str) -> None:
-    """Add what the element and all in it say to the sections that they stand in, as title, text or code."""
+    """Add the text of the element and its children to the last section, as title, text or code."""
     if element.tag in HEADINGS and element.get("id"):
         sections.append({"id": element.get("id"), "title": "", "text": "", "code": ""})
         key = "title"
@@ -200,14 +187,14 @@ def _collect(element: lxml.html.HtmlElement, sections: list[dict[str, str]], key
         return
     sections[-1][key] += element.text or ""
     for child in element:
-        if isinstance(child.tag, str) and child.tag not in SILENT and child.get("class") not in LINKS:
+        if isinstance(child.tag, str) and child.tag not in SILENT and child.get("class") not in SILENT_CLASSES:
             _collect(child, sections, key)
-        alone = child.tag in BLOCKS or child.get("class") in CAPTIONS
-        sections[-1][key] += (" " if alone else "") + (child.tail or "")
+        is_block = child.tag in BLOCKS or child.get("class") in CAPTIONS
+        sections[-1][key] += " " * is_block + (child.tail or "")
 
 
 def _line(element: lxml.html.HtmlElement) -> str:
-    """A formula in a line of text: (a+b)/2, x_i^2, √(x)."""
+    """A formula as text: (a+b)/2, x_i^2, √(x)."""
     parts = [_line(child) for child in element]
     if element.tag == "annotation":
         return ""

@@ -1,9 +1,11 @@
-"""What the builder writes into pages and beside them, as Jinja templates."""
+"""What the builder writes into pages and beside them, as Jinja templates, and its words in both languages."""
 
+import tomllib
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+WORDS = tomllib.loads((Path(__file__).parent / "words.toml").read_text())  # {language: {key: text}}
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=select_autoescape(["html", "svg", "xml"]),
