@@ -272,6 +272,13 @@ class Project:
     def build(self, *options: str) -> tuple[int, str]:
         return self.command("build", *options)
 
+    def failing_build(self) -> str:
+        """The messages of a build of reviewed pages that fails."""
+        self.command("accept")
+        code, messages = self.build()
+        assert code == 1
+        return messages
+
     def run(self, *options: str) -> tuple[int, str]:
         return self.command("run", *options)
 

@@ -2,12 +2,15 @@
 
 import json
 import re
+import string
 import subprocess
 
 import pytest
 
 from zhixing_site.content.page import Page
-from zhixing_site.site.components import read_commit, reading, today
+from zhixing_site.project import read_commit, today
+from zhixing_site.site.components import Components, count_words
+from zhixing_site.templates import WORDS
 
 SQUARES = {
     "en": "---\nmenu: Squares\nsummary: Each number & itself.\ndate: 2026-01-01\ncover: curve\nrequires: [area/roots]\n"
@@ -89,7 +92,7 @@ def addresses(project, page: str, element) -> list[str]:
     return [path.relative_to(project.root / "site").as_posix() for path in found]
 
 
-def test_facts_stand_below_the_title(built):
+def test_facts_are_below_the_title(built):
     page = built.html("en/area/squares")
     assert [each.tag for each in page.find(".//article")][:3] == ["h1", "dl", "p"]
     assert facts(built, "en/area/squares") == {
@@ -110,7 +113,7 @@ def test_facts_stand_below_the_title(built):
     assert links == ["https://arxiv.org/abs/1606.08415", "https://example.org/a", "../roots/"]
 
 
-def test_paper_without_a_link_on_the_page_is_called_by_its_number(library):
+def test_paper_without_a_link_on_the_page_has_its_number_for_title(library):
     for language in "en", "zh":
         library.replace(f"docs/{language}/area/squares.md", "abs/1606.08415", "abs/1606.00000")
     library.command("accept")
@@ -131,8 +134,8 @@ def test_paper_without_a_link_on_the_page_is_called_by_its_number(library):
         ("zh", "# 标题 { #title }\n\n![图](area/trial.py:curve)", 3),
     ],
 )
-def test_what_counts_as_read(language, text, count):
-    assert reading(Page(f"docs/{language}/area/trial.md", text)) == count
+def test_words_that_are_counted(language, text, count):
+    assert count_words(Page(f"docs/{language}/area/trial.md", text)) == count
 
 
 def test_reading_time_is_rounded_to_minutes(library):
@@ -251,7 +254,7 @@ def test_quotation_marks_of_a_caption_stay_in_the_description(library):
     assert next(library.html("en").find_class("cards")[0].iter("img")).get("alt") == 'A "b" .'
 
 
-def test_parts_are_not_searched(built):
+def test_components_are_not_searched(built):
     index = json.loads(built.read("site/en/search.json"))
     assert {section["id"] for section in index} >= {"area/", "area/squares/"}
     text = json.dumps(index)
@@ -276,29 +279,39 @@ def test_navigation_comes_from_front_matter(library):
 
 
 @pytest.mark.parametrize("page", ["index", "area/index", "area/squares"])
-def test_part_that_is_not_there_is_a_error(library, page):
+def test_unknown_component_stops_the_build(library, page):
     for language in "en", "zh":
         path = f"docs/{language}/{page}.md"
         library.write(path, library.read(path) + '\n--8<-- "start/interview"\n')
-    library.command("accept")
-    code, said = library.build()
-    assert code == 1
-    assert f"docs/en/{page}.md:{library.line(f'docs/en/{page}.md', 'interview')}: there is nothing to show for" in said
+    place = f"docs/en/{page}.md:{library.line(f'docs/en/{page}.md', 'interview')}"
+    assert f"{place}: there is nothing to show for" in library.failing_build()
 
 
-def test_parts_differ_between_twins_is_a_error(library):
+def test_components_that_differ_between_the_languages_stop_the_build(library):
     library.replace("docs/zh/index.md", '--8<-- "start/paper"', '--8<-- "start/new"')
-    code, said = library.build()
-    assert code == 1
-    assert "a part of section #home differs from its twin's" in said
+    assert "a part of section #home differs from its twin's" in library.failing_build()
 
 
 def test_wrong_front_matter_stops_the_build(library):
     library.replace("docs/en/area/squares.md", "[area/roots]", "[area/trees]")
-    library.command("accept")
-    code, said = library.build()
-    assert code == 1
-    assert "docs/en/area/squares.md:6: `requires` names area/trees, which is no article" in said
+    assert "docs/en/area/squares.md:6: `requires` names area/trees, which is no article" in library.failing_build()
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_words_of_both_languages_have_the_same_keys_and_fields():
+    english, chinese = ({key: fields(text) for key, text in WORDS[language].items()} for language in ("en", "zh"))
+    assert english == chinese
+
+
+@pytest.mark.parametrize(("has_commit", "commit"), [(True, "zhixing-build-commit"), (False, "…")])
+def test_markdown_depends_on_neither_commit_nor_day(tmp_path, has_commit, commit):
+    components = Components([], {}, {}, tmp_path, has_commit)
+    (notebook,) = components.notebooks_for(Page("docs/en/index.md", "")).values()
+    values = notebook["metadata"]["zhixing"]["values"]
+    assert (values["commit"], values["day"]) == (commit, "zhixing-build-day")
 
 
 def test_commit_says_whether_files_differ(tmp_path):
@@ -313,7 +326,7 @@ def test_commit_says_whether_files_differ(tmp_path):
     assert read_commit(tmp_path) == f"{commit}-dirty"
 
 
-def test_commit_is_told(library):
+def test_commit_is_named(library):
     for command in ["init", "-q"], ["add", "docs"], ["commit", "-qm", "Start"]:
         subprocess.run(
             ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *command], cwd=library.root, check=True
@@ -324,3 +337,7 @@ def test_commit_is_told(library):
     assert f"at commit {commit} with torch" in text
     assert f"{today()}, {commit}}}" in text
     assert commit in library.html("zh").find(".//article/p").text_content()
+    site = library.site()
+    assert not any(b"zhixing-build" in content for content in site.values())
+    pages = {name for name, content in site.items() if name.endswith(".html")}
+    assert {name for name, content in site.items() if commit.encode() in content} < pages

@@ -7,7 +7,7 @@ from zhixing_site.site.postprocess import read
 
 
 def check(site, url: str = "http://localhost/") -> list[str]:
-    """What is said of the links of all pages of the site, which will lie at this address."""
+    """The messages for the links of all pages of the site, whose address this is."""
     pages = {path.relative_to(site).as_posix(): read(path.read_text()) for path in site.rglob("*.html")}
     return list(map(str, check_links(site, pages, url) + check_published(site, pages, url)))
 
@@ -104,7 +104,7 @@ def test_every_kind_of_reference_is_followed(dead, element):
     assert "dead link no." in message
 
 
-def test_all_dead_links_are_told_once(dead):
+def test_each_dead_link_is_reported_once(dead):
     body = '<a href="#a">x</a><a href="#a">y</a><a href="#b">z</a>'
     assert [message.split(":")[1] for message in dead(body)] == [" dead link #a", " dead link #b"]
 
@@ -117,4 +117,4 @@ def test_page_of_errors_may_start_at_the_root(tmp_path):
     (message,) = check(tmp_path)
     assert message.startswith("en/index.html")
     (tmp_path / "en/404.html").write_text('<title>x</title><a href="/en/nothing/">x</a>')
-    assert any(said.startswith("en/404.html: dead link /en/nothing/") for said in check(tmp_path))
+    assert any(message.startswith("en/404.html: dead link /en/nothing/") for message in check(tmp_path))

@@ -1,4 +1,4 @@
-"""What lets the site be found and sent on: addresses, heads of pages, sitemaps, feeds, plain Markdown, cards."""
+"""What search engines, feed readers and other sites read: heads of pages, sitemaps, feeds, plain Markdown, cards."""
 
 import io
 import re
@@ -27,9 +27,9 @@ SQUARES, ROOTS = "area/squares", "area/roots"
 LOGO = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 2"><path d="M0 0h2v2z"/></svg>'
 
 
-def matter(project, page: str, **told: str) -> None:
+def matter(project, page: str, **meta: str) -> None:
     """Give both pages the same front matter."""
-    lines = "".join(f"{key}: {value}\n" for key, value in told.items())
+    lines = "".join(f"{key}: {value}\n" for key, value in meta.items())
     for language in "en", "zh":
         path = f"docs/{language}/{page}.md"
         project.write(path, f"---\n{lines}---\n{project.read(path)}")
@@ -59,8 +59,8 @@ def links(project, page: str, **wanted: str) -> list:
     return [each for each in found if all(each.get(key) == value for key, value in wanted.items())]
 
 
-def told(project, page: str) -> dict[str, str]:
-    """What the page's head says to those who link to it."""
+def properties(project, page: str) -> dict[str, str]:
+    """The Open Graph properties in the page's head."""
     return {each.get("property"): each.get("content") for each in project.html(page).xpath("//head/meta[@property]")}
 
 
@@ -68,7 +68,7 @@ def told(project, page: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_names_itself_and_its_twin(hosted, page):
+def test_page_names_itself_and_its_translation(hosted, page):
     (canonical,) = links(hosted, page, rel="canonical")
     assert canonical.get("href") == URL + page
     alternates = {each.get("hreflang"): each.get("href") for each in links(hosted, page) if each.get("hreflang")}
@@ -77,7 +77,7 @@ def test_page_names_itself_and_its_twin(hosted, page):
     assert alternates == {"en": f"{URL}en{rest}", "zh-Hans": f"{URL}zh{rest}", "x-default": default}
 
 
-def test_notebook_has_an_address_and_no_twin(hosted):
+def test_notebook_has_an_address_and_no_translation(hosted):
     (canonical,) = links(hosted, "en/lab/area/squares", rel="canonical")
     assert canonical.get("href") == f"{URL}en/lab/area/squares/"
     assert links(hosted, "en/lab/area/squares", rel="alternate") == []
@@ -97,9 +97,7 @@ def test_address_is_in_what_readers_take_away(hosted):
 
 def test_address_without_a_scheme_stops_the_build(project, monkeypatch):
     monkeypatch.setenv("SITE_URL", "zhi.example")
-    code, said = project.build()
-    assert code == 1
-    assert "scheme" in said
+    assert "scheme" in project.failing_build()
 
 
 @pytest.mark.parametrize("path", ["404.html", "en/404.html"])
@@ -115,15 +113,13 @@ def tree_of_html(project, path: str):
 def test_page_of_errors_is_checked(project, monkeypatch):
     monkeypatch.setenv("SITE_URL", URL)
     project.replace("theme/404.html", "{{ base_url }}", "/en/")
-    code, said = project.build()
-    assert code == 1
-    assert "en/404.html: dead link /en/: it starts at the server's root" in said
+    assert "en/404.html: dead link /en/: it starts at the server's root" in project.failing_build()
 
 
 # Sitemaps
 
 
-def test_each_page_is_in_its_languages_sitemap_with_its_twin(hosted):
+def test_each_page_is_in_its_languages_sitemap_with_its_translation(hosted):
     for language in "en", "zh":
         found = tree(hosted, f"{language}/sitemap.xml").findall("s:url", NAMES)
         listed = {each.findtext("s:loc", namespaces=NAMES): each for each in found}
@@ -152,9 +148,9 @@ def test_sitemaps_are_found_from_the_root(hosted):
 # Titles, descriptions, cards
 
 
-def test_head_tells_what_is_shown_elsewhere(hosted):
+def test_head_holds_what_other_sites_show(hosted):
     here = f"{URL}zh/area/squares/"
-    assert told(hosted, "zh/area/squares") == {
+    assert properties(hosted, "zh/area/squares") == {
         "og:type": "article",
         "og:site_name": "首页",
         "og:title": "平方",
@@ -174,8 +170,8 @@ def test_head_tells_what_is_shown_elsewhere(hosted):
 
 
 def test_home_is_no_article(hosted):
-    assert told(hosted, "en")["og:type"] == "website"
-    assert "article:published_time" not in told(hosted, "en")
+    assert properties(hosted, "en")["og:type"] == "website"
+    assert "article:published_time" not in properties(hosted, "en")
 
 
 def test_each_page_has_a_card_in_its_language(hosted):
@@ -212,33 +208,25 @@ def test_cards_are_the_same_bytes_each_time(hosted):
 
 
 def test_unchanged_card_is_not_drawn_again(project, monkeypatch):
-    monkeypatch.setattr("zhixing_site.site.metadata.png", lambda svg: pytest.fail("drawn"))
+    monkeypatch.setattr("zhixing_site.site.cards.png", lambda svg: pytest.fail("drawn"))
     assert project.build() == (0, "")
 
 
 @pytest.mark.parametrize("cover", ["table", "nothing", "squares"])
 def test_cover_that_is_no_figure_stops_the_build(project, cover):
     matter(project, SQUARES, cover=cover)
-    project.command("accept")
-    code, said = project.build()
-    assert code == 1
-    assert f"docs/en/area/squares.md:1: `cover: {cover}` names no cell of snippets/area/squares.py" in said
+    cause = f"docs/en/area/squares.md:1: `cover: {cover}` names no cell of snippets/area/squares.py"
+    assert cause in project.failing_build()
 
 
 def test_character_that_the_font_lacks_stops_the_build(project):
     project.replace("docs/zh/area/roots.md", "# 根 {", "# 龘根 {")
-    project.command("accept")
-    code, said = project.build()
-    assert code == 1
-    assert "docs/zh/area/roots.md:1: the font of cards and figures lacks 龘" in said
+    assert "docs/zh/area/roots.md:1: the font of cards and figures lacks 龘" in project.failing_build()
 
 
 def test_day_that_is_none_stops_the_build(project):
     matter(project, SQUARES, date="May")
-    project.command("accept")
-    code, said = project.build()
-    assert code == 1
-    assert "docs/en/area/squares.md:1: `date: May` is no day" in said
+    assert "docs/en/area/squares.md:1: `date: May` is no day" in project.failing_build()
 
 
 def inked(svg: str, box: tuple[int, int, int, int]) -> bool:
@@ -298,9 +286,9 @@ def test_feed_has_what_rss_asks_for(hosted):
         feed = tree(hosted, f"{language}/feed.xml")
         assert (feed.tag, feed.get("version")) == ("rss", "2.0")
         (channel,) = feed
-        said = {each.tag: each.text for each in channel if each.tag not in ("item", f"{{{NAMES['a']}}}link")}
+        texts = {each.tag: each.text for each in channel if each.tag not in ("item", f"{{{NAMES['a']}}}link")}
         title = hosted.html(language).xpath("string(//h1/text())").strip()
-        assert said == {
+        assert texts == {
             "title": title,
             "link": f"{URL}{language}/",
             "description": "Squares and more.",
@@ -345,7 +333,18 @@ def test_article_without_a_day_is_in_no_feed(project):
 # Plain Markdown
 
 
-PLAIN = """\
+TABLE = """\
+for x in (1, 2, 3):
+    print(x, square(x))
+```
+
+```text
+1 1
+2 4
+3 9
+```
+"""
+PLAIN = f"""\
 # Squares
 
 The square of 3 is 9, and $3^2 = 9.0$.
@@ -360,16 +359,7 @@ import matplotlib.pyplot as plt
 from things.power import square
 
 
-for x in (1, 2, 3):
-    print(x, square(x))
-```
-
-```text
-1 1
-2 4
-3 9
-```
-
+{TABLE}
 The function, which [the roots](roots.md#roots) undo:
 
 ```python title="src/things/power.py"
@@ -427,7 +417,7 @@ def test_boxes_tables_and_modules_as_plain_markdown(pristine, tmp_path):
     notebooks = {"area/squares.py": project.notebook("area/squares")}
     assert (
         plain(Page("docs/en/area/squares.md", RICH), notebooks, project.root)
-        == """\
+        == f"""\
 # Trial
 
 
@@ -436,21 +426,12 @@ def test_boxes_tables_and_modules_as_plain_markdown(pristine, tmp_path):
 It is 9.
 
 ```python
-for x in (1, 2, 3):
-    print(x, square(x))
-```
-
-```text
-1 1
-2 4
-3 9
-```
-
+{TABLE}
 **Note**
 
 A note.
 
-After, for \\$5 or -2.5, $e = 4.7\\times10^{-4}$。
+After, for \\$5 or -2.5, $e = 4.7\\times10^{{-4}}$。
 
 | term | note |
 | --- | --- |
@@ -461,7 +442,7 @@ After, for \\$5 or -2.5, $e = 4.7\\times10^{-4}$。
     )
 
 
-def test_language_models_are_led_to_it(hosted):
+def test_llms_txt_leads_to_plain_markdown(hosted):
     assert (
         hosted.read("site/llms.txt")
         == f"""\
@@ -482,11 +463,11 @@ def test_language_models_are_led_to_it(hosted):
     )
 
 
-# What is told is there
+# Descriptions and published addresses
 
 
 @pytest.mark.parametrize(
-    ("text", "about"),
+    ("text", "description"),
     [
         ("# T { #t }\n\nSome\nprose.\n\nMore.\n", "Some prose."),
         ("---\nmenu: T\n---\n\n# T { #t }\n\nProse.\n", "Prose."),
@@ -498,14 +479,13 @@ def test_language_models_are_led_to_it(hosted):
     ],
     ids=["first paragraph", "below front matter", "summary", "link", "value", "figure", "nothing"],
 )
-def test_page_is_told_of_by_its_summary_or_its_first_words(text, about):
+def test_description_is_the_summary_or_the_first_paragraph(text, description):
     page = Page("docs/en/index.md", text)
-    assert Site({"index": page}, {}, URL).about(page) == about
+    assert Site({"index": page}, {}, URL).description(page) == description
 
 
 @pytest.mark.parametrize("what", ["card.png", "feed.xml", ".md"])
 def test_address_that_leads_nowhere_stops_the_build(project, what):
     project.replace("theme/main.html", "{{ page.meta.head }}", f"{{{{ page.meta.head | replace('{what}', 'no') }}}}")
-    code, said = project.build()
-    assert code == 1
-    assert re.search(r"en/area/squares/index.html: dead address http://localhost/en/\S*no: there is no such file", said)
+    cause = r"en/area/squares/index.html: dead address http://localhost/en/\S*no: there is no such file"
+    assert re.search(cause, project.failing_build())

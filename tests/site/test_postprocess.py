@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from zhixing_site.site.postprocess import finish
+from zhixing_site.site.postprocess import COMMIT, DAY, finish, stamp
 
 
 def policy(project, page: str) -> dict[str, str]:
@@ -18,7 +18,7 @@ def digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def test_policy_allows_the_site_itself_and_the_scripts_that_stand_in_the_page(project):
+def test_policy_allows_the_site_itself_and_inline_scripts(project):
     assert project.build() == (0, "")
     for page in "en/area/squares", "zh":
         assert policy(project, page)["default-src"] == "'self'"
@@ -36,7 +36,7 @@ def test_policy_allows_the_site_itself_and_the_scripts_that_stand_in_the_page(pr
         ("<style>a</style>", True),
     ],
 )
-def test_what_counts_as_standing_in_the_page(project, inside, counts):
+def test_what_is_inline(project, inside, counts):
     project.replace("theme/main.html", "<script>let here = 1;</script>", inside)
     for page in "squares", "roots":
         for language in "en", "zh":
@@ -50,7 +50,7 @@ def test_what_counts_as_standing_in_the_page(project, inside, counts):
     assert directives.count("sha256") == (digest("a") in directives) == counts
 
 
-def test_each_heading_links_to_its_twin(project):
+def test_each_heading_links_to_its_translation(project):
     assert project.build() == (0, "")
     links = project.html("en/area/squares").xpath("//a[@class='headertwin']")
     assert [each.get("href") for each in links] == [f"../../../zh/area/squares/#{id}" for id in ("squares", "table")]
@@ -59,7 +59,7 @@ def test_each_heading_links_to_its_twin(project):
     assert project.html("zh").xpath("//h1/a[@class='headertwin']/@href") == ["./../en/#home"]
 
 
-def test_parts_in_the_other_language_say_so(project):
+def test_text_in_the_other_language_is_marked(project):
     english = '# 知行 Zhi { #trial }\n\nAs 门，控 says, `码` and <b title="图">b</b>.\n'
     chinese = "# 知行 { #trial }\n\n见门控，`码`。\n\n- A longer title, 1977。\n- 见 Page\n\nAll of this.\n"
     project.page("area/trial", english, chinese)
@@ -70,12 +70,22 @@ def test_parts_in_the_other_language_say_so(project):
     assert [(each.tag, each.get("lang")) for each in marked] == [("li", "en"), ("p", "en")]
 
 
-def test_words_in_code_without_a_colour_of_their_own_are_no_elements():
+def test_tokens_without_a_colour_are_no_elements():
     code = (
         '<pre><code><span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="p">(</span>'
     )
     wanted = '<pre><code><span class="k">def</span> <span class="nf">f</span>('
     assert finish(code, "en") == wanted
+
+
+def test_stamp_fills_in_commit_and_day():
+    page = f"<time>{DAY}</time> <code>{COMMIT}</code> {DAY}"
+    assert stamp(page, "abc1234", "2026-05-04") == "<time>2026-05-04</time> <code>abc1234</code> 2026-05-04"
+
+
+def test_day_is_in_no_language():
+    page = f"<p><strong>{DAY}</strong> 构建 <strong>Build {DAY}</strong></p>"
+    assert finish(page, "zh") == page.replace("<strong>Build", '<strong lang="en">Build')
 
 
 def test_name_of_a_file_is_in_english():
@@ -90,7 +100,7 @@ def test_evidence_after_the_api_is_in_the_language_of_its_page():
     assert finish(page, "zh") == wanted + '<a href="" lang="en">Page</a></p></div></article><p>Foot</p>'
 
 
-def test_what_machines_read_is_not_marked_and_what_readers_read_is_no_place_for_the_policy(project):
+def test_scripts_are_not_marked_and_text_is_no_place_for_the_policy(project):
     project.replace("theme/main.html", "<article>", '<script>let a = "知行";</script><article>')
     project.page(
         "area/trial", "# Trial { #trial }\n\nThe text `{content-security-policy}`.\n", "# 试 { #trial }\n\n文\n"
