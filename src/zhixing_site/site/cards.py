@@ -30,24 +30,14 @@ def card(title: str, name: str, logo: str, figure: str = "") -> str:
     size, lines = _fit(title, PANEL - 2 * MARGIN, HEIGHT - TOP - MARGIN)
     _width(name, 1)  # raises for its characters
     leading, right = LEADING * size, WIDTH - PANEL
+    baseline = (TOP + HEIGHT - MARGIN - leading * len(lines)) / 2 + size
     if figure:
         picture = _place(figure, PANEL + 30, 30, right - 60, HEIGHT - 60)
     else:
         picture = _place(logo, PANEL + right / 2 - 130, HEIGHT / 2 - 130, 260, 260)
-    return render(
-        "card.svg",
-        width=WIDTH,
-        height=HEIGHT,
-        panel=PANEL,
-        margin=MARGIN,
-        picture=picture,
-        logo=_place(logo, MARGIN, 60, 52, 52),
-        name=name,
-        lines=lines,
-        size=size,
-        leading=leading,
-        baseline=(TOP + HEIGHT - MARGIN - leading * len(lines)) / 2 + size,
-    )
+    layout = {"width": WIDTH, "height": HEIGHT, "panel": PANEL, "margin": MARGIN}
+    text = {"name": name, "lines": lines, "size": size, "leading": leading, "baseline": baseline}
+    return render("card.svg", picture=picture, logo=_place(logo, MARGIN, 60, 52, 52), **layout, **text)
 
 
 def png(svg: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The files that readers can copy: below code/ on the site, at addresses that stay."""
+"""Write the files that readers can copy, at stable addresses below code/ of the site."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from zhixing_site.project import site_url
 
 
 def all_copies(modules: Mapping[str, Module]) -> tuple[dict[Entry, str], list[BuildError]]:
-    """Each file that can be copied, and an error for each that would not work."""
+    """{entry: text of its file}, and an error for each file that would not work."""
     files, errors = {}, []
     for entry in entries(modules):
         try:
@@ -21,7 +21,7 @@ def all_copies(modules: Mapping[str, Module]) -> tuple[dict[Entry, str], list[Bu
 
 
 def offered(modules: Mapping[str, Module]) -> dict[str, tuple[str, str]]:
-    """{"src/zhixing/activations/gelu.py:gelu_tanh": its file below code/, and its name for the command}."""
+    """{"src/zhixing/activations/gelu.py:gelu_tanh": (its file below code/, its name for `zhixing copy`)}."""
     return {
         f"{_path(entry.module)}:{entry.definition}": (f"{entry.name}.py", shortest(entry, modules))
         for entry in entries(modules)
@@ -29,7 +29,7 @@ def offered(modules: Mapping[str, Module]) -> dict[str, tuple[str, str]]:
 
 
 def write_copies(files: Mapping[Entry, str], site: Path) -> None:
-    """As code/activations/gelu.py and code/activations/gelu.gelu_tanh.py."""
+    """Write code/activations/gelu.py, code/activations/gelu.gelu_tanh.py and so on."""
     for entry, text in files.items():
         path = site / "code" / f"{entry.name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)

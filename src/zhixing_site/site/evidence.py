@@ -4,7 +4,7 @@ import ast
 import platform
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -46,26 +46,19 @@ def files_that_test(module: str, modules: Mapping[str, Module], root: Path) -> l
 def functions_in(path: Path) -> list[str]:
     """The names of the file's test functions, without those that break the code on purpose."""
     functions = [node for node in _parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
-    return [each.name for each in functions if each.name.startswith("test_") and not _is_mutation(each)]
+    decorators = {each.name: " ".join(map(ast.unparse, each.decorator_list)) for each in functions}
+    return [name for name in decorators if name.startswith("test_") and "mark.mutation" not in decorators[name]]
 
 
 def reference_libraries(path: Path) -> set[str]:
     """The libraries that the test file, or a helper in its folder that it imports, compares with."""
-    names, libraries = set(_imported_packages(path)), set()
-    for name in names - TOOLS - sys.stdlib_module_names:
+    names, libraries = set(), set()
+    for node in imports(_parse(path.read_text())):
+        names |= {each.name for each in node.names} if isinstance(node, ast.Import) else {node.module}
+    for name in {name.partition(".")[0] for name in names} - TOOLS - sys.stdlib_module_names:
         helper = path.parent / f"{name}.py"
         libraries |= reference_libraries(helper) if helper.exists() else {name}
     return libraries
-
-
-def _is_mutation(function: ast.FunctionDef) -> bool:
-    return any("mark.mutation" in ast.unparse(decorator) for decorator in function.decorator_list)
-
-
-def _imported_packages(path: Path) -> Iterator[str]:
-    for node in imports(_parse(path.read_text())):
-        names = [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module]
-        yield from (name.partition(".")[0] for name in names)
 
 
 def _direct_test_files(module: str, root: Path) -> set[Path]:

@@ -1,7 +1,7 @@
-"""Check the built sites: every link, image, script and anchor leads somewhere inside."""
+"""Check the built site: every link, image and script that is not on another host leads to a file and an anchor."""
 
 import posixpath
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -9,56 +9,53 @@ from urllib.parse import unquote, urlsplit
 from zhixing_site.errors import BuildError
 from zhixing_site.site.postprocess import Rendered
 
-split = cache(urlsplit)  # the navigation's references are on every page
+split = cache(urlsplit)  # the references of the navigation are on every page
 
 
 def check_links(site: Path, pages: Mapping[str, Rendered], url: str) -> list[BuildError]:
-    """An error for each reference of these pages that names no file or no anchor; other hosts are not asked."""
+    """Return an error for each reference of these pages to a file or an anchor that does not exist."""
     files = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     return [
         BuildError(f"dead link {reference}: {cause}", name)
         for name in sorted(pages)
         for reference in pages[name].references
-        for cause in _dead(_from_root(reference, name, url), name, files, pages)
+        if (cause := _why_dead(_relative(reference, name, url), name, files, pages))
     ]
 
 
 def check_published(site: Path, pages: Mapping[str, Rendered], url: str) -> list[BuildError]:
-    """An error for each address that these pages tell others of themselves, below `url`, where there is no file."""
-    told = {(address, name) for name in pages for address in pages[name].published if address.startswith(url)}
+    """Return an error for each address below `url` that a page's head names and at which there is no file."""
+    published = sorted((address, name) for name in pages for address in pages[name].published)
     return [
         BuildError(f"dead address {address}: there is no such file", name)
-        for address, name in sorted(told)
-        if not (site / address.removeprefix(url)).is_file()
-        and not (site / address.removeprefix(url) / "index.html").is_file()
+        for address, name in published
+        if address.startswith(url)
+        and not any((site / address.removeprefix(url) / file).is_file() for file in ("", "index.html"))
     ]
 
 
-def _from_root(reference: str, page: str, url: str) -> str:
-    """Only the page of a host that finds none starts at the server's root, since it is shown anywhere."""
+def _relative(reference: str, page: str, url: str) -> str:
+    """The reference as others are; only an error page's start at the server's root, since it is shown anywhere."""
     root = split(url).path
     if posixpath.basename(page) == "404.html" and reference.startswith(root) and not reference.startswith("//"):
         return posixpath.relpath("/" + reference.removeprefix(root), "/" + posixpath.dirname(page))
     return reference
 
 
-def _dead(reference: str, page: str, files: Container[str], pages: Mapping[str, Rendered]) -> Iterator[str]:
-    """Why the reference of this page leads nowhere; names are relative to the site."""
-    parts = split(reference)
+def _why_dead(reference: str, page: str, files: Container[str], pages: Mapping[str, Rendered]) -> str:
+    """Why the page's reference leads nowhere; empty if it leads somewhere. Names are relative to the site."""
+    parts, target = split(reference), page
     if parts.scheme or parts.netloc:
-        return
+        return ""
     if parts.path.startswith("/"):
-        yield "it starts at the server's root, which is another place under a sub-path"
-        return
+        return "it starts at the server's root, which is another place under a sub-path"
     if "//" in parts.path:
-        yield "it has a step without a name"
-        return
-    target = page
+        return "it has a step without a name"
     if parts.path:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(parts.path)))
         if target not in files:
             target = posixpath.normpath(posixpath.join(target, "index.html"))
     if target not in files:
-        yield "there is no such file"
-    elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
-        yield f"there is no #{unquote(parts.fragment)} there"
+        return "there is no such file"
+    anchor = unquote(parts.fragment)
+    return f"there is no #{anchor} there" if anchor and target in pages and anchor not in pages[target].anchors else ""

@@ -80,7 +80,8 @@ def is_article(page: Page) -> bool:
 
 def with_head(text: str, page: Page, site: Site) -> str:
     """The expanded page with front matter for the theme: title, description, and HTML for the head."""
-    meta = page.meta | {"head": head(page, site)}
+    values = {"site": site, "page": page, "words": WORDS[page.language], "is_article": is_article(page)}
+    meta = page.meta | {"head": render("head.html", width=WIDTH, height=HEIGHT, **values)}
     if description := site.description(page):
         meta["description"] = html.escape(description)
     if page.name != "index":  # which has the name of the site
@@ -88,23 +89,6 @@ def with_head(text: str, page: Page, site: Site) -> str:
     mark = MARK.match(text)
     rest = text[mark.end() :] if mark and mark["matter"] else text
     return f"---\n{json.dumps(meta, ensure_ascii=False, default=str)}\n---\n{rest}"  # JSON is YAML
-
-
-def head(page: Page, site: Site) -> str:
-    """Links to the page in the other language, the feed and plain Markdown; what other sites show with a link."""
-    return render(
-        "head.html",
-        site=site,
-        page=page,
-        words=WORDS[page.language],
-        name=site.home(page.language).title,
-        is_article=is_article(page),
-        address=site.address(page.name, page.language),
-        description=site.description(page),
-        date=site.published(page),
-        width=WIDTH,
-        height=HEIGHT,
-    )
 
 
 def text_files(site: Site) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Write what the search box reads: search.json in each language's folder, the sections of all its pages."""
+"""Write the search index: search.json in each language's folder, with the sections of all its pages."""
 
 import json
 import re
@@ -10,11 +10,11 @@ from zhixing_site.site.postprocess import Rendered
 
 
 def write_index(site: Path, pages: Mapping[str, Rendered]) -> None:
-    """A list of sections: id (the address in the language's folder), place on the page, title, page, text, code."""
+    """Write a list of sections: id (address in the language's folder), number on the page, title, page, text, code."""
     for language in LANGUAGES:
         index = []
         for name in sorted(pages):
-            # Not the home page, which lists others, nor notebooks, which say again what articles do.
+            # Without the home page, which lists others, and notebooks, which repeat their articles.
             if address := re.fullmatch(rf"{language}/(?!lab/)(.+/)index\.html", name):
                 index += _entries(address[1], pages[name].sections)
         text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
