@@ -16,7 +16,7 @@ from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run, all_cached, run_all
 from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
-from zhixing_site.site.components import UNKNOWN, Components
+from zhixing_site.site.components import Components
 from zhixing_site.site.copies import all_copies, offered, write_copies
 from zhixing_site.site.links import check_links, check_published
 from zhixing_site.site.metadata import Site, with_head, write_metadata, write_sitemaps
@@ -89,7 +89,7 @@ def make_site(
     write_index(site, renderer.rendered)
     check(check_links(site, renderer.rendered, whole.url))
     for path in site.rglob("*.html"):
-        path.write_text(stamp(path.read_text(), UNKNOWN if preview else commit, today()))
+        path.write_text(stamp(path.read_text(), "…" if preview else commit, today()))
 
 
 def _stop(errors: list[BuildError]) -> None:

@@ -24,7 +24,7 @@ READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9f
 
 @dataclass(frozen=True)
 class Components:
-    """Renders the components of each page. The commit is named only if `has_commit`, which a preview has not."""
+    """Renders the components of each page. The commit is named only if there is one: `has_commit`."""
 
     areas: list[Area]
     runs: Mapping[str, Run]

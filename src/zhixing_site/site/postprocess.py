@@ -132,7 +132,7 @@ class Rendered:
 
 
 def postprocess(site: Path, language: str, fresh: list[str]) -> dict[str, Rendered]:
-    """Finish these pages of a language, which MkDocs has just rendered, and read them. Returns {path: what was read}."""
+    """Finish these pages of a language, which MkDocs has just rendered. Returns {path: what was read}."""
     # The navigation, most of a large site's page, is read once for each depth: only its relative links differ.
     first = {name.count("/"): name for name in reversed(fresh)}
     one = partial(_postprocess_one, site, language, frozenset(first.values()))
