@@ -15,6 +15,7 @@ plugins:
     handlers: {python: {paths: [src]}}
 """
 FRONT = "---\nmenu: More\nsummary: About more.\n"
+CARDS = '--8<-- "articles"\n'
 PAGE, PAGE_ZH = "docs/en/area/squares.md", "docs/zh/area/squares.md"
 
 
@@ -96,7 +97,7 @@ def documented(pristine, tmp_path_factory):
             path = f"docs/{language}/area/{name}.md"
             day = "date: 2026-01-01\n" if language == "en" else ""
             project.write(path, f"---\nmenu: {name}\nsummary: About {name}.\n{day}---\n\n{project.read(path)}")
-        project.write(f"docs/{language}/area/index.md", f"---\norder: 1\n---\n\n# {title} {{ #area }}\n\n--8<-- "articles"\n")
+        project.write(f"docs/{language}/area/index.md", f"---\norder: 1\n---\n\n# {title} {{ #area }}\n\n{CARDS}")
     project.replace(PAGE, "date: 2026-01-01\n", "date: 2026-01-01\ncover: curve\n")
     project.replace("mkdocs.yml", "plugins: []", PLUGINS)
     document(project)
