@@ -5,9 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -15,7 +12,6 @@ import pytest
 
 from zhixing_site.project import CONFIGS
 from zhixing_site.site.mkdocs import Renderer
-from zhixing_site.site.postprocess import FEW
 
 
 @pytest.fixture
@@ -26,27 +22,6 @@ def project(pristine, renderer):
         project.write(f"pages/{language}/index.md", f"# {language}\n\n[more](area/more.md)\n")
         project.write(f"pages/{language}/area/more.md", "# More\n")
     return project
-
-
-@contextmanager
-def rescue(*processes: psutil.Process):
-    """Fail, rather than hang, if the block waits for these processes to end."""
-    late = threading.Event()
-
-    def kill() -> None:
-        late.set()
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-
-    timer = threading.Timer(20, kill)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-    assert not late.is_set(), "went on only when they were killed"
 
 
 def render(project, renderer):
@@ -141,32 +116,6 @@ def put_in_place(renderer, script: str) -> subprocess.Popen:
     return renderer.processes["zh"]
 
 
-def test_what_a_process_has_forked_ends_with_the_context(project):
-    with Renderer(project.root) as renderer:
-        process = renderer.processes["zh"] = stand_in("sleep 1000 & echo; wait")
-        process.stdout.readline()
-        (fork,) = psutil.Process(process.pid).children()
-        with rescue(fork):
-            renderer.__exit__()
-    assert psutil.wait_procs([fork], timeout=10)[1] == []
-
-
-def test_process_that_was_killed_while_others_worked_for_it_is_told_of(project, renderer):
-    for number in range(FEW):  # others help with as many, and are busy for a while
-        project.write(f"pages/en/area/long_{number}.md", "# Long\n\n" + "甲 and " * 10_000)
-    renderer.ask("en", project.root / "pages", project.root / "rendered", ["index.md"])
-    process = psutil.Process(renderer.processes["en"].pid)
-    end = time.monotonic() + 60
-    while not process.children():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-    forks = process.children()
-    process.kill()
-    with rescue(*forks):
-        assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
-    assert psutil.wait_procs(forks, timeout=10)[1] == []
-
-
 @pytest.mark.parametrize("script", ["printf '\\200\\004\\225'; exit 3", "exit 3"], ids=["in an answer", "before"])
 def test_process_that_ends_without_an_answer_is_told_of(project, renderer, script):
     process = put_in_place(renderer, f"read request; {script}")
@@ -176,7 +125,7 @@ def test_process_that_ends_without_an_answer_is_told_of(project, renderer, scrip
 
 
 def test_process_that_ends_before_it_is_asked_is_told_of(project, renderer):
-    process = put_in_place(renderer, "exec 0<&-; echo; exec 1<&-; sleep 1000")
+    process = put_in_place(renderer, "exec 0<&-; echo; exec 1<&-; exec sleep 1000")
     process.stdout.readline()
     assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code -9)"
     assert render(project, renderer) == ""

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -139,9 +138,7 @@ def _copy_files(pages: Path, site: Path) -> None:
 
 
 def _end(process: subprocess.Popen) -> int:
-    """Kill it and all that it has forked; returns its exit code, where it ended before that of its own end."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):  # all have ended
-            os.killpg(process.pid, signal.SIGKILL)
+    """Kill the process, unless it has ended; returns its exit code."""
+    process.kill()
     process.communicate()  # closes the pipes
     return process.returncode

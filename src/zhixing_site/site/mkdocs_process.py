@@ -39,8 +39,6 @@ def main(config: str) -> None:
     logging.disable(logging.INFO)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a plugin prints is no answer
-    # Who waits for an answer learns that this process has ended even where what it has forked has not.
-    os.register_at_fork(after_in_child=answers.close)
     load_config(config)  # imports extensions and plugins
     for line in sys.stdin:
         language, pages, site, navigation = json.loads(line)

@@ -7,11 +7,7 @@ language, a policy of what a browser may load, and the commit and day of the bui
 import base64
 import hashlib
 import re
-from collections.abc import Container
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import lxml.html
@@ -115,7 +111,6 @@ BLOCKS = block_tags | {"br", "details", "summary"}
 # Between the parts of a formula in a line.
 SIGNS = {"mfrac": "/", "msub": "_", "munder": "_", "msup": "^", "msubsup": "_^", "munderover": "_^"}
 CAPTIONS = {"caption", "filename"}  # classes of spans that are blocks
-FEW = 8  # pages that are not worth other processes
 NAVIGATION = re.compile(
     r'<div class="md-sidebar md-sidebar--primary".*?(?=<div class="md-(sidebar|content)\b)', re.DOTALL
 )
@@ -131,25 +126,19 @@ class Rendered:
     sections: list[dict[str, str]]
 
 
-def postprocess(site: Path, language: str, fresh: list[str]) -> dict[str, Rendered]:
+def postprocess(site: Path, language: str, names: list[str]) -> dict[str, Rendered]:
     """Finish these pages of a language, which MkDocs has just rendered. Returns {path: what was read}."""
     # The navigation, most of a large site's page, is read once for each depth: only its relative links differ.
-    first = {name.count("/"): name for name in reversed(fresh)}
-    one = partial(_postprocess_one, site, language, frozenset(first.values()))
-    if len(fresh) < FEW:
-        return dict(map(one, fresh))
-    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
-        return dict(pool.map(one, fresh, chunksize=16))
-
-
-def _postprocess_one(site: Path, language: str, whole: Container[str], name: str) -> tuple[str, Rendered]:
-    path = site / name
-    try:
-        page = finish(path.read_text(), language)
-        path.write_text(page)
-        return name, read(page if name in whole else NAVIGATION.sub("", page, 1))
-    except Exception as error:
-        raise ValueError(f"{name} cannot be read: {error}") from None  # lxml's own cannot go to another process
+    whole = {name.count("/"): name for name in names}.values()
+    rendered = {}
+    for name in names:
+        try:
+            page = finish((site / name).read_text(), language)
+            (site / name).write_text(page)
+            rendered[name] = read(page if name in whole else NAVIGATION.sub("", page, 1))
+        except Exception as error:
+            raise ValueError(f"{name} cannot be read: {error}") from error
+    return rendered
 
 
 def read(page: str) -> Rendered:
