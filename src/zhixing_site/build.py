@@ -21,7 +21,7 @@ from zhixing_site.site.copies import all_copies, offered, write_copies
 from zhixing_site.site.links import check_links, check_published
 from zhixing_site.site.metadata import Site, with_head, write_metadata, write_sitemaps
 from zhixing_site.site.mkdocs import Renderer
-from zhixing_site.site.notebooks import lab_page, notebook_file, script_file
+from zhixing_site.site.notebooks import lab_files
 from zhixing_site.site.postprocess import stamp
 from zhixing_site.site.reuse import is_outdated
 from zhixing_site.site.search import write_index
@@ -150,9 +150,8 @@ def write_pages(
             text = parts.around(page, expand(page, parts.notebooks_for(page), root, offers, parts.of(page)))
             _write(folder / page.language / f"{page.name}.md", with_head(text, page, site).encode())
             if run and page.language == "en":
-                lab = expand(lab_page(page, run), notebooks, root, offers)
-                for ending, text in ("md", lab), ("ipynb", notebook_file(page, run)), ("py", script_file(page, run)):
-                    _write(folder / f"en/lab/{page.name}.{ending}", text.encode())
+                for path, text in lab_files(page, run, root).items():
+                    _write(folder / "en" / path, text.encode())
         except BuildError as error:
             errors.append(error)
     return errors

@@ -76,8 +76,10 @@ class Preview:
         """Have a page in place of each that was never without errors, and none of those that are gone."""
         pages = [page for language in LANGUAGES for page in read_pages(self.root, language).values()]
         wanted = {self.expanded / page.language / f"{page.name}.md": page.name for page in pages}
-        labs = {self.expanded / f"en/lab/{page.name}.md" for page in pages}
-        for path in {*self.expanded.rglob("*.md")} - wanted.keys() - labs:
+        labs = {
+            self.expanded / f"en/lab/{page.name}{end}" for page in pages for end in ("/README.ipynb", ".ipynb", ".py")
+        }
+        for path in {*self.expanded.rglob("*.md"), *self.expanded.glob("en/lab/**/*.*")} - wanted.keys() - labs:
             path.unlink()
         for path, name in wanted.items():
             if not path.exists():

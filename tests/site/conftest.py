@@ -28,22 +28,23 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
 
-MKDOCS = """\
+MKDOCS = f"""\
 site_name: Small
 docs_dir: !ENV [ZHIXING_PAGES, docs/en]
 site_dir: site/en
-theme: {name: null, custom_dir: theme, static_templates: [404.html]}
-plugins: []
+theme: {{name: null, custom_dir: theme, static_templates: [404.html]}}
+hooks: [{REPOSITORY}/src/zhixing_site/site/mkdocs_hooks.py]
+plugins: [mkdocs-jupyter: {{include: [index.ipynb], execute: false, cache: false}}]
 markdown_extensions:
-  admonition: {}
-  attr_list: {}
-  md_in_html: {}
-  pymdownx.details: {}
-  pymdownx.highlight: {pygments_lang_class: true}
-  pymdownx.superfences: {}
-  tables: {}
-  toc: {permalink: true}
-extra: {twin: zh}
+  admonition: {{}}
+  attr_list: {{}}
+  md_in_html: {{}}
+  pymdownx.details: {{}}
+  pymdownx.highlight: {{pygments_lang_class: true}}
+  pymdownx.superfences: {{}}
+  tables: {{}}
+  toc: {{permalink: true}}
+extra: {{twin: zh}}
 not_in_nav: /lab/
 """
 
@@ -51,6 +52,7 @@ MKDOCS_ZH = """\
 INHERIT: mkdocs.yml
 docs_dir: !ENV [ZHIXING_PAGES, docs/zh]
 site_dir: site/zh
+plugins: []
 extra: {twin: en}
 """
 

@@ -131,7 +131,7 @@ class Renderer:
 def _copy_files(pages: Path, site: Path) -> None:
     """Copy the files that are no pages, as MkDocs does."""
     for path in pages.rglob("*"):
-        if path.is_file() and path.suffix not in reuse.SOURCES:
+        if path.is_file() and not reuse.is_source(path):
             target = site / path.relative_to(pages)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

@@ -5,33 +5,22 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
+from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain
 from zhixing_site.content.page import MARK, Page
+from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
 
 PACKAGE = "zhixing"
-INTRO = """\
-# {title}: the notebook {{ #notebook }}
-
-Every cell behind [{title}](../../{name}.md) as it ran, with those that the article does not show. To run it yourself, \
-take [{stem}.ipynb]({stem}.ipynb){{ download="{stem}.ipynb" }} or \
-[{stem}.py]({stem}.py){{ download="{stem}.py" }}, and install what it needs:
-
-```bash
-{install}
-```
-"""
-CELL = """
-## `{name}`{mark} {{ #{name} }}
-
-```python
---8<-- "{snippet}:{name}"
-```
-"""
 LINK = {
     "en": '<a href="{address}">Notebook</a>: every cell of this page, to read or to run yourself.',
     "zh": '<a href="{address}" hreflang="en">Notebook</a>：本文的全部代码单元，可阅读，也可下载运行。',
+}
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
 }
 # By name, which need not be imported where the error is raised.
 EXPECTED = """\
@@ -41,25 +30,49 @@ except Exception as error:
     if type(error).__name__ != "{name}":
         raise
     print(f"{name}: {{error}}")"""
-HIDDEN = ", not in the article"
+SHOWN = {"text/plain", "image/svg+xml"}  # the types of data that a page shows
 
 
-def lab_page(article: Page, run: Run) -> Page:
-    """A page below lab/, by the English article's captions; to be expanded like any other."""
-    stem = article.name.rpartition("/")[2]
-    text = INTRO.format(title=article.title, name=article.name, stem=stem, install=install_line())
-    captions = dict(_captions(article, run.snippet.name))
-    for cell, ran in zip(run.snippet.cells, run.notebook["cells"], strict=True):
-        text += CELL.format(name=cell.name, mark=HIDDEN * cell.hidden, snippet=run.snippet.name)
-        if ran["metadata"]["drawings"]:
-            caption = captions.get(cell.name, f"What `{cell.name}` draws.")
-            text += f"\n![{caption}]({run.snippet.name}:{cell.name})\n"
-    return Page(f"docs/en/lab/{article.name}.md", text)
+def lab_files(article: Page, run: Run, root: Path) -> dict[str, str]:
+    """{path below the English pages: text}: the notebook from which MkDocs makes a page, and the two downloads."""
+    return {
+        f"lab/{article.name}/index.ipynb": _dump(page_notebook(article, run, root)),
+        f"lab/{article.name}.ipynb": notebook_file(article, run),
+        f"lab/{article.name}.py": script_file(article, run),
+    }
+
+
+def page_notebook(article: Page, run: Run, root: Path) -> dict:
+    """The executed notebook with the metadata that the page's template reads; its figures are links to their files.
+
+    Raises BuildError for an output that the template does not show.
+    """
+    notebook = copy.deepcopy(run.notebook)
+    figures = _figures(article, run, root)
+    for cell, ran in zip(run.snippet.cells, notebook["cells"], strict=True):
+        ran["metadata"] = {"hidden": cell.hidden}
+        for output in ran["outputs"]:
+            data = output.get("data", {})
+            if hidden := data.keys() - SHOWN:
+                cause = f"an output of type {', '.join(sorted(hidden))}, which no page shows"
+                raise BuildError(cause, run.snippet.path, cell.line, cell.name)
+            if "image/svg+xml" in data:
+                data["image/svg+xml"], output["metadata"] = "", {"figure": figures[cell.name]}
+    notebook["metadata"] = {
+        **KERNEL,
+        "article": {
+            "title": article.title,
+            "address": f"{_up(article)}{article.name}/",
+            "stem": article.name.rpartition("/")[2],
+            "install": install_line(),
+        },
+    }
+    return notebook
 
 
 def lab_link(article: Page) -> str:
     """A paragraph for the end of the article."""
-    address = "../" * (article.name.count("/") + 2) + f"en/lab/{article.name}/"
+    address = f"{_up(article)}en/lab/{article.name}/"
     return f'\n\n<p class="lab">{LINK[article.language].format(address=address)}</p>\n'
 
 
@@ -70,11 +83,8 @@ def notebook_file(article: Page, run: Run) -> str:
         ran["metadata"] = {"tags": ["hidden"] * cell.hidden + ["raises-exception"] * bool(cell.raises)}
     about = {"cell_type": "markdown", "id": "about", "metadata": {}, "source": _about(article)}
     notebook["cells"].insert(0, about)
-    notebook["metadata"] = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    notebook["metadata"] = KERNEL
+    return _dump(notebook)
 
 
 def script_file(article: Page, run: Run) -> str:
@@ -94,11 +104,40 @@ def _about(article: Page) -> str:
     return f"The code of {article.title}, {address}\n\n{install_line()}"
 
 
-def _captions(article: Page, snippet: str) -> Iterator[tuple[str, str]]:
+def _figures(article: Page, run: Run, root: Path) -> dict[str, dict]:
+    """{cell's name: what the template needs of its figure}, by the captions of the English article."""
+    name, figures = run.snippet.name, {}
+    expander = Expander(article, {name: run.notebook}, root)
+    captions = dict(_captions(expander, name))
+    for cell in run.notebook["cells"]:
+        if cell["metadata"]["drawings"]:
+            caption = captions.get(cell["id"], f"What `{cell['id']}` draws.")
+            images = []
+            for scheme in SCHEMES:
+                width, height = expander.size(name, cell["id"], scheme)
+                path = _up(article) + figure_path(name, cell["id"], scheme)
+                images.append({"scheme": scheme, "path": path, "width": width, "height": height})
+            alt = plain(caption).replace('"', "&quot;")
+            figures[cell["id"]] = {"caption": caption, "alt": alt, "images": images, "first": not figures}
+    return figures
+
+
+def _captions(expander: Expander, snippet: str) -> Iterator[tuple[str, str]]:
     """The caption of each cell's figure, without its links, which lead from the article."""
-    for mark in MARK.finditer(article.text):
+    page = expander.page
+    for mark in MARK.finditer(page.text):
         if mark["figure"] and mark["figure"].startswith(f"{snippet}:"):
-            yield mark["figure"].partition(":")[2], re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", mark["caption"])
+            caption = expander.caption(mark, page.line(mark))
+            yield mark["figure"].partition(":")[2], re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", caption)
+
+
+def _up(article: Page) -> str:
+    """The relative address of the English site's root from the article's notebook."""
+    return "../" * (article.name.count("/") + 2)
+
+
+def _dump(notebook: dict) -> str:
+    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def install_line() -> str:

@@ -12,11 +12,10 @@ from pathlib import Path
 from zhixing_copy.source import Module
 from zhixing_copy.standalone import digest
 from zhixing_site import store
-from zhixing_site.project import CONFIGS, file_digest, site_url
+from zhixing_site.project import file_digest, site_url
 from zhixing_site.site.postprocess import Rendered
 
 FOLDER = Path(".cache/rendered")
-SOURCES = {".html", ".md"}  # of pages; MkDocs copies all other files
 THEME = "theme"  # stands for all files of the theme, which belong to no page
 NOTHING = Rendered(frozenset(), [], [], [])
 API = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
@@ -28,16 +27,21 @@ def page_keys(
     """{HTML file, relative to the site: digest of all that it depends on} for the pages below pages/<language>."""
     common = digest(json.dumps([language, navigation, site_url(), *_settings(root), *_tools()]))
     keys = {f"{language}/{THEME}": common, f"{language}/404.html": common}
-    for path in sorted(path for path in (pages / language).rglob("*") if path.suffix in SOURCES):
+    for path in sorted(filter(is_source, (pages / language).rglob("*"))):
         text = path.read_text()
         documented = [file_digest(path) for path in _documented(text, modules, root)]
         keys[_output(path.relative_to(pages))] = digest("".join([common, text, *documented]))
     return keys
 
 
+def is_source(path: Path) -> bool:
+    """Whether HTML comes of this file; MkDocs copies all others."""
+    return path.suffix in {".html", ".md"} or path.name == NOTEBOOK
+
+
 def _output(source: Path) -> str:
     """The HTML file that MkDocs makes of a source."""
-    folder = source.with_suffix("").as_posix().removesuffix("/index")
+    folder = source.with_suffix("").as_posix().removesuffix("/index").removesuffix(f"/{Path(NOTEBOOK).stem}")
     return source.as_posix() if source.suffix == ".html" else f"{folder}/index.html"
 
 
@@ -84,7 +88,7 @@ def _path(name: str, root: Path) -> Path:
 def _settings(root: Path) -> Iterator[str]:
     """The configuration and the theme."""
     theme = sorted(path for path in (root / "theme").rglob("*") if path.is_file())
-    for path in [*(root / config for config in CONFIGS.values()), *theme]:
+    for path in [*sorted(root.glob("mkdocs.*")), *theme]:
         yield f"{path.relative_to(root)} {file_digest(path)}"
 
 
