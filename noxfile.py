@@ -119,7 +119,7 @@ def bench(session: nox.Session) -> None:
     `-- ddp` records the time lines of the page on DDP anew; `-- attention_cpu` what attention costs on the CPU, and
     `-- attention_compiled` what its kernels compile to for several GPUs; `-- lighthouse` what Lighthouse says of site/.
 
-    Needs `pip install -c constraints.txt -e '.[dev,bench]'`, Chromium and npm.
+    Needs `pip install -c constraints.txt -e '.[dev]'`, Chromium and npm.
     """
     part, *rest = session.posargs or [""]
     if part in ("articles", "ddp", "attention_cpu", "attention_compiled", "lighthouse"):

@@ -1,6 +1,6 @@
 """Time and memory of a build: beside mkdocs-jupyter, of a snippet beyond its code, and beside plain MkDocs.
 
-    pip install -c constraints.txt -e '.[dev,bench]'
+    pip install -c constraints.txt -e '.[dev]'
     python benchmarks/build.py [notebooks] [overhead] [unchanged] [growth] [--articles 250 500 1000] [--repeat 3]
 
 Both sides of a comparison run in turn, in one run on one machine; what is printed is the median. Nothing is asserted.

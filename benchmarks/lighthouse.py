@@ -1,6 +1,6 @@
 """What Lighthouse says of our pages: home, an area and an article, in both languages, as a phone shows them.
 
-    pip install -c constraints.txt -e '.[dev,bench]' && nox -s docs
+    pip install -c constraints.txt -e '.[dev]' && nox -s docs
     python benchmarks/lighthouse.py [--repeat 5]
 
 Needs Chromium and npm, which brings Lighthouse. What is printed is the median. Nothing is asserted.

@@ -1,6 +1,6 @@
 """What a reader's browser loads and when it paints: our GELU article beside the same text through two peers.
 
-    pip install -c constraints.txt -e '.[dev,bench]'
+    pip install -c constraints.txt -e '.[dev]'
     python benchmarks/pages.py [--repeat 9]
 
 Needs Chromium and npm, which brings the peers' MathJax. The sides are visited in turn; what is printed is the median.

@@ -144,8 +144,8 @@ FRONT = {
 
 
 def lay_out(root: Path, articles: list[str]) -> None:
-    """What every project has: our theme, our two configurations, a home page, and a page for each area of articles."""
-    for name in "theme", "docs/index.html":
+    """What every project has: our theme, our configurations, a home page, and a page for each area of articles."""
+    for name in "mkdocs.base.yml", "theme", "docs/index.html", "src/zhixing_site/site":
         copy(REPOSITORY / name, root / name)
     for language, config in CONFIGS.items():
         copy(REPOSITORY / config, root / config)
@@ -179,7 +179,17 @@ def navigation(articles: dict[str, str]) -> str:
 def write_repository(root: Path) -> None:
     """This repository as it stands, with the runs that are cached already."""
     kept = [".cache/runs", ".cache/held"]
-    for name in ["docs", "snippets", "src", "tests", "theme", "pyproject.toml", *CONFIGS.values(), *kept]:
+    for name in [
+        "docs",
+        "snippets",
+        "src",
+        "tests",
+        "theme",
+        "pyproject.toml",
+        *CONFIGS.values(),
+        "mkdocs.base.yml",
+        *kept,
+    ]:
         if (REPOSITORY / name).exists():
             copy(REPOSITORY / name, root / name)
 
@@ -195,9 +205,10 @@ def write_notebooks(root: Path, count: int) -> None:
         write_notebook(root, n, f"{n + 1}")
     for language, config in CONFIGS.items():
         peer = navigation({f"Notebook {n}": f"{name}.ipynb" for n, name in enumerate(names)})
-        settings = f"{{execute: true, allow_errors: false, cache: true, cache_dir: .cache/jupyter/{language}}}"
+        cached = f"cache: true, cache_dir: .cache/jupyter/{language}"
+        settings = f"{{include: ['*.ipynb'], execute: true, allow_errors: false, {cached}}}"
         folders = f"docs_dir: notebooks/{language}\nsite_dir: .cache/jupyter/site/{language}"
-        text = f"INHERIT: {config}\n{folders}\nplugins:\n  mkdocs-jupyter: {settings}\n{peer}"
+        text = f"INHERIT: {config}\n{folders}\nhooks: []\nplugins:\n  mkdocs-jupyter: {settings}\n{peer}"
         write(root / f"jupyter.{language}.yml", text)
         write(root / "notebooks" / language / "index.md", "# Home { #home }\n")
     accept(root)

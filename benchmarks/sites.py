@@ -98,9 +98,6 @@ def fill_up(root: Path) -> None:
             text = re.sub(rf'(?<=["(]){area}/{article}\.py:', f"{folder}/{article}.py:", text)
             text = re.sub(r"\]\((\w+)\.md", rf"](../{area}/\1.md", text)
             projects.write(root / "docs" / language / folder / f"{article}.md", text)
-    # What a copy's API section names is described on several pages now.
-    config = (root / "mkdocs.yml").read_text()
-    projects.write(root / "mkdocs.yml", config.replace("plugins:\n", "plugins:\n  autorefs: {resolve_closest: true}\n"))
     projects.accept(root)
 
 
@@ -122,7 +119,8 @@ def write_plain(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> Non
     for path in (root / "plain/en").rglob("*.md"):
         path.write_text(re.sub(r"!\[[^\]]*\]\([^)]*-dark\.svg\)\{[^}]*\}", "", path.read_text()))
     projects.write(root / "plain/en/mathjax.js", PLAIN_MATH)
-    ours = yaml_load((root / "mkdocs.yml").read_text())
+    with open(root / "mkdocs.yml") as file:
+        ours = yaml_load(file)
     write_config(
         root,
         "plain",

@@ -4,9 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
+import lxml.html
 import nbformat
 import pytest
+
+from zhixing_site.content.page import Page
+from zhixing_site.execution.runner import Run
+from zhixing_site.execution.snippet import read_snippet
+from zhixing_site.site.notebooks import lab_files
 
 LAB = "site/en/lab/area/squares"
 
@@ -23,6 +30,109 @@ def test_page_shows_every_cell_as_it_ran(project):
     assert "The squares up to" in figure.text_content()
     for image in figure.iter("img"):
         assert (project.root / LAB / image.get("src")).resolve().is_file()
+
+
+def test_page_has_the_title_of_its_heading(project):
+    assert project.html("en/lab/area/squares").findtext(".//title") == "Squares: the notebook"
+
+
+def test_page_links_to_the_article_and_to_the_downloads(project):
+    links = {link.text_content(): link for link in project.html("en/lab/area/squares").findall(".//p/a")}
+    assert list(links) == ["Squares", "squares.ipynb", "squares.py"]
+    for link in links.values():
+        target = (project.root / LAB / link.get("href")).resolve()
+        assert (target / "index.html" if link.get("href").endswith("/") else target).is_file()
+    assert links["squares.py"].get("download") == "squares.py"
+
+
+def test_code_and_output_have_the_markup_of_other_pages(project):
+    """The theme's styles and scripts depend on it."""
+
+    def blocks(page: str) -> list[str]:
+        (shown,) = project.html(page).xpath("//*[@id='table']/following-sibling::div[1]")
+        return [lxml.html.tostring(block, with_tail=False) for block in (shown, shown.getnext())]
+
+    page = project.read("docs/en/area/squares.md").replace('--8<-- "area/squares.py:setup"\n', "")
+    project.page("area/squares", page)
+    project.replace("snippets/area/squares.py", "# %% setup", '# %% setup tags=["hidden"]')
+    assert project.build() == (0, "")
+    assert blocks("en/lab/area/squares") == blocks("en/area/squares")
+
+
+STOCK = [
+    "jp-",
+    "jupyter",
+    "highlight-ipynb",
+    "anchor-link",
+    "clipboard",
+    "<style",
+    '<script src=""',
+    "//cdnjs",
+    "mathjax",
+]
+
+
+def test_page_holds_nothing_else_of_the_plugin(project):
+    """Its style sheets, scripts and second copies of the code make a page twenty times as large."""
+    page = project.read(f"{LAB}/index.html").lower()
+    assert [mark for mark in STOCK if mark in page] == []
+    assert project.html("en/lab/area/squares").text_content().count("assert nine == 9") == 1
+
+
+def test_contributors_own_configuration_changes_nothing(project, tmp_path, monkeypatch):
+    before = project.site()
+    config = tmp_path / "jupyter/jupyter_nbconvert_config.py"
+    template = tmp_path / "jupyter/nbconvert/templates/mkdocs_html/notebook.html.j2"
+    for path, text in (config, "c.HTMLExporter.exclude_input = True\n"), (template, "other"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name in "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_PATH":
+        monkeypatch.setenv(name, str(config.parent))
+    assert project.build() == (0, "")
+    assert project.site() == before
+
+
+def test_only_notebooks_that_differ_are_rendered_again(pristine, renderer):
+    project, site = pristine.reset(renderer.root), renderer.root / "rendered"
+    run = Run(read_snippet(project.root / "snippets/area/squares.py", project.root), project.notebook("area/squares"))
+    for name in "squares", "others":
+        article = Page(f"docs/en/area/{name}.md", f"# {name} {{ #title }}\n")
+        run = replace(run, snippet=replace(run.snippet, path=f"snippets/area/{name}.py"))
+        for path, text in lab_files(article, run, project.root).items():
+            project.write(f"pages/en/{path}", text)
+
+    def rendered(dirty: bool) -> set[str]:
+        renderer.ask("en", project.root / "pages", site, [], dirty)
+        said, pages = renderer._answer("en")
+        assert said == ""
+        return {name for name in pages if "/lab/" in name}
+
+    squares, others = (f"en/lab/area/{name}/index.html" for name in ("squares", "others"))
+    assert rendered(dirty=False) == {squares, others}
+    assert rendered(dirty=True) == set()
+    project.replace("pages/en/lab/area/others/index.ipynb", "assert nine == 9", "assert nine > 8")
+    assert rendered(dirty=True) == {others}
+    assert "nine &gt;" in (site / others).read_text()
+
+
+def test_every_type_of_output_is_shown(with_outputs):
+    blocks = with_outputs.html("en/lab/area/outputs").find_class("output")
+    assert [block.text_content() for block in blocks] == [
+        "<b>&amp;</b>\n\n  indented\n",
+        "{'value': '<i>'}\n",
+        "ZeroDivisionError: division by zero\n",
+        "after 1\n",
+    ]
+    assert {block.get("class") for block in blocks} == {"language-text output no-copy highlight"}
+
+
+def test_output_of_another_type_stops_the_build(project):
+    shows = "from IPython.display import display\n\ndisplay({'text/html': '<b>', 'text/plain': 'b'}, raw=True)\n"
+    project.article("area/rich", f"# %% plain\nprint(1)\n\n# %% rich\n{shows}")
+    code, printed = project.build()
+    assert code == 1
+    line = project.line("snippets/area/rich.py", "from IPython")
+    assert f"snippets/area/rich.py:{line}, cell rich: an output of type text/html, which no page shows" in printed
 
 
 def test_both_articles_link_to_the_notebook(project):
@@ -70,27 +180,39 @@ def test_notebook_is_valid_and_holds_what_ran(project):
     assert "zhixing" not in notebook.metadata
 
 
+OUTPUTS = '''\
+# %% printed
+print("<b>&amp;</b>\\n\\n  indented\\n")
+
+# %% value
+{"value": "<i>"}
+
+# %% fails raises="ZeroDivisionError"
+x = """
+kept"""
+1 / 0
+
+# %% after
+print("after", x.count("\\n"))
+'''
+
+
 @pytest.fixture(scope="module")
-def with_error(pristine, tmp_path_factory):
+def with_outputs(pristine, tmp_path_factory):
     project = pristine.copy(tmp_path_factory.mktemp("lab") / "project")
-    source = (
-        '# %% fails raises="ZeroDivisionError"\nx = """\nkept"""\n1 / 0\n\n# %% after\nprint("after", x.count("\\n"))\n'
-    )
-    project.article(
-        "area/wrong",
-        source,
-        "# Wrong { #wrong }\n\n"
-        + "".join(f'```python\n--8<-- "area/wrong.py:{cell}"\n```\n\n' for cell in ("fails", "after")),
-    )
+    project.article("area/outputs", OUTPUTS)
     assert project.build() == (0, "")
     return project
 
 
-def test_script_runs_to_its_end(with_error):
-    for name, printed in ("squares", "1 1\n2 4\n3 9\n"), ("wrong", "ZeroDivisionError: division by zero\nafter 1\n"):
+def test_script_runs_to_its_end(with_outputs):
+    for name, printed in (
+        ("squares", "1 1\n2 4\n3 9\n"),
+        ("outputs", "<b>&amp;</b>\n\n  indented\n\nZeroDivisionError: division by zero\nafter 1\n"),
+    ):
         done = subprocess.run(
-            [sys.executable, with_error.root / f"site/en/lab/area/{name}.py"],
-            env={**os.environ, "PYTHONPATH": str(with_error.root / "src"), "MPLBACKEND": "svg"},
+            [sys.executable, with_outputs.root / f"site/en/lab/area/{name}.py"],
+            env={**os.environ, "PYTHONPATH": str(with_outputs.root / "src"), "MPLBACKEND": "svg"},
             capture_output=True,
             text=True,
             check=False,
@@ -98,7 +220,7 @@ def test_script_runs_to_its_end(with_error):
         assert (done.returncode, done.stderr, done.stdout) == (0, "", printed)
 
 
-def test_notebook_goes_on_after_an_error_that_must_be(with_error):
-    notebook = nbformat.reads(with_error.read("site/en/lab/area/wrong.ipynb"), as_version=4)
-    assert notebook.cells[1].metadata == {"tags": ["raises-exception"]}
-    assert notebook.cells[2].metadata == {"tags": []}
+def test_notebook_goes_on_after_an_error_that_must_be(with_outputs):
+    notebook = nbformat.reads(with_outputs.read("site/en/lab/area/outputs.ipynb"), as_version=4)
+    assert notebook.cells[3].metadata == {"tags": ["raises-exception"]}
+    assert notebook.cells[4].metadata == {"tags": []}

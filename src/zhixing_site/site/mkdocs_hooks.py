@@ -22,7 +22,8 @@ def on_config(config: MkDocsConfig) -> None:
     os.environ.update(JUPYTER_PATH=folder, JUPYTER_CONFIG_DIR=folder)
 
 
-def on_page_content(html: str, page: Page, config: MkDocsConfig, files: object) -> str:
+def on_page_content(html: str, page: Page, **_: object) -> str:
+    """The page's HTML before the theme is put around it."""
     if page.file.src_uri.endswith(".ipynb"):
         html = html.partition("<style>")[0]  # which mkdocs-jupyter appends
         _describe(page, html)

@@ -1,4 +1,4 @@
-"""Make a page of a run: each cell with what it printed and drew, and the same as files to run: a notebook, a script."""
+"""Write the executed notebook that MkDocs renders as a page, and its downloads: a notebook and a script."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ except Exception as error:
     if type(error).__name__ != "{name}":
         raise
     print(f"{name}: {{error}}")"""
-SHOWN = {"text/plain", "image/svg+xml"}  # the types of data that a page shows
+MIME_TYPES = {"text/plain", "image/svg+xml"}  # what the page's template shows
 
 
 def lab_files(article: Page, run: Run, root: Path) -> dict[str, str]:
@@ -45,16 +45,16 @@ def lab_files(article: Page, run: Run, root: Path) -> dict[str, str]:
 def page_notebook(article: Page, run: Run, root: Path) -> dict:
     """The executed notebook with the metadata that the page's template reads; its figures are links to their files.
 
-    Raises BuildError for an output that the template does not show.
+    Raises BuildError for an output that the template would leave out.
     """
     notebook = copy.deepcopy(run.notebook)
     figures = _figures(article, run, root)
-    for cell, ran in zip(run.snippet.cells, notebook["cells"], strict=True):
-        ran["metadata"] = {"hidden": cell.hidden}
-        for output in ran["outputs"]:
+    for cell, executed in zip(run.snippet.cells, notebook["cells"], strict=True):
+        executed["metadata"] = {"hidden": cell.hidden}
+        for output in executed["outputs"]:
             data = output.get("data", {})
-            if hidden := data.keys() - SHOWN:
-                cause = f"an output of type {', '.join(sorted(hidden))}, which no page shows"
+            if unknown := data.keys() - MIME_TYPES:
+                cause = f"an output of type {', '.join(sorted(unknown))}, which no page shows"
                 raise BuildError(cause, run.snippet.path, cell.line, cell.name)
             if "image/svg+xml" in data:
                 data["image/svg+xml"], output["metadata"] = "", {"figure": figures[cell.name]}
@@ -62,7 +62,7 @@ def page_notebook(article: Page, run: Run, root: Path) -> dict:
         **KERNEL,
         "article": {
             "title": article.title,
-            "address": f"{_up(article)}{article.name}/",
+            "address": f"{_to_root(article)}{article.name}/",
             "stem": article.name.rpartition("/")[2],
             "install": install_line(),
         },
@@ -72,15 +72,15 @@ def page_notebook(article: Page, run: Run, root: Path) -> dict:
 
 def lab_link(article: Page) -> str:
     """A paragraph for the end of the article."""
-    address = f"{_up(article)}en/lab/{article.name}/"
+    address = f"{_to_root(article)}en/lab/{article.name}/"
     return f'\n\n<p class="lab">{LINK[article.language].format(address=address)}</p>\n'
 
 
 def notebook_file(article: Page, run: Run) -> str:
     """The executed notebook for Jupyter, which goes on where a cell must raise."""
     notebook = copy.deepcopy(run.notebook)
-    for cell, ran in zip(run.snippet.cells, notebook["cells"], strict=True):
-        ran["metadata"] = {"tags": ["hidden"] * cell.hidden + ["raises-exception"] * bool(cell.raises)}
+    for cell, executed in zip(run.snippet.cells, notebook["cells"], strict=True):
+        executed["metadata"] = {"tags": ["hidden"] * cell.hidden + ["raises-exception"] * bool(cell.raises)}
     about = {"cell_type": "markdown", "id": "about", "metadata": {}, "source": _about(article)}
     notebook["cells"].insert(0, about)
     notebook["metadata"] = KERNEL
@@ -105,34 +105,35 @@ def _about(article: Page) -> str:
 
 
 def _figures(article: Page, run: Run, root: Path) -> dict[str, dict]:
-    """{cell's name: what the template needs of its figure}, by the captions of the English article."""
-    name, figures = run.snippet.name, {}
-    expander = Expander(article, {name: run.notebook}, root)
-    captions = dict(_captions(expander, name))
-    for cell in run.notebook["cells"]:
-        if cell["metadata"]["drawings"]:
-            caption = captions.get(cell["id"], f"What `{cell['id']}` draws.")
-            images = []
-            for scheme in SCHEMES:
-                width, height = expander.size(name, cell["id"], scheme)
-                path = _up(article) + figure_path(name, cell["id"], scheme)
-                images.append({"scheme": scheme, "path": path, "width": width, "height": height})
-            alt = plain(caption).replace('"', "&quot;")
-            figures[cell["id"]] = {"caption": caption, "alt": alt, "images": images, "first": not figures}
+    """{cell's name: what the template needs of its figure}, with the captions of the English article."""
+    expander, figures = Expander(article, {run.snippet.name: run.notebook}, root), {}
+    captions = dict(_captions(expander))
+    for name in (cell["id"] for cell in run.notebook["cells"] if cell["metadata"]["drawings"]):
+        caption = captions.get(name, f"What `{name}` draws.")
+        alt = plain(caption).replace('"', "&quot;")
+        images = [_image(expander, name, scheme) for scheme in SCHEMES]
+        figures[name] = {"caption": caption, "alt": alt, "images": images, "first": not figures}
     return figures
 
 
-def _captions(expander: Expander, snippet: str) -> Iterator[tuple[str, str]]:
-    """The caption of each cell's figure, without its links, which lead from the article."""
-    page = expander.page
-    for mark in MARK.finditer(page.text):
-        if mark["figure"] and mark["figure"].startswith(f"{snippet}:"):
-            caption = expander.caption(mark, page.line(mark))
+def _image(expander: Expander, cell: str, scheme: str) -> dict[str, str | int]:
+    article = expander.page
+    width, height = expander.size(article.snippet, cell, scheme)
+    path = _to_root(article) + figure_path(article.snippet, cell, scheme)
+    return {"scheme": scheme, "path": path, "width": width, "height": height}
+
+
+def _captions(expander: Expander) -> Iterator[tuple[str, str]]:
+    """The name of each captioned cell, and the caption without its links, which are relative to the article."""
+    article = expander.page
+    for mark in MARK.finditer(article.text):
+        if mark["figure"] and mark["figure"].startswith(f"{article.snippet}:"):
+            caption = expander.caption(mark, article.line(mark))
             yield mark["figure"].partition(":")[2], re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", caption)
 
 
-def _up(article: Page) -> str:
-    """The relative address of the English site's root from the article's notebook."""
+def _to_root(article: Page) -> str:
+    """The relative address of the root of both sites from the article, or of the English site from its notebook."""
     return "../" * (article.name.count("/") + 2)
 
 
