@@ -106,6 +106,14 @@ def test_notebook_and_articles_lead_to_each_other(article, read):
         assert endings == [".ipynb", ".py"]
 
 
+def test_notebook_is_small_and_asks_no_other_host(article, read):
+    """As mkdocs-jupyter makes it, it is ten times as large."""
+    if article.startswith("en/lab/"):
+        assert (SITE / article / "index.html").stat().st_size < 120_000
+        sources = read(article).xpath("//@src | //link[not(@rel='canonical')]/@href")
+        assert [source for source in sources if "//" in source] == []
+
+
 def test_home_names_libraries_as_references(read):
     """And none of the modules that help the tests, in both languages the same ones."""
     said = {
