@@ -26,7 +26,7 @@ def page(source: str, *anchors: str) -> SimpleNamespace:
 
 
 def test_notebook_has_the_title_the_contents_and_the_anchors_of_its_headings():
-    lab = page("lab/area/squares/index.ipynb")
+    lab = page("lab/area/squares/README.ipynb")
     assert on_page_content(f"{NOTEBOOK}\n<style>\nh2 {{}}\n</style>\n", lab) == f"{NOTEBOOK}\n"
     assert lab.title == "Squares &amp; roots: the notebook"
     (top,) = lab.toc

@@ -110,7 +110,7 @@ def test_only_notebooks_that_differ_are_rendered_again(pristine, renderer):
     squares, others = (f"en/lab/area/{name}/index.html" for name in ("squares", "others"))
     assert rendered(dirty=False) == {squares, others}
     assert rendered(dirty=True) == set()
-    project.replace("pages/en/lab/area/others/index.ipynb", "assert nine == 9", "assert nine > 8")
+    project.replace("pages/en/lab/area/others/README.ipynb", "assert nine == 9", "assert nine > 8")
     assert rendered(dirty=True) == {others}
     assert "nine &gt;" in (site / others).read_text()
 

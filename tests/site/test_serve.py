@@ -141,12 +141,16 @@ def test_page_that_appears_and_disappears(desk):
     texts = {"en": "# More { #more }\n", "zh": "# 更多 { #more }\n"}
     for language, text in texts.items():
         desk.project.write(f"docs/{language}/area/more.md", text)
+    desk.project.write("snippets/area/more.py", '# %% more tags=["hidden"]\n1\n')
     assert desk.save() == ""
     assert "更多" in desk.shown("zh/area/more/index.html")
+    assert "More: the notebook" in desk.shown("en/lab/area/more/index.html")
+    (desk.project.root / "snippets/area/more.py").unlink()
     for language in texts:
         (desk.project.root / f"docs/{language}/area/more.md").unlink()
     assert desk.save() == ""
     assert not (desk.preview.site / "en/area/more").exists()
+    assert not (desk.preview.site / "en/lab/area/more").exists()
 
 
 @pytest.mark.parametrize("path", ["mkdocs.yml", "theme/main.html"])

@@ -14,6 +14,7 @@ from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
 
 PACKAGE = "zhixing"
+NOTEBOOK = "README.ipynb"  # what MkDocs renders; it calls the page index.html
 LINK = {
     "en": '<a href="{address}">Notebook</a>: every cell of this page, to read or to run yourself.',
     "zh": '<a href="{address}" hreflang="en">Notebook</a>：本文的全部代码单元，可阅读，也可下载运行。',
@@ -34,9 +35,9 @@ MIME_TYPES = {"text/plain", "image/svg+xml"}  # what the page's template shows
 
 
 def lab_files(article: Page, run: Run, root: Path) -> dict[str, str]:
-    """{path below the English pages: text}: the notebook from which MkDocs makes a page, and the two downloads."""
+    """{path below the English pages: text}: the notebook that MkDocs renders as index.html, and the two downloads."""
     return {
-        f"lab/{article.name}/index.ipynb": _dump(page_notebook(article, run, root)),
+        f"lab/{article.name}/{NOTEBOOK}": _dump(page_notebook(article, run, root)),
         f"lab/{article.name}.ipynb": notebook_file(article, run),
         f"lab/{article.name}.py": script_file(article, run),
     }

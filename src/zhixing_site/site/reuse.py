@@ -13,6 +13,7 @@ from zhixing_copy.source import Module
 from zhixing_copy.standalone import digest
 from zhixing_site import store
 from zhixing_site.project import file_digest, site_url
+from zhixing_site.site.notebooks import NOTEBOOK
 from zhixing_site.site.postprocess import Rendered
 
 FOLDER = Path(".cache/rendered")
