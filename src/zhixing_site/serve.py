@@ -25,6 +25,7 @@ from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run
 from zhixing_site.project import LANGUAGES
 from zhixing_site.site.mkdocs import Renderer
+from zhixing_site.site.notebooks import NOTEBOOK
 
 PATIENCE = 20  # seconds that a browser is kept waiting for news
 MISSING = b'<!doctype html><body>There is no such page, or not yet; all are below <a href="/en/">/en/</a>.'
@@ -77,7 +78,7 @@ class Preview:
         pages = [page for language in LANGUAGES for page in read_pages(self.root, language).values()]
         wanted = {self.expanded / page.language / f"{page.name}.md": page.name for page in pages}
         labs = {
-            self.expanded / f"en/lab/{page.name}{end}" for page in pages for end in ("/README.ipynb", ".ipynb", ".py")
+            self.expanded / f"en/lab/{page.name}{end}" for page in pages for end in (f"/{NOTEBOOK}", ".ipynb", ".py")
         }
         for path in {*self.expanded.rglob("*.md"), *self.expanded.glob("en/lab/**/*.*")} - wanted.keys() - labs:
             path.unlink()
