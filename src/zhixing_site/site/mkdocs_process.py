@@ -13,7 +13,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import MkDocsException
 
-from zhixing_site.project import site_url
+from zhixing_site.project import CONFIGS, site_url
 from zhixing_site.site.postprocess import postprocess
 
 
@@ -34,11 +34,20 @@ def render(config: str, pages: str, site: Path, language: str, navigation: list)
     return said.getvalue()
 
 
+def skip_exporters() -> None:
+    """Save the second in which nbconvert makes one exporter of each kind, to name them in its help."""
+    from nbconvert.exporters import base  # not above: the Chinese site has no notebooks
+
+    base.get_export_names = list
+
+
 def main(config: str) -> None:
     """Answer requests until standard input ends."""
     logging.disable(logging.INFO)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a plugin prints is no answer
+    if config == CONFIGS["en"]:
+        skip_exporters()
     load_config(config)  # imports extensions and plugins
     for line in sys.stdin:
         language, pages, site, navigation = json.loads(line)
