@@ -4,15 +4,12 @@ A page becomes a program of as many lines. On the line of each include stands a 
 there, so that a traceback leads from the page to the snippet and on into the library. Hidden cells do not run.
 """
 
-import contextlib
 import importlib
-import io
 import os
 import re
 import sys
 import traceback
 import types
-import warnings
 from collections.abc import Callable
 from itertools import dropwhile
 from pathlib import Path
@@ -26,9 +23,9 @@ from pytest_markdown_docs._runners import DefaultRunner, register_runner
 from zhixing_site.content.expand import Expander
 from zhixing_site.content.page import MARK, Page
 from zhixing_site.errors import BuildError
-from zhixing_site.execution.cell_warnings import judge_warnings
+from zhixing_site.execution import cells
 from zhixing_site.execution.runner import ENVIRONMENT
-from zhixing_site.execution.snippet import Cell, read_snippet
+from zhixing_site.execution.snippet import read_snippet
 
 ROOT = Path(__file__).resolve().parents[1]
 OPENING = re.compile(r"(```|~~~)[ {.]*i?py")  # of a fence of Python, whatever stands before it
@@ -61,41 +58,29 @@ def join_fences(state: StateCore) -> None:
 @pytest.fixture
 def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
     """What a program calls; its cells share their names, as if they were copied into one session."""
+    import matplotlib.pyplot as plt  # not above: it reads ENVIRONMENT
+
     monkeypatch.chdir(tmp_path)
-    session = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", session)  # where pickle looks for what a cell defines
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)  # where pickle looks for what a cell defines
+    session = cells.Session(vars(main), ROOT)
 
     def include(path: str, name: str) -> None:
         if path.startswith("src/"):
-            # A definition is shown to be read, without its imports. It runs in its module, and not again here,
-            # since that would register an operator anew, without its gradient. What is shown must compile.
+            # A definition is shown to be read, without its imports. It runs in its module, and not a second time here,
+            # since that would register an operator again, without its gradient. What is shown must compile.
             importlib.import_module(".".join(Path(path).with_suffix("").parts[1:]))
             compile(Expander(Page("", ""), {}, ROOT, {}).definition(path, name), path, "exec")
-        else:
-            snippet = read_snippet(ROOT / "snippets" / path, ROOT)
-            run({cell.name: cell for cell in snippet.cells}[name], snippet.path, vars(session))
-
-    return include
-
-
-def run(cell: Cell, path: str, names: dict[str, object]) -> None:
-    """Raises what the cell raises, or BuildError where it does not raise or warn as its header says."""
-    import matplotlib.pyplot as plt  # not above: it reads ENVIRONMENT
-
-    code = compile("\n" * (cell.line - 1) + cell.source, str(ROOT / path), "exec")
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+            return
+        snippet = read_snippet(ROOT / "snippets" / path, ROOT)
         try:
-            exec(code, names)
-        except (Exception, SystemExit) as error:
-            if type(error).__name__ != cell.raises:
-                raise
-        else:
-            if cell.raises:
-                raise BuildError(f"should raise {cell.raises}, but does not", path, cell.line, cell.name)
+            session.run({cell.name: cell for cell in snippet.cells}[name])
+        except BuildError as error:
+            raise (error.__cause__ or error) from None  # what the cell raised, with its traceback
         finally:
             plt.close("all")
-    judge_warnings(caught, cell, path, ROOT)
+
+    return include
 
 
 @register_runner()
@@ -109,5 +94,5 @@ class Program(DefaultRunner):
 
     def repr_failure(self, test, excinfo, style=None) -> str:
         frames = dropwhile(lambda frame: frame.filename != str(test.source_path), traceback.extract_tb(excinfo.tb))
-        shown = [frame for frame in frames if frame.filename != __file__]
+        shown = [frame for frame in frames if frame.filename not in (__file__, cells.__file__)]
         return "".join(traceback.format_list(shown)) + excinfo.exconly()

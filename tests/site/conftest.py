@@ -19,7 +19,7 @@ import lxml.html
 import pytest
 from mkdocs.config import load_config
 
-from zhixing_site import cli
+from zhixing_site import cli, store
 from zhixing_site.project import CONFIGS
 from zhixing_site.site import mkdocs_process
 from zhixing_site.site.mkdocs import Renderer
@@ -285,7 +285,11 @@ class Project:
         return self.command("run", *options)
 
     def notebook(self, name: str) -> dict:
-        return json.loads(self.read(f".cache/runs/{name}.ipynb"))
+        return self.entry(name)["notebook"]
+
+    def entry(self, name: str) -> dict:
+        """What the cache keeps of the snippet's run: the executed notebook, and what it depends on."""
+        return json.loads(store.load(self.root / f".cache/runs/{name}.json"))
 
     def printed(self, name: str, cell: str) -> str:
         """What the cell printed, as the notebook keeps it."""

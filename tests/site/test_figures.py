@@ -57,7 +57,7 @@ def test_ground_is_transparent(drawings):
 
 
 def test_same_input_same_bytes(project, drawings):
-    (project.root / ".cache/runs/area/squares.ipynb").unlink()
+    (project.root / ".cache/runs/area/squares.json").unlink()
     project.replace("snippets/area/squares.py", "# %% curve", '# %% rolls tags=["hidden"]\n1\n\n# %% curve')
     assert project.run("snippets/area/squares.py") == (0, "")
     (cell,) = [cell for cell in project.notebook("area/squares")["cells"] if cell["id"] == "curve"]

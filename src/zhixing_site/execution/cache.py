@@ -1,68 +1,56 @@
-"""Keep the executed notebook of each snippet, and know when it no longer holds."""
+"""Keep the executed notebook of each snippet while nothing changes that its run depended on."""
 
 import functools
 import json
-import os
 import platform
 import re
-import tempfile
-from importlib.metadata import PackageNotFoundError, version
+from collections import defaultdict
+from collections.abc import Iterable
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from zhixing_copy.standalone import digest
+from zhixing_site import store
 from zhixing_site.execution.snippet import Snippet
 from zhixing_site.project import file_digest
 
 FOLDER = Path(".cache/runs")
 
-# A notebook's last metadata is the digest of all that stands before.
-SIGNED = re.compile(rb'(?P<whole>.*), "digest": "(?P<digest>\w+)"\}\}\}\n', re.DOTALL)
+_parse = functools.cache(json.loads)
 
 
 def load(snippet: Snippet, root: Path) -> dict | None:
-    """The executed notebook, if it is whole and everything that the run depended on is as it was."""
-    try:
-        notebook = _parse(_path(snippet, root).read_bytes())
-        return notebook if notebook and _is_valid(notebook["metadata"]["zhixing"], snippet, root) else None
-    except (OSError, KeyError):
-        return None  # absent, or of another version of the builder
-
-
-@functools.cache
-def _parse(content: bytes) -> dict | None:
-    """The notebook; None where it is cut short or damaged, and the snippet runs again."""
-    signed = SIGNED.fullmatch(content)
-    if not signed or digest(signed["whole"]) != signed["digest"].decode():
-        return None
-    return json.loads(signed["whole"] + b"}}}")
-
-
-def store(notebook: dict, snippet: Snippet, root: Path) -> None:
-    """Add to the notebook what its run depended on, and write it aside, then into place."""
-    record = notebook["metadata"]["zhixing"]
-    record["distributions"] = {name: _version(name) for name in record["distributions"]}
-    record["builder"] = _builder()
-    ordered = {key: notebook[key] for key in ("cells", "nbformat", "nbformat_minor", "metadata")}
-    whole = json.dumps(ordered).encode().removesuffix(b"}}}")
-    path = _path(snippet, root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(whole + b', "digest": "%b"}}}\n' % digest(whole).encode())
-    os.replace(aside, path)
-
-
-def _is_valid(record: dict, snippet: Snippet, root: Path) -> bool:
-    return (
-        record["builder"] == _builder()
-        and record["files"][snippet.path] == digest(snippet.content)
-        and all(file_digest(root / path) == seen for path, seen in record["files"].items())
-        and all(_version(name) == seen for name, seen in record["distributions"].items())
+    """The executed notebook; None if there is none, or if something that its run depended on has changed."""
+    content = store.load(_path(snippet, root))
+    entry = _parse(content) if content else {}
+    is_valid = (
+        entry.get("builder") == _builder()
+        and entry["files"][snippet.path] == digest(snippet.content)
+        and all(file_digest(root / path) == seen for path, seen in entry["files"].items())
+        and all(_version(name) == seen for name, seen in entry["distributions"].items())
     )
+    return entry["notebook"] if is_valid else None
+
+
+def save(notebook: dict, files: dict[str, str], modules: Iterable[str], snippet: Snippet, root: Path) -> None:
+    """Write the notebook with what it depends on: {path: digest} of files, and top-level modules."""
+    names = sorted({name for module in modules for name in _distributions_of(module)})
+    versions = {name: _version(name) for name in names}
+    entry = {"builder": _builder(), "files": files, "distributions": versions, "notebook": notebook}
+    store.save(_path(snippet, root), json.dumps(entry).encode())
 
 
 def _path(snippet: Snippet, root: Path) -> Path:
-    return root / FOLDER / Path(snippet.name).with_suffix(".ipynb")
+    return root / FOLDER / Path(snippet.name).with_suffix(".json")
+
+
+@functools.cache
+def _builder() -> str:
+    """Python's version and a digest of everything in this package: a change of the builder runs all snippets again."""
+    files = sorted(
+        path for path in Path(__file__).parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+    return digest("".join([platform.python_version(), *map(file_digest, files)]))
 
 
 @functools.cache
@@ -74,9 +62,18 @@ def _version(distribution: str) -> str:
 
 
 @functools.cache
-def _builder() -> str:
-    """Python's version and a digest of everything in this package: a change of the builder runs all snippets again."""
-    files = sorted(
-        path for path in Path(__file__).parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    )
-    return digest("".join([platform.python_version(), *map(file_digest, files)]))
+def _distributions_of(module: str) -> list[str]:
+    """The names of the distributions that install this top-level module."""
+    return [distribution.name for distribution in _installed().get(module, ())]
+
+
+@functools.cache
+def _installed() -> dict[str, list[Distribution]]:
+    """{top-level module: distributions}, as `packages_distributions()` tells in twenty times the time."""
+    found = defaultdict(list)
+    for distribution in distributions():
+        declared = (distribution.read_text("top_level.txt") or "").split()
+        record = distribution.read_text("RECORD") or ""
+        for module in {*declared, *(re.match(r"[^/.,]*", line)[0] for line in record.splitlines())}:
+            found[module].append(distribution)
+    return found

@@ -31,7 +31,7 @@ DARK = {
 
 
 class UnknownLabel(Exception):
-    """Labels have no Chinese in the catalogue."""
+    """Labels that have no Chinese in the catalogue."""
 
 
 @cache
@@ -41,6 +41,14 @@ def house_style() -> None:
     matplotlib.rcdefaults()
     plt.switch_backend("svg")
     plt.style.use(STYLE)
+
+
+def warm_up() -> None:
+    """Draw once, which loads the fonts: a tenth of a second in the first drawing of a process."""
+    house_style()
+    plt.figure().text(0, 0, "知 $x^2$")
+    to_svg(plt.gcf())
+    plt.close("all")
 
 
 def translate(label: str, catalogue: dict[str, dict]) -> str:
@@ -60,13 +68,8 @@ def translate(label: str, catalogue: dict[str, dict]) -> str:
     return label
 
 
-def catalogue_path(snippet: str) -> str:
-    """The file beside the snippet that has the labels of its figures in Chinese."""
-    return snippet.removesuffix(".py") + ".toml"
-
-
-def read_catalogue(root: Path, path: str) -> dict[str, dict]:
-    """Opens the file even where there is none, so that the run records that it was absent."""
+def _read_catalogue(root: Path, path: str) -> dict[str, dict]:
+    """Opens the file even if there is none, so that the run records that it was absent."""
     try:
         return tomllib.loads((root / path).read_text())
     except FileNotFoundError:
@@ -75,26 +78,31 @@ def read_catalogue(root: Path, path: str) -> dict[str, dict]:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def draw(figure, catalogue: dict[str, dict], path: str = "") -> dict[str, str]:
-    """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}; raises UnknownLabel, which names `path`."""
-    english = _svg(figure)
-    get_text, unknown = Text.get_text, {}
+def draw(figure, snippet: str, root: Path) -> dict[str, str]:
+    """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
+
+    The file beside the snippet has the labels in Chinese; raises UnknownLabel with those that it lacks.
+    """
+    path = snippet.removesuffix(".py") + ".toml"
+    catalogue, unknown = _read_catalogue(root, path), []
+    english = to_svg(figure)
+    get_text = Text.get_text
 
     def chinese_text(self: Text) -> str:
         try:
             return translate(get_text(self), catalogue)
         except UnknownLabel as error:
-            unknown[str(error)] = None
+            unknown.append(repr(str(error)))
             return ""
 
     # Tick labels are made while the figure is drawn, so the text is translated where it is read.
     Text.get_text = chinese_text
     try:
-        chinese = _svg(figure)
+        chinese = to_svg(figure)
     finally:
         Text.get_text = get_text
     if unknown:
-        raise UnknownLabel(f"no Chinese in {path}, below [text] or [names], for {', '.join(map(repr, unknown))}")
+        raise UnknownLabel(f"no Chinese in {path}, below [text] or [names], for {', '.join(dict.fromkeys(unknown))}")
     return {
         "en-light": english,
         "en-dark": _darken(english),
@@ -103,11 +111,12 @@ def draw(figure, catalogue: dict[str, dict], path: str = "") -> dict[str, str]:
     }
 
 
-def _svg(figure) -> str:
+def to_svg(figure) -> str:
+    """The figure with transparent ground; the same bytes for the same figure."""
     buffer = io.StringIO()
-    nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    # matplotlib leaves black out where it fills; written out, it can be exchanged like any other colour.
+    no_metadata = dict.fromkeys(["Creator", "Date", "Format", "Type"])
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    # matplotlib does not write black as a fill; written out, it can be replaced like any other colour.
     return buffer.getvalue().replace("<svg ", '<svg fill="#000000" ', 1)
 
 

@@ -1,12 +1,13 @@
-"""Run one job in a process that is watched: for its time, its memory and whatever it leaves behind.
+"""Run a job in a process of its own, within limits of time and memory, and end everything that it starts.
 
-Three processes: the build; a watcher, forked from the fork server; a worker, forked from the watcher, which does
-the job. The watcher adopts every process that the worker starts, also one that leaves the worker's session (torchrun's
-do), and ends them all.
+Three processes: the build; a watcher, forked from the fork server; a worker, forked from the watcher, which does the
+job. The watcher adopts every process that the worker starts, also one that leaves the worker's session (torchrun's
+do), and kills them all.
 """
 
 import ctypes
 import faulthandler
+import gc
 import multiprocessing
 import os
 import pickle
@@ -26,14 +27,10 @@ import psutil
 from zhixing_site.errors import BuildError
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-# What IPython imports only where a shell is made.
-IPYTHON = [f"IPython.core.{name}" for name in ("application", "completer", "completerlib", "magics", "oinspect")]
-FORKSERVER.set_forkserver_preload(
-    ["torch", "zhixing_site.execution.processes", *IPYTHON, "zhixing_site.execution.preload"]
-)
+FORKSERVER.set_forkserver_preload(["zhixing_site.execution.preload"])
 
-TICK = 0.05  # seconds between two looks at the processes
-GRACE = 0.2  # seconds for the worker to say where it is, before it is ended
+INTERVAL = 0.05  # seconds between two checks of the limits
+GRACE = 0.2  # seconds for the worker to write its traceback, before it is killed
 PDEATHSIG, SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of linux/prctl.h
 
 
@@ -52,52 +49,40 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: the worker's exit code, or the limit that it passed.
+    """What a run took: `seconds` of processor time, and at the `peak` resident bytes, of all its processes together."""
 
-    `seconds` of processor time, and at the `peak` resident bytes, of all its processes together.
-    """
-
-    code: int
-    passed: str
     seconds: float
     peak: int
 
 
+class ProcessDied(Exception):
+    """The process ended before its job was done: the cause, and what the process wrote to its standard streams."""
+
+
 T, U = TypeVar("T"), TypeVar("U")
-Job = Callable[[Path], object]  # called with a folder for whatever it writes; anything that can be pickled
+Job = Callable[[Path], T]  # called with a folder for its files; must be picklable
 
 
-def in_watched_process(job: Job, folder: Path, limits: Limits) -> tuple[object, Ending]:
-    """What the job returns, and how its process ended.
-
-    Raises:
-        BuildError: That which the job raised.
-        SuddenEnd: The process ended before that.
-    """
+def run_watched(job: Job[T], folder: Path, limits: Limits) -> tuple[T, Ending]:
+    """The job's result, and what its run took; raises BuildError if the job does, or ProcessDied."""
     process = FORKSERVER.Process(target=_watch, args=(job, folder, limits, os.getpid()))
     process.start()
     process.join()
-    if not (folder / "ending").exists():
-        raise SuddenEnd("the run was ended from outside", "")
-    ending: Ending = pickle.loads((folder / "ending").read_bytes())
-    if ending.passed or ending.code or not (folder / "outcome").exists():
-        cause = ending.passed or f"quits the process with exit code {ending.code}"
-        if ending.code < 0:
-            cause = f"the process is ended by {signal.Signals(-ending.code).name}"
-        raise SuddenEnd(cause, (folder / "log").read_text(errors="replace"))
-    outcome = pickle.loads((folder / "outcome").read_bytes())
-    if isinstance(outcome, BuildError):
-        raise outcome
-    return outcome, ending
+    if not (folder / "outcome").exists():
+        raise ProcessDied("the run was ended from outside", "")
+    result, ending = pickle.loads((folder / "outcome").read_bytes())
+    if isinstance(result, Exception):
+        raise result
+    return result, ending
 
 
-def all_at_once(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """What the work, which waits for watched processes, returns of each item; as many at once as there are cores.
+def map_parallel(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """The function's result for each item, of as many at once as there are cores.
 
-    Where this is interrupted, the processes end with it.
+    The function waits for watched processes. If this is interrupted, they end too.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = [pool.submit(work, item) for item in items]
+        futures = [pool.submit(function, item) for item in items]
         try:
             return [future.result() for future in futures]
         except BaseException:
@@ -105,90 +90,90 @@ def all_at_once(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
             while not all(future.done() for future in futures):  # one may be starting its process only now
                 for watcher in multiprocessing.active_children():
                     watcher.terminate()
-                time.sleep(TICK)
+                time.sleep(INTERVAL)
             raise
 
 
-class SuddenEnd(Exception):
-    """A process that ended with its job undone; `log` is what it wrote to its standard streams."""
-
-    def __init__(self, cause: str, log: str):
-        super().__init__(cause)
-        self.cause, self.log = cause, log
-
-    def __str__(self) -> str:
-        said = "\n".join([line for line in self.log.splitlines() if line][-12:])
-        return f"{self.cause}\n{said}".strip()
-
-
 def _watch(job: Job, folder: Path, limits: Limits, build: int) -> None:
-    """Leaves in `folder`: `ending`, `outcome` (what the job returned, or a BuildError) and `log`."""
+    """Start the worker, wait for it, and leave in `folder` the `outcome`: its result or an error, and the Ending."""
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SUBREAPER, 1)
-    build_process, stopped = psutil.Process(build), []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    gc.enable()  # the fork server has disabled it
+    _prctl(SUBREAPER, 1)
+    build_process, terminated = psutil.Process(build), []
+    signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
     worker = os.fork()
     if worker == 0:
         _work(job, folder)
-    code, passed, peak = _wait(psutil.Process(worker), limits, lambda: stopped or not _alive(build_process))
+    cause, peak = _wait(psutil.Process(worker), limits, lambda: terminated or not _is_alive(build_process))
     while left := psutil.Process().children(recursive=True):
         for process in left:
-            _try(process.kill)
+            _if_exists(process.kill)
         psutil.wait_procs(left, timeout=1)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of each that was waited for, and of those that it waited for
     largest = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    ending = Ending(code, passed, used.ru_utime + used.ru_stime, max(peak, largest))
-    (folder / "ending").write_bytes(pickle.dumps(ending))
+    if (folder / "result").exists():
+        result = pickle.loads((folder / "result").read_bytes())
+    else:
+        result = ProcessDied(cause, (folder / "log").read_text(errors="replace"))
+    ending = Ending(used.ru_utime + used.ru_stime, max(peak, largest))
+    (folder / "outcome").write_bytes(pickle.dumps((result, ending)))
 
 
-def _wait(worker: psutil.Process, limits: Limits, stopped: Callable) -> tuple[int, str, int]:
+def _wait(worker: psutil.Process, limits: Limits, is_stopped: Callable) -> tuple[str, int]:
+    """Wait until the worker ends or must be killed; returns the cause, and the memory's peak."""
     end, peak, watcher = time.perf_counter() + limits.wall, 0, psutil.Process()
     while True:
         processes = watcher.children(recursive=True)
-        memory = [_try(process.memory_info) for process in processes]
+        memory = [_if_exists(process.memory_info) for process in processes]
         peak = max(peak, sum(process.rss for process in memory if process))
         reasons = {
             f"takes more than {limits.seconds:g} s of processor time": _used(watcher, processes) > limits.seconds,
             f"lasts longer than {limits.wall:g} s": time.perf_counter() > end,
             f"uses more than {limits.bytes / 2**30:.3g} GB of memory": peak > limits.bytes,
-            "is stopped with the build": stopped(),
+            "is stopped with the build": is_stopped(),
         }
         for reason in (reason for reason, holds in reasons.items() if holds):
-            _try(lambda: worker.send_signal(signal.SIGUSR1))
+            _if_exists(lambda: worker.send_signal(signal.SIGUSR1))
             time.sleep(GRACE)
-            return 1, reason, peak
+            return reason, peak
         try:
-            return worker.wait(TICK), "", peak
+            code = worker.wait(INTERVAL)
         except psutil.TimeoutExpired:
-            pass
+            continue
+        if code < 0:
+            return f"the process is ended by {signal.Signals(-code).name}", peak
+        return f"quits the process with exit code {code}", peak
 
 
 def _used(watcher: psutil.Process, processes: list[psutil.Process]) -> float:
-    """Seconds of processor time of these, and of those that ended, which count for whoever waited for them."""
-    times = filter(None, [_try(process.cpu_times) for process in processes])
+    """Seconds of processor time of these, and of those that ended, which are counted for the process that waited."""
     ended = watcher.cpu_times()
+    times = filter(None, [_if_exists(process.cpu_times) for process in processes])
     own = sum(each.user + each.system + each.children_user + each.children_system for each in times)
     return own + ended.children_user + ended.children_system
 
 
-def _alive(process: psutil.Process) -> bool:
-    return process.is_running() and _try(process.status) not in (None, psutil.STATUS_ZOMBIE)
+def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and _if_exists(process.status) not in (None, psutil.STATUS_ZOMBIE)
 
 
-def _try(call):
-    """The call's value, or None where its process is gone."""
+def _if_exists(call: Callable[[], T]) -> T | None:
+    """The result of a method of a process, or None if the process is gone."""
     try:
         return call()
     except psutil.NoSuchProcess:
         return None
 
 
-def _work(job: Job, folder: Path) -> None:
-    """The worker's whole life; it never returns."""
-    os.setsid()
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(option, value)
+
+
+def _work(job: Job, folder: Path) -> None:
+    """Do the job in this process, which ends here."""
+    os.setsid()
+    _prctl(PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # Python's own, not the fork server's
     FORKSERVER.set_forkserver_preload(["__main__"])  # as well: a fork server that the job starts loads no torch
@@ -200,11 +185,12 @@ def _work(job: Job, folder: Path) -> None:
     faulthandler.enable(file=2)
     faulthandler.register(signal.SIGUSR1, file=2)
     try:
-        outcome = job(folder)
+        result = job(folder)
     except BuildError as error:
-        outcome = error
+        result = error
     except BaseException:
         os.write(2, traceback.format_exc().encode())
         os._exit(1)
-    (folder / "outcome").write_bytes(pickle.dumps(outcome))
+    (folder / "written").write_bytes(pickle.dumps(result))
+    (folder / "written").rename(folder / "result")
     os._exit(0)

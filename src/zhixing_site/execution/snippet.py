@@ -15,17 +15,26 @@ HEADER = re.compile(r'# %% (?P<name>[A-Za-z_]\w*)( tags=\["hidden"\]| raises="\w
 
 @dataclass(frozen=True)
 class Cell:
+    """One cell; `path` is its snippet's, relative to the project's root, and `line` that of its source's first line."""
+
+    path: str
     name: str
     source: str
-    line: int  # of the first line of `source` in the snippet
+    line: int
     hidden: bool
     raises: str
     warns: str
 
+    def error(self, cause: str, line: int = 0) -> BuildError:
+        """An error at this line of the snippet, or at the cell's first."""
+        return BuildError(cause, self.path, line or self.line, self.name)
+
 
 @dataclass(frozen=True)
 class Snippet:
-    path: str  # relative to the project's root: snippets/activations/gelu.py
+    """A file of cells; `path` is relative to the project's root: snippets/activations/gelu.py."""
+
+    path: str
     content: bytes
     cells: tuple[Cell, ...]
 
@@ -41,35 +50,40 @@ class Snippet:
 
 
 def snippet_paths(root: Path) -> list[Path]:
+    """All snippets of the project."""
     return sorted((root / "snippets").rglob("*.py"))
 
 
 def read_snippet(path: Path, root: Path) -> Snippet:
-    """Split the file into cells; raises BuildError where they are not well-formed and differently named."""
+    """Split the file into cells; raises BuildError if a header is malformed or a name is used twice."""
     content, relative = path.read_bytes(), path.relative_to(root).as_posix()
     try:
         lines = re.split("\r\n|\r|\n", content.decode())
     except UnicodeDecodeError as error:
         raise BuildError(f"the file is not UTF-8: {error}", relative) from error
     starts = [number for number, line in enumerate(lines) if re.match(r"#\s*%%", line)]
-    for start in starts:
-        if not HEADER.fullmatch(lines[start]):
-            form = 'a cell starts with `# %% name`, an identifier, then tags=["hidden"], raises="…" or warns="…"'
-            raise BuildError(f"{form}; this is `{lines[start]}`", relative, start + 1)
     if not starts or any(line.strip() for line in lines[: starts[0]]):
         raise BuildError("a snippet starts with a cell: `# %% name`", relative, 1)
-    cells = [_cell(lines[start:end], start + 1) for start, end in pairwise([*starts, len(lines)])]
-    for number, (cell, start) in enumerate(zip(cells, starts, strict=True)):
-        if cell.name in [earlier.name for earlier in cells[:number]]:
-            raise BuildError("a second cell of this name", relative, start + 1, cell.name)
-    return Snippet(relative, content, tuple(cells))
+    cells: dict[str, Cell] = {}
+    for start, end in pairwise([*starts, len(lines)]):
+        cell = _read_cell(lines[start:end], start + 1, relative)
+        if cell.name in cells:
+            raise cell.error("a second cell of this name", start + 1)
+        cells[cell.name] = cell
+    return Snippet(relative, content, tuple(cells.values()))
 
 
-def _cell(lines: list[str], number: int) -> Cell:
+def _read_cell(lines: list[str], number: int, path: str) -> Cell:
     """The cell of these lines, of which the first is line `number` of the file."""
     header, body = lines[0], "\n".join(lines[1:])
+    match = HEADER.fullmatch(header)
+    if not match:
+        form = 'a cell starts with `# %% name`, an identifier, then tags=["hidden"], raises="…" or warns="…"'
+        raise BuildError(f"{form}; this is `{header}`", path, number)
     source = body.lstrip("\n")
-    name = HEADER.fullmatch(header)["name"]
-    raises, warns = (re.search(rf'{key}="(\w+)"', header) for key in ("raises", "warns"))
     line = number + 1 + len(body) - len(source)
-    return Cell(name, source.rstrip(), line, "tags=" in header, raises[1] if raises else "", warns[1] if warns else "")
+    announced = dict(re.findall(r'(raises|warns)="(\w+)"', header))
+    hidden = "tags=" in header
+    return Cell(
+        path, match["name"], source.rstrip(), line, hidden, announced.get("raises", ""), announced.get("warns", "")
+    )
