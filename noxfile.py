@@ -9,6 +9,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
+sys.path.insert(0, "tests")  # which has the module `environments`
 COSTS = Path("build/costs")
 
 BARE = "wrong_input or compiled"  # the marks of tests that run without the hook
@@ -57,7 +58,7 @@ def serve(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
-    from zhixing_site import environments  # not above: nox alone lists the sessions without it
+    import environments  # not above: nox alone lists the sessions without what it imports
 
     with costs_told(session):
         environments.fresh(Path.cwd())  # made here once, and not in the time of some test
@@ -95,7 +96,7 @@ def oldest(session: nox.Session) -> None:
 
     What breaks the code on purpose says nothing of versions; torchvision does not load beside the oldest torch.
     """
-    from zhixing_site import environments  # not above: nox alone lists the sessions without it
+    import environments  # not above: nox alone lists the sessions without what it imports
 
     root = Path.cwd()
     requirements, constraints = environments.oldest(root)

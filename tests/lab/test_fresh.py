@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import environments
 import nbclient
 import nbformat
 import pytest
 
-from zhixing_site import environments
 from zhixing_site.content.page import read_pages
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths

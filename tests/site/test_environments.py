@@ -4,10 +4,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import environments
 import pytest
-
-from zhixing_site import environments
-from zhixing_site.environments import oldest, variables
+from environments import oldest, variables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = """\

@@ -25,7 +25,7 @@ def load(snippet: Snippet, root: Path) -> dict | None:
     entry = _parse(content) if content else {}
     is_valid = (
         entry.get("builder") == _builder()
-        and entry["files"][snippet.path] == digest(snippet.content)
+        and entry["files"].get(snippet.path) == digest(snippet.content)
         and all(file_digest(root / path) == seen for path, seen in entry["files"].items())
         and all(_version(name) == seen for name, seen in entry["distributions"].items())
     )

@@ -1,4 +1,4 @@
-"""Make a virtual environment of its own below .cache/, which is kept while nothing changes that it was made from."""
+"""Make virtual environments for tests below .cache/, which are kept while nothing changes that they were made from."""
 
 import fcntl
 import os
@@ -22,10 +22,10 @@ OF_TORCH = ("cuda-", "nvidia-")
 
 
 def environment(kind: str, requirements: Iterable[str], root: Path, constraints: str | None = None) -> Path:
-    """The folder of an environment with these requirements, made where there is none of this kind that fits.
+    """The folder of an environment with these requirements, which is made if there is none of this kind that fits.
 
-    The constraints are by default those of constraints.txt. Only one environment of a kind is kept; whoever asks for it
-    at the same time waits.
+    The constraints are by default those of constraints.txt. Only one environment of a kind is kept; of two processes
+    that ask for it at the same time, one waits for the other.
     """
     wanted = sorted(requirements)
     constraints = (root / "constraints.txt").read_text() if constraints is None else constraints
@@ -36,7 +36,7 @@ def environment(kind: str, requirements: Iterable[str], root: Path, constraints:
     place = folder / f"{kind}-{key}"
     with open(folder / f"{kind}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Not made aside and renamed: its programs name the interpreter by its path. What is half made lacks this file.
+        # Not made elsewhere and renamed: its programs name the interpreter by its path. A half-made one lacks a file.
         whole = place / "whole"
         if not whole.exists():
             for other in folder.glob(f"{kind}-*"):
@@ -50,7 +50,7 @@ def fresh(root: Path) -> Path:
     """The folder of an environment with what the one line of a notebook installs: the package as it is now."""
     package = root / ".cache/package"
     _, _, wanted = shlex.split(install_line())
-    here = wanted.partition(" @ ")[0] + f" @ {package.as_uri()}"  # as it stands, and not as it is hosted
+    here = wanted.partition(" @ ")[0] + f" @ {package.as_uri()}"  # this working tree, not what is hosted
     (root / ".cache").mkdir(exist_ok=True)
     with open(root / ".cache/package.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -61,7 +61,7 @@ def fresh(root: Path) -> Path:
             shutil.copy(root / name, package)
         files = sorted(path for path in package.rglob("*") if path.is_file())
         now = digest("".join(f"{path} {file_digest(path)}" for path in files))
-        place = environment("fresh", [here, "ipykernel"], root)  # Jupyter is the reader's own
+        place = environment("fresh", [here, "ipykernel"], root)  # readers have Jupyter already
         installed = place / "installed"
         if not installed.exists() or installed.read_text() != now:
             pip = [place / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", package]
@@ -71,7 +71,7 @@ def fresh(root: Path) -> Path:
 
 
 def variables(place: Path) -> dict[str, str]:
-    """Those in which the environment's programs run, without what says where this process's modules lie."""
+    """The variables for the environment's programs, without those that tell Python where to find our modules."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     return kept | {"PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
