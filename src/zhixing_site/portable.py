@@ -1,40 +1,38 @@
-"""Run snippets as on other processors: under each instruction set that this one has, by all libraries that choose one.
+"""Run snippets as on other processors, under each set of instructions that this processor has.
 
-ATen, MKL, oneDNN and NumPy choose by themselves, each when it is loaded, and sum in another order with another choice.
-So each setting is a process of its own with a fork server of its own.
+ATen, MKL, oneDNN and NumPy choose instructions when they are loaded, and with another choice they sum in another order.
+So each setting gets a process of its own, with its own fork server.
 """
 
 import difflib
+import multiprocessing
 import os
-import pickle
 import platform
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from zhixing_site.content.expand import Expander, output_text
 from zhixing_site.content.page import VALUE, Page, read_pages
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.processes import Limits
-from zhixing_site.execution.runner import run_all
+from zhixing_site.execution.runner import Run, run_all
 from zhixing_site.project import LANGUAGES
 
-OWN = "own instructions"
-DIFFERENCES = 8  # lines of a cell's difference that are told
+MAX_DIFFERENCE = 8  # lines shown of a cell's difference
 
 Outcome = dict | BuildError  # an executed notebook, or why there is none
 
 
 def settings() -> dict[str, dict[str, str] | None]:
-    """{name: the variables that make all libraries keep to it, or None where this processor lacks it}"""
+    """{name: the environment variables that make all libraries keep to it, or None if this processor lacks it}"""
     found = _dispatched()
     intel = platform.machine() in ("x86_64", "AMD64")
     newer = [name for name in found if re.search("AVX512|AVX10|V4", name)]
     return {
-        OWN: {},
+        "own instructions": {},
         "AVX2": _keep_to("avx2", "AVX2", "AVX2", newer) if {"AVX2", "X86_V3"} & {*found} else None,
         "SSE": lowest() if intel else None,
         "MKL_CBWR=COMPATIBLE": {"MKL_CBWR": "COMPATIBLE"} if intel else None,
@@ -46,12 +44,12 @@ def lowest() -> dict[str, str]:
     return _keep_to("default", "SSE4_2", "SSE41", _dispatched())
 
 
-def _keep_to(aten: str, mkl: str, onednn: str, newer: list[str]) -> dict[str, str]:
+def _keep_to(aten: str, mkl: str, onednn: str, disabled: list[str]) -> dict[str, str]:
     return {
         "ATEN_CPU_CAPABILITY": aten,
         "MKL_ENABLE_INSTRUCTIONS": mkl,
         "ONEDNN_MAX_CPU_ISA": onednn,
-        "NPY_DISABLE_CPU_FEATURES": " ".join(newer),
+        "NPY_DISABLE_CPU_FEATURES": " ".join(disabled),
     }
 
 
@@ -63,85 +61,81 @@ def _dispatched() -> list[str]:
 
 
 def portable(paths: list[Path], root: Path, limits: Limits) -> bool:
-    """Tell for each snippet whether it runs and prints the same under each setting; whether all do."""
+    """Print for each snippet whether it runs, prints and is quoted the same under each setting; True if all are."""
     outcomes: dict[str, dict[str, Outcome]] = {}
     for name, variables in settings().items():
         if variables is None:
             print(f"not run under {name}, which this processor lacks", flush=True)
-            continue
-        print(
-            " ".join([f"running under {name}", *(f"{key}={value!r}" for key, value in variables.items())]), flush=True
-        )
-        outcomes[name] = _run_under(variables, paths, root, limits)
+        else:
+            print(f"running under {name}", *(f"{key}={value!r}" for key, value in variables.items()), flush=True)
+            outcomes[name] = _run_under(variables, paths, root, limits)
     pages = [page for language in LANGUAGES for page in read_pages(root, language).values()]
-    clean = True
+    verdicts = set()
     for path in (path.relative_to(root).as_posix() for path in paths):
-        own, *others = ((name, each[path]) for name, each in outcomes.items())
-        told = [f"under {name}: {line}" for name, outcome in (own, *others) for line in _errors(outcome)]
-        verdict = "fails" if told else "holds"
-        for name, outcome in others:
-            told += [f"under {name}: {line}" for line in _differences(own[1], outcome, path, pages)]
-        verdict = "differs" if told and verdict == "holds" else verdict
-        print(f"{verdict:8} {path}", *(line.replace("\n", "\n      ") for line in told), sep="\n    ", flush=True)
-        clean = clean and not told
-    return clean
+        own, *_ = of_path = [outcome[path] for outcome in outcomes.values()]
+        quoting = [page for page in pages if f"snippets/{page.snippet}" == path]
+        found = [
+            f"under {name}: {difference}".replace("\n", "\n      ")
+            for name, outcome in zip(outcomes, of_path, strict=True)
+            for difference in _differences(own, outcome, quoting)
+        ]
+        failed = any(isinstance(outcome, BuildError) for outcome in of_path)
+        verdict = "fails" if failed else "differs" if found else "holds"
+        print(f"{verdict:8} {path}", *found, sep="\n    ", flush=True)
+        verdicts.add(verdict)
+    return verdicts <= {"holds"}
 
 
 def _run_under(variables: dict[str, str], paths: list[Path], root: Path, limits: Limits) -> dict[str, Outcome]:
-    """{path: outcome}; raises BuildError where the runs break off."""
-    names = {name for each in settings().values() for name in each or ()}
-    environment = {name: value for name, value in os.environ.items() if name not in names} | variables
-    with tempfile.TemporaryDirectory(prefix="zhixing-") as folder:
-        file = Path(folder, "outcomes")
-        command = [sys.executable, "-m", "zhixing_site", "run", "--afresh", file, "--seconds", str(limits.seconds)]
-        command += ["--gigabytes", str(limits.bytes / 2**30), *paths]
-        done = subprocess.run(command, cwd=root, env=environment, check=False)
-        if not file.exists():
-            raise BuildError(f"the runs end with exit code {done.returncode}")
-        return pickle.loads(file.read_bytes())
+    """{path: outcome}; the variables take the place of those of all settings."""
+    unset = {name for setting in settings().values() for name in setting or ()}
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_run_uncached, environment, paths, root, limits).result()
+        except BrokenProcessPool as error:
+            raise BuildError(f"the process that runs snippets under these variables has ended: {variables}") from error
 
 
-def run_afresh(paths: list[Path], root: Path, limits: Limits, file: Path) -> None:
-    """Run the snippets without the cache, and write {path: outcome}."""
-    outcomes = {}
+def _run_uncached(environment: dict[str, str], paths: list[Path], root: Path, limits: Limits) -> dict[str, Outcome]:
+    """In a new process: {path: outcome} of the snippets, whose fork server starts in this environment."""
+    os.environ.clear()
+    os.environ.update(environment)
+    outcomes: dict[str, Outcome] = {}
 
-    def keep(path: str, result) -> None:
+    def keep(path: str, result: Run | BuildError) -> None:
         outcomes[path] = result if isinstance(result, BuildError) else result.notebook
 
     run_all(paths, root, limits, keep, cached=False)
-    file.write_bytes(pickle.dumps(outcomes))
+    return outcomes
 
 
-def _errors(outcome: Outcome) -> Iterator[str]:
-    if isinstance(outcome, BuildError):
-        yield str(outcome)
-
-
-def _differences(own: Outcome, other: Outcome, path: str, pages: list[Page]) -> Iterator[str]:
-    """What cells print, and pages quote, otherwise than under this processor's own instructions."""
+def _differences(own: Outcome, other: Outcome, pages: list[Page]) -> Iterator[str]:
+    """The error; or what cells print and pages quote that differs from the outcome under our own instructions."""
+    if isinstance(other, BuildError):
+        yield str(other)
     if isinstance(own, BuildError) or isinstance(other, BuildError):
         return
-    for one, another in zip(own["cells"], other["cells"], strict=True):
-        texts = ["\n".join(map(output_text, cell["outputs"])) for cell in (one, another)]
+    for ours, theirs in zip(own["cells"], other["cells"], strict=True):
+        texts = ["\n".join(map(output_text, cell["outputs"])) for cell in (ours, theirs)]
         if texts[0] != texts[1]:
-            yield f"cell {one['id']} prints otherwise\n{_difference(*texts)}"
+            yield f"cell {ours['id']} prints otherwise\n{_diff(*texts)}"
     for page in pages:
-        if f"snippets/{page.snippet}" == path:
-            for mark in VALUE.finditer(page.text):
-                before, after = (_quoted(page, mark, notebook) for notebook in (own, other))
-                if before != after:
-                    yield f"{page.path}:{page.line(mark)} quotes {mark[0]} as {after}, not {before}"
+        for mark in VALUE.finditer(page.text):
+            before, after = (_quoted(page, mark, notebook) for notebook in (own, other))
+            if before != after:
+                yield f"{page.path}:{page.line(mark)} quotes {mark[0]} as {after}, not {before}"
 
 
-def _difference(one: str, another: str) -> str:
-    lines = [*difflib.unified_diff(one.splitlines(), another.splitlines(), lineterm="", n=0)][2:]
+def _diff(one: str, other: str) -> str:
+    lines = [*difflib.unified_diff(one.splitlines(), other.splitlines(), lineterm="", n=0)][2:]
     lines = [line for line in lines if not line.startswith("@@")]
-    rest = [f"… and {len(lines) - DIFFERENCES} more lines"] * (len(lines) > DIFFERENCES)
-    return "\n".join(lines[:DIFFERENCES] + rest)
+    rest = [f"… and {len(lines) - MAX_DIFFERENCE} more lines"] * (len(lines) > MAX_DIFFERENCE)
+    return "\n".join(lines[:MAX_DIFFERENCE] + rest)
 
 
 def _quoted(page: Page, mark: re.Match, notebook: dict) -> str:
-    """As the page would show it; nothing where it is no value of the run, as in an example of how to quote."""
+    """The value as the page shows it; empty if it is no value of the run, as in an example of how to quote."""
     try:
         return Expander(page, {page.snippet: notebook}, Path()).value(mark)
     except ValueError:

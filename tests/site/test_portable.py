@@ -40,7 +40,7 @@ def told(project, monkeypatch, capsys):
 
 
 def test_each_snippet_has_its_line(project, told):
-    cached = sorted((project.root / ".cache").rglob("*.ipynb"))
+    cached = sorted((project.root / ".cache").rglob("*.json"))
     project.write("snippets/area/fails.py", FAILS)
     project.write("snippets/area/prints.py", PRINTS)
     for language in "en", "zh":
@@ -60,7 +60,7 @@ def test_each_snippet_has_its_line(project, told):
         "    under AVX: snippets/area/fails.py:5, cell wrong: AssertionError",
         "holds    snippets/area/roots.py",
     ]
-    assert sorted((project.root / ".cache").rglob("*.ipynb")) == cached
+    assert sorted((project.root / ".cache").rglob("*.json")) == cached
 
 
 def test_what_holds_is_no_error(told):
@@ -74,9 +74,9 @@ def test_article_that_is_not_there(project, told, capsys):
 
 def test_long_difference_is_cut():
     numbers = "\n".join(map(str, range(100)))
-    lines = portable._difference(numbers, numbers.replace("\n", "!\n")).splitlines()
+    lines = portable._diff(numbers, numbers.replace("\n", "!\n")).splitlines()
     assert lines[0] == "-0"
-    assert len(lines) == portable.DIFFERENCES + 1
+    assert len(lines) == portable.MAX_DIFFERENCE + 1
     assert lines[-1].startswith("… and ")
 
 
