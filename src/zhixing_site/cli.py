@@ -18,24 +18,42 @@ from zhixing_site.serve import serve
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 with the errors on standard error, or 130 if it was interrupted."""
-    options = _parser().parse_args(arguments)
-    root = Path.cwd().resolve()
+    options, root = _parser().parse_args(arguments), Path.cwd().resolve()
+    limits = Limits(options.seconds, int(options.gigabytes * 2**30))
     try:
-        return _execute(options, root)
+        match options.command:
+            case "run":
+                if errors := run_all(_snippets(options.paths, root), root, limits, _report)[1]:
+                    raise BuildErrors(errors)
+            case "build":
+                build(root, limits, _report)
+            case "serve":
+                serve(root, limits, _report, options.port)
+            case "portable":
+                areas = [root / "snippets" / article for article in options.articles]
+                paths = [area if area.is_dir() else area.with_suffix(".py") for area in areas]
+                return 0 if portable(_snippets(paths, root), root, limits) else 1
+            case "accept":
+                accepted = accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
+                print("\n".join(f"accepted {section}" for section in accepted) or "nothing was new")
+            case "new":
+                print(*new(options.article, root), sep="\n")
     except (BuildError, BuildErrors) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m zhixing_site", description="Build the site from running code.")
+    parser.set_defaults(seconds=Limits.seconds, gigabytes=Limits.bytes >> 30)
     limits = argparse.ArgumentParser(add_help=False)
     limits.add_argument(
         "--seconds", type=float, default=Limits.seconds, help="a snippet's processor time (%(default)s)"
     )
     limits.add_argument("--gigabytes", type=float, default=Limits.bytes >> 30, help="its memory (%(default)s)")
-    parser = argparse.ArgumentParser(prog="python -m zhixing_site", description="Build the site from running code.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("run", parents=[limits], help="run snippets alone")
     command.add_argument("paths", nargs="*", type=Path, help="snippets or folders of them (all)")
@@ -49,31 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("new", help="lay out the files of a new article")
     command.add_argument("article", help="as optimization/adamw")
     return parser
-
-
-def _execute(options: argparse.Namespace, root: Path) -> int:
-    if options.command == "accept":
-        accepted = accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
-        print("\n".join(f"accepted {section}" for section in accepted) or "nothing was new")
-        return 0
-    if options.command == "new":
-        print(*new(options.article, root), sep="\n")
-        return 0
-    limits = Limits(options.seconds, int(options.gigabytes * 2**30))
-    match options.command:
-        case "build":
-            build(root, limits, _report)
-        case "serve":
-            serve(root, limits, _report, options.port)
-        case "portable":
-            areas = [root / "snippets" / article for article in options.articles]
-            paths = [area if area.is_dir() else area.with_suffix(".py") for area in areas]
-            return 0 if portable(_snippets(paths, root), root, limits) else 1
-        case "run":
-            _, errors = run_all(_snippets(options.paths, root), root, limits, _report)
-            if errors:
-                raise BuildErrors(errors)
-    return 0
 
 
 def _snippets(paths: list[Path], root: Path) -> list[Path]:

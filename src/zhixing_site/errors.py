@@ -20,7 +20,7 @@ class BuildError(Exception):
 
 
 class BuildErrors(Exception):
-    """All the errors of one step, so that an author mends them in one go."""
+    """All errors of one step, so that an author can correct them together."""
 
     def __init__(self, errors: list[BuildError]):
         super().__init__("\n".join(map(str, errors)))

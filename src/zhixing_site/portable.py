@@ -18,7 +18,7 @@ from zhixing_site.content.expand import Expander, output_text
 from zhixing_site.content.page import VALUE, Page, read_pages
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.processes import Limits
-from zhixing_site.execution.runner import Run, run_all
+from zhixing_site.execution.runner import run_all
 from zhixing_site.project import LANGUAGES
 
 MAX_DIFFERENCE = 8  # lines shown of a cell's difference
@@ -101,13 +101,8 @@ def _run_uncached(environment: dict[str, str], paths: list[Path], root: Path, li
     """In a new process: {path: outcome} of the snippets, whose fork server starts in this environment."""
     os.environ.clear()
     os.environ.update(environment)
-    outcomes: dict[str, Outcome] = {}
-
-    def keep(path: str, result: Run | BuildError) -> None:
-        outcomes[path] = result if isinstance(result, BuildError) else result.notebook
-
-    run_all(paths, root, limits, keep, cached=False)
-    return outcomes
+    runs, errors = run_all(paths, root, limits, lambda *_: None, cached=False)
+    return {run.snippet.path: run.notebook for run in runs.values()} | {error.path: error for error in errors}
 
 
 def _differences(own: Outcome, other: Outcome, pages: list[Page]) -> Iterator[str]:

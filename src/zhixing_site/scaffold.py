@@ -15,9 +15,9 @@ KINDS = {".csv", ".md", ".py", ".toml"}
 
 
 def new(article: str, root: Path) -> list[str]:
-    """Write the files of `area/article`, and of its area where it is new, as the last; returns the paths written.
+    """Write the files of `area/article`, and those of its area if it is new, which becomes the last one.
 
-    Raises BuildError where the name is no slug, or one of the files is there already.
+    Returns the paths written; raises BuildError if the name is malformed or one of the files exists already.
     """
     if not re.fullmatch(r"[a-z]\w*/[a-z]\w*", article, re.ASCII):
         raise BuildError(

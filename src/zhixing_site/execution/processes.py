@@ -65,7 +65,7 @@ Job = Callable[[Path], T]  # called with a folder for its files; must be picklab
 
 def run_watched(job: Job[T], folder: Path, limits: Limits) -> tuple[T, Ending]:
     """The job's result, and what its run took; raises BuildError if the job does, or ProcessDied."""
-    process = FORKSERVER.Process(target=_watch, args=(job, folder, limits, os.getpid()))
+    process = FORKSERVER.Process(target=_watch, args=(job, folder, limits))
     process.start()
     process.join()
     if not (folder / "outcome").exists():
@@ -94,17 +94,17 @@ def map_parallel(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
             raise
 
 
-def _watch(job: Job, folder: Path, limits: Limits, build: int) -> None:
+def _watch(job: Job, folder: Path, limits: Limits) -> None:
     """Start the worker, wait for it, and leave in `folder` the `outcome`: its result or an error, and the Ending."""
     os.setsid()
     gc.enable()  # the fork server has disabled it
     _prctl(SUBREAPER, 1)
-    build_process, terminated = psutil.Process(build), []
+    build, terminated = multiprocessing.parent_process(), []
     signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
     worker = os.fork()
     if worker == 0:
         _work(job, folder)
-    cause, peak = _wait(psutil.Process(worker), limits, lambda: terminated or not _is_alive(build_process))
+    cause, peak = _wait(psutil.Process(worker), limits, lambda: terminated or not build.is_alive())
     while left := psutil.Process().children(recursive=True):
         for process in left:
             _if_exists(process.kill)
@@ -151,10 +151,6 @@ def _used(watcher: psutil.Process, processes: list[psutil.Process]) -> float:
     times = filter(None, [_if_exists(process.cpu_times) for process in processes])
     own = sum(each.user + each.system + each.children_user + each.children_system for each in times)
     return own + ended.children_user + ended.children_system
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    return process.is_running() and _if_exists(process.status) not in (None, psutil.STATUS_ZOMBIE)
 
 
 def _if_exists(call: Callable[[], T]) -> T | None:

@@ -22,8 +22,8 @@ class Cell:
     source: str
     line: int
     hidden: bool
-    raises: str
-    warns: str
+    raises: str = ""
+    warns: str = ""
 
     def error(self, cause: str, line: int = 0) -> BuildError:
         """An error at this line of the snippet, or at the cell's first."""
@@ -83,7 +83,4 @@ def _read_cell(lines: list[str], number: int, path: str) -> Cell:
     source = body.lstrip("\n")
     line = number + 1 + len(body) - len(source)
     announced = dict(re.findall(r'(raises|warns)="(\w+)"', header))
-    hidden = "tags=" in header
-    return Cell(
-        path, match["name"], source.rstrip(), line, hidden, announced.get("raises", ""), announced.get("warns", "")
-    )
+    return Cell(path, match["name"], source.rstrip(), line, "tags=" in header, **announced)
