@@ -73,6 +73,16 @@ UNTRUE = {
     "warns_in_src": ("# %% wrong\nimport things.hot  # here\n", "warns UserWarning: hot"),
 }
 
+# An exception that the cell cannot catch.
+UNCAUGHT = """\
+# %% wrong
+import threading
+
+thread = threading.Thread(target=lambda: 1 / 0)  # here
+thread.start()
+thread.join()
+"""
+
 CELLS = "# %% fine\nx = 1\n\n# %% needs\ny = x\n\n# %% fails\n1 / 0\n"
 FINE, NEEDS, FAILS = (fence(f"area/cells.py:{cell}") for cell in ("fine", "needs", "fails"))
 BROKEN = "def broken():\n    return 1\n\n\n1 / 0\n"
@@ -110,6 +120,7 @@ def pages(pristine, tmp_path_factory):
         shutil.copy(REPOSITORY / path, project.root / path)
     right = {f"right/{name}": text.replace("{elsewhere}", str(elsewhere)) for name, text in RIGHT.items()}
     project.articles(right | {f"wrong/{name}": text for name, (text, _) in (WRONG | UNTRUE).items()})
+    project.article("wrong/in_a_thread", UNCAUGHT)
     project.write("snippets/area/cells.py", CELLS)
     for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY, "hot": HOT}.items():
         project.write(f"src/things/{name}.py", module)
@@ -146,6 +157,12 @@ def test_failure_leads_from_the_page_to_the_snippet(pages, told, name):
     lines = told[f"wrong.{name}.md"].splitlines()
     assert [lines[0], lines[2]] == frames
     assert WRONG[name][1] in "\n".join(lines[3:])
+
+
+def test_exception_in_a_thread_fails_the_page(pages, told):
+    line = pages.line("snippets/wrong/in_a_thread.py", "# here")
+    assert f'snippets/wrong/in_a_thread.py", line {line}, in <lambda>' in told["wrong.in_a_thread.md"]
+    assert "ZeroDivisionError" in told["wrong.in_a_thread.md"]
 
 
 @pytest.mark.parametrize("name", UNTRUE)

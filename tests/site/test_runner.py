@@ -328,6 +328,10 @@ if __name__ == "__main__":
     assert project.printed("area/trial", "one") == "[1, 4, 9] [-1, -2, -3]\nNone\n"
 
 
+def test_garbage_is_collected(project):
+    assert values(ran(project, "# %% one\nimport gc\n\nenabled = gc.isenabled()\n"))["enabled"] is True
+
+
 def test_snippet_cannot_wait_for_input(project):
     notebook = ran(project, '# %% one raises="EOFError"\nimport sys\n\nprint(repr(sys.stdin.read()))\ninput()\n')
     assert [output["output_type"] for output in notebook["cells"][0]["outputs"]] == ["stream", "error"]

@@ -77,10 +77,7 @@ class Session:
             raise cell.error(cause, lines[-1] if lines else 0) from raised
 
     def _check_warned(self, warned: list[WarningMessage], cell: Cell) -> None:
-        """A warning that is attributed neither to the cell nor to src/ is a third party's about itself, and no error.
-
-        But it may be the one that the header announces.
-        """
+        # A warning that is attributed neither to the cell nor to src/ is a third party's about itself, and no error.
         if cell.warns and cell.warns not in [warning.category.__name__ for warning in warned]:
             raise cell.error(f"should warn {cell.warns}, but does not")
         for warning in warned:

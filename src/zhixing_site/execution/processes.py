@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -40,11 +41,6 @@ class Limits:
 
     seconds: float = 60
     bytes: int = 4 << 30
-
-    @property
-    def wall(self) -> float:
-        """The seconds that a run may last: many more, since it waits while the machine has other work to do."""
-        return 10 * self.seconds
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,8 @@ def _watch(job: Job, folder: Path, limits: Limits) -> None:
     cause, peak = _wait(psutil.Process(worker), limits, lambda: terminated or not build.is_alive())
     while left := psutil.Process().children(recursive=True):
         for process in left:
-            _if_exists(process.kill)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(left, timeout=1)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of each that was waited for, and of those that it waited for
     largest = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -121,44 +118,42 @@ def _watch(job: Job, folder: Path, limits: Limits) -> None:
 
 def _wait(worker: psutil.Process, limits: Limits, is_stopped: Callable) -> tuple[str, int]:
     """Wait until the worker ends or must be killed; returns the cause, and the memory's peak."""
-    end, peak, watcher = time.perf_counter() + limits.wall, 0, psutil.Process()
+    longest = 10 * limits.seconds  # many more than of processor time: a run waits while the machine has other work
+    end, peak, watcher = time.perf_counter() + longest, 0, psutil.Process()
     while True:
-        processes = watcher.children(recursive=True)
-        memory = [_if_exists(process.memory_info) for process in processes]
-        peak = max(peak, sum(process.rss for process in memory if process))
+        seconds, memory = _usage(watcher)
+        peak = max(peak, memory)
         reasons = {
-            f"takes more than {limits.seconds:g} s of processor time": _used(watcher, processes) > limits.seconds,
-            f"lasts longer than {limits.wall:g} s": time.perf_counter() > end,
+            f"takes more than {limits.seconds:g} s of processor time": seconds > limits.seconds,
+            f"lasts longer than {longest:g} s": time.perf_counter() > end,
             f"uses more than {limits.bytes / 2**30:.3g} GB of memory": peak > limits.bytes,
             "is stopped with the build": is_stopped(),
         }
         for reason in (reason for reason, holds in reasons.items() if holds):
-            _if_exists(lambda: worker.send_signal(signal.SIGUSR1))
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGUSR1)
             time.sleep(GRACE)
             return reason, peak
-        try:
+        with suppress(psutil.TimeoutExpired):
             code = worker.wait(INTERVAL)
-        except psutil.TimeoutExpired:
-            continue
-        if code < 0:
-            return f"the process is ended by {signal.Signals(-code).name}", peak
-        return f"quits the process with exit code {code}", peak
+            if code < 0:
+                return f"the process is ended by {signal.Signals(-code).name}", peak
+            return f"quits the process with exit code {code}", peak
 
 
-def _used(watcher: psutil.Process, processes: list[psutil.Process]) -> float:
-    """Seconds of processor time of these, and of those that ended, which are counted for the process that waited."""
+def _usage(watcher: psutil.Process) -> tuple[float, int]:
+    """Seconds of processor time and resident bytes of the processes below the watcher.
+
+    The time of a process that has ended is counted for the one that waited for it.
+    """
     ended = watcher.cpu_times()
-    times = filter(None, [_if_exists(process.cpu_times) for process in processes])
-    own = sum(each.user + each.system + each.children_user + each.children_system for each in times)
-    return own + ended.children_user + ended.children_system
-
-
-def _if_exists(call: Callable[[], T]) -> T | None:
-    """The result of a method of a process, or None if the process is gone."""
-    try:
-        return call()
-    except psutil.NoSuchProcess:
-        return None
+    seconds, memory = ended.children_user + ended.children_system, 0
+    for process in watcher.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system + times.children_user + times.children_system
+            memory += process.memory_info().rss
+    return seconds, memory
 
 
 def _prctl(option: int, value: int) -> None:
