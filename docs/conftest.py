@@ -1,6 +1,6 @@
 """Run the Python of each English page as its reader sees it: `pytest --markdown-docs docs/en`.
 
-A page becomes a program of as many lines. On the line of each include stands a call that runs what the reader sees
+A page becomes a program of as many lines. The line of each include becomes a call that runs what the reader sees
 there, so that a traceback leads from the page to the snippet and on into the library. Hidden cells do not run.
 """
 
@@ -28,7 +28,7 @@ from zhixing_site.execution.runner import ENVIRONMENT
 from zhixing_site.execution.snippet import read_snippet
 
 ROOT = Path(__file__).resolve().parents[1]
-OPENING = re.compile(r"(```|~~~)[ {.]*i?py")  # of a fence of Python, whatever stands before it
+OPENING = re.compile(r"(```|~~~)[ {.]*i?py")  # of a fence of Python, whatever precedes it
 
 os.environ.update(ENVIRONMENT)  # before torch and matplotlib are imported
 
@@ -85,7 +85,7 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
 
 @register_runner()
 class Program(DefaultRunner):
-    """Tells of a failure by its traceback alone, since most of a program's lines are empty."""
+    """Reports a failure by its traceback alone, because most lines of a program are empty."""
 
     def runtest(self, test, args, **first):
         if not first:
