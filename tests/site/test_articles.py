@@ -81,12 +81,12 @@ def test_navigation_is_home_areas_and_the_rest_in_each_language():
     assert errors == []
     assert navigation(areas, english) == [
         {"Home": "index.md"},
-        {"Area a": ["a/index.md", {"One": "a/one.md"}]},
+        {"Area a": [{"Area a": "a/index.md"}, {"One": "a/one.md"}]},
         {"Words": "words.md"},
     ]
     assert navigation(areas, chinese) == [
         {"首页": "index.md"},
-        {"域 a": ["a/index.md", {"文One": "a/one.md"}]},
+        {"域 a": [{"域 a": "a/index.md"}, {"文One": "a/one.md"}]},
         {"词": "words.md"},
     ]
 
@@ -100,7 +100,7 @@ WRONG = {
     "a summary with a value": ("en", "What it", 'Of "{{ x }}"', "`summary` must be a sentence of plain text"),
     "no date": ("en", "date: 2026-01-01\n", "", "`date` is missing: the day of the first publication"),
     "a date that is none": ("en", "2026-01-01", "January", "`date` must be the day of the first publication"),
-    "a date on both pages": ("zh", "menu:", "date: 2026-01-01\nmenu:", "`date` stands in the English page alone"),
+    "a date on both pages": ("zh", "menu:", "date: 2026-01-01\nmenu:", "`date` belongs in the English page alone"),
     "a key that is none": ("en", "date:", "author: X\ndate:", "`author` is no key of an article; there are menu, "),
     "a requirement that is no list": ("en", "date:", "requires: a/two\ndate:", "`requires` must be a list of articles"),
     "a number that is not quoted": (

@@ -289,7 +289,7 @@ def test_unknown_component_stops_the_build(library, page):
 
 def test_components_that_differ_between_the_languages_stop_the_build(library):
     library.replace("docs/zh/index.md", '--8<-- "start/paper"', '--8<-- "start/new"')
-    assert "a part of section #home differs from its twin's" in library.failing_build()
+    assert "a part of section #home differs from its translation" in library.failing_build()
 
 
 def test_wrong_front_matter_stops_the_build(library):

@@ -3,6 +3,7 @@
 import pytest
 
 from zhixing_site.content.page import Page, Use, read_pages
+from zhixing_site.content.translations import contents
 from zhixing_site.errors import BuildError
 
 
@@ -11,11 +12,8 @@ def page(text: str) -> Page:
 
 
 def marks(text: str) -> dict[str, list[str]]:
-    """Those of all sections, {kind: in order}."""
-    found = {}
-    for section in page(text).sections:
-        for kind, values in section.marks.items():
-            found[kind] = found.get(kind, []) + values
+    """What the marks of all sections hold, {kind: in order}."""
+    found = contents(mark for section in page(text).sections for mark in section.marks)
     return {kind: values for kind, values in found.items() if values}
 
 
@@ -70,7 +68,7 @@ def test_sections_are_split_at_headings_of_every_depth():
 
 def test_sections_of_marks():
     sections = page("$a$\n\n## B { #b }\n\n$b$ $c$\n").sections
-    assert [section.marks["inline"] for section in sections] == [["a"], ["b", "c"]]
+    assert [contents(section.marks)["inline"] for section in sections] == [["a"], ["b", "c"]]
 
 
 def test_heading_without_id():

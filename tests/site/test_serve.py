@@ -127,7 +127,7 @@ def test_page_at_error_is_told_and_stays(desk):
 
 def test_twin_that_differs_is_told_but_a_review_is_not_asked_for(desk):
     assert desk.save("docs/en/area/squares.md", "## Table { #table }", "## The table { #table }") == ""
-    assert "differs from its twin's" in desk.save("docs/en/area/squares.md", "x \\cdot x", "x x")
+    assert "differs from its translation" in desk.save("docs/en/area/squares.md", "x \\cdot x", "x x")
     assert "The table" in desk.shown(SQUARES)
 
 

@@ -265,10 +265,10 @@ STRUCTURE = {
 
 # What stands on the English page in place of the Chinese one's, and words of the message.
 TWINS = {
-    "another id": ("## B { #c }", "## B { #b }", ["#b", "no twin"]),
-    "a heading more": ("## B { #b }\n\n## C { #c }", "## B { #b }", ["docs/en/{page}.md:5", "#c", "no twin"]),
-    "a heading less": ("", "## B { #b }", ["docs/zh/{page}.md:3", "#b", "no twin"]),
-    "headings in another order": ("## B { #b }\n\n## C { #c }", "## C { #c }\n\n## B { #b }", ["no twin"]),
+    "another id": ("## B { #c }", "## B { #b }", ["#b", "no counterpart"]),
+    "a heading more": ("## B { #b }\n\n## C { #c }", "## B { #b }", ["docs/en/{page}.md:5", "#c", "no counterpart"]),
+    "a heading less": ("", "## B { #b }", ["docs/zh/{page}.md:3", "#b", "no counterpart"]),
+    "headings in another order": ("## B { #b }\n\n## C { #c }", "## C { #c }\n\n## B { #b }", ["no counterpart"]),
     "another cell": (
         '```python\n--8<-- "area/roots.py:root"\n```',
         '```python\n--8<-- "area/squares.py:table"\n```',
@@ -632,7 +632,7 @@ def said_of_twins(pristine, tmp_path_factory) -> list[str]:
 def test_page_without_its_twin(said_of_twins, language):
     path = f"docs/{language}/area/only_{language}.md"
     (error,) = [error for error in said_of_twins if path in error]
-    assert error.startswith(f"{path}: the page has no twin")
+    assert error.startswith(f"{path}: the page has no counterpart")
 
 
 @pytest.mark.parametrize("case", TWINS)

@@ -1,4 +1,4 @@
-"""Which differences between twins count, and how a review is recorded."""
+"""Which differences between translations count, and how a review is recorded."""
 
 import contextlib
 import shutil
@@ -34,7 +34,7 @@ ALIKE = {
 
 
 @pytest.mark.parametrize(("english", "chinese"), ALIKE.values(), ids=ALIKE)
-def test_twins_may_differ_in(english, chinese):
+def test_translations_may_differ_in(english, chinese):
     assert errors(english, chinese) == []
     assert errors(chinese, english) == []
 
@@ -58,7 +58,7 @@ def test_message_of_values_in_a_formula():
 
 def test_first_heading_that_differs_is_named():
     (said,) = errors("# A { #a }\n## B { #b }\n## C { #c }", "# 甲 { #a }\n## 丙 { #c }\n## 乙 { #b }")
-    assert said == "docs/zh/area/trial.md:2: heading #c has no twin at this place"
+    assert said == "docs/zh/area/trial.md:2: heading #c has no counterpart at this place"
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_accept_of_an_unknown_page(project, reviewed):
     [("{ #table }", "{ #tables }"), ("$$\nx^2", "$$\nx^3"), ("## Table { #table }", ""), ("{ #table }", "")],
     ids=["id", "formula", "heading", "no id"],
 )
-def test_accept_of_twins_that_differ(project, reviewed, old, new):
+def test_accept_of_translations_that_differ(project, reviewed, old, new):
     before = reviewed()
     project.replace("docs/en/area/squares.md", old, new)
     code, said = project.command("accept", "area/squares")

@@ -1,43 +1,44 @@
-"""What pages say of themselves in front matter: areas, their articles in reading order, and the navigation.
+"""The areas and their articles in reading order, as their front matter describes them, and the site's navigation.
 
 An area is a folder whose `index.md` gives its `order`; its other pages are articles. Keys that hold for both languages
-stand in the English page.
+are in the English page.
 """
 
+import html
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from graphlib import CycleError, TopologicalSorter
-from heapq import heappop, heappush
+from pathlib import Path
 
-from zhixing_site.content.page import Page
+import yaml
+from jsonschema import Draft202012Validator, validators
+
+from zhixing_site.content.page import Page, Pages, pairs
 from zhixing_site.errors import BuildError
 from zhixing_site.project import LANGUAGES
 
-PATHS = ("new", "paper", "interview")  # the ways through the articles that the home page offers
-ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
-
-Pages = Mapping[str, Page]
+KEYS = yaml.safe_load(Path(__file__).with_name("front_matter.yml").read_text())
+PATHS = tuple(KEYS["english"]["start"]["properties"])  # the ways through the articles that the home page offers
+TYPES = Draft202012Validator.TYPE_CHECKER.redefine("date", lambda _, value: type(value) is date)
+VALIDATOR = validators.extend(Draft202012Validator, type_checker=TYPES)
 
 
 @dataclass(frozen=True)
 class Article:
-    """Its two pages; each key as `Page.meta` has it."""
+    """An article's pages by language, and what the English front matter says about both."""
 
-    pages: Mapping[str, Page]
+    name: str
+    pages: Pages
 
     @property
     def english(self) -> Page:
         return self.pages["en"]
 
     @property
-    def name(self) -> str:
-        return self.english.name
-
-    @property
     def area(self) -> str:
-        return self.name.partition("/")[0]
+        return _area(self.name)
 
     @property
     def date(self) -> date:
@@ -50,53 +51,64 @@ class Article:
 
 @dataclass(frozen=True)
 class Area:
+    """An area, its index pages by language, and its articles in reading order."""
+
     name: str
-    pages: Mapping[str, Page]  # that introduce it
-    articles: tuple[Article, ...]  # in reading order
+    pages: Pages
+    articles: tuple[Article, ...]
 
 
 def menu(page: Page) -> str:
-    """The page's title in the navigation and wherever else a link to it must be short."""
+    """The page's title in the navigation and in other short links."""
     return page.meta.get("menu") or page.title
 
 
 def navigation(areas: Iterable[Area], pages: Pages) -> list:
-    """What MkDocs takes for `nav`, in the language of these pages: home, areas, and the other pages at the root."""
+    """MkDocs' `nav` for the pages of one language: home, areas, and the other pages at the root."""
 
     def entry(page: Page) -> dict[str, str]:
         return {menu(page): f"{page.name}.md"}
 
-    home = [page for name, page in pages.items() if name == "index"]
-    rest = [page for name, page in pages.items() if "/" not in name and name != "index"]
+    home = [entry(page) for name, page in pages.items() if name == "index"]
+    rest = [entry(page) for name, page in pages.items() if "/" not in name and name != "index"]
     sections = []
     for area in areas:
-        page = pages[f"{area.name}/index"]
-        sections.append({menu(page): [f"{page.name}.md", *(entry(pages[each.name]) for each in area.articles)]})
-    return [*map(entry, home), *sections, *map(entry, rest)]
+        index = pages[f"{area.name}/index"]
+        articles = [entry(pages[article.name]) for article in area.articles]
+        sections.append({menu(index): [{html.escape(index.title): f"{index.name}.md"}, *articles]})
+    return home + sections + rest
 
 
 def read_areas(english: Pages, chinese: Pages) -> tuple[list[Area], list[BuildError]]:
-    """The areas in their order; what has errors is left out."""
-    twins = [{"en": english[name], "zh": chinese[name]} for name in sorted(english.keys() & chinese.keys())]
-    errors, introductions, articles = [], {}, {}
-    names = {pair["en"].name.removesuffix("/index") for pair in twins if pair["en"].name.endswith("/index")}
-    for pair in twins:
-        area, _, name = pair["en"].name.partition("/")
-        if name == "index":
-            found = _check_area(pair["en"])
-            introductions |= {area: pair} if not found else {}
-        elif area in names:
-            found = [error for page in pair.values() for error in _check_article(page)]
-            articles |= {pair["en"].name: Article(pair)} if not found else {}
-        else:
-            continue  # in no area: a page at the root, or a warning of MkDocs
-        errors += found
-    errors += _check_requires(articles, {error.path for error in errors})
+    """The areas in their order, without pages that have errors, and these errors."""
+    found = {name: dict(zip(LANGUAGES, pair, strict=True)) for name, pair in pairs(english, chinese).items()}
+    indexes = {name: found[f"{name}/index"] for name in map(_area, found) if f"{name}/index" in found}
+    # Of the pages in no area, those at the root are no articles, and MkDocs warns about the others.
+    articles = {
+        name: Article(name, pages)
+        for name, pages in found.items()
+        if name != f"{_area(name)}/index" and _area(name) in indexes
+    }
+    errors = [error for pages in indexes.values() for error in _errors(_check_area, pages["en"])]
+    errors += [
+        error for each in articles.values() for page in each.pages.values() for error in _errors(_check_article, page)
+    ]
+    wrong = {error.path for error in errors}
+    articles = {
+        name: each for name, each in articles.items() if not wrong & {page.path for page in each.pages.values()}
+    }
+    errors += _check_requires(articles, wrong)
     placed = articles.values() if errors else _in_reading_order(articles)
-    order = sorted(introductions, key=lambda area: (introductions[area]["en"].meta["order"], area))
-    return [
-        Area(name, introductions[name], tuple(each for each in placed if each.area == name)) for name in order
-    ], errors
+    areas = [
+        Area(name, pages, tuple(each for each in placed if each.area == name))
+        for name, pages in indexes.items()
+        if pages["en"].path not in wrong
+    ]
+    return sorted(areas, key=lambda area: area.pages["en"].meta["order"]), errors
+
+
+def _area(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def leads_to(article: Article, areas: Iterable[Area]) -> list[Article]:
@@ -105,111 +117,74 @@ def leads_to(article: Article, areas: Iterable[Area]) -> list[Article]:
 
 
 def _in_reading_order(articles: Mapping[str, Article]) -> list[Article]:
-    """Each after all of its area that it builds on, also by way of another area; else the older, then by name."""
+    """Each after those of its area that it requires, also by way of another area; else by date, then by name."""
     before = {}
-    for name in TopologicalSorter({each.name: each.requires for each in articles.values()}).static_order():
+    for name in TopologicalSorter({name: each.requires for name, each in articles.items()}).static_order():
         required = articles[name].requires
         before[name] = {*required, *(more for each in required for more in before[each])}
-    sorter = TopologicalSorter(
-        {
-            each.name: [name for name in before[each.name] if articles[name].area == each.area]
-            for each in articles.values()
-        }
-    )
-    sorter.prepare()
-    placed, free = [], []
-    while sorter.is_active():
-        for name in sorter.get_ready():
-            heappush(free, (articles[name].date, name))
-        _, name = heappop(free)
-        placed.append(articles[name])
-        sorter.done(name)
+    waiting, placed = sorted(articles.values(), key=lambda each: (each.date, each.name)), []
+    while waiting:
+        left = {(each.area, each.name) for each in waiting}
+        placed.append(next(each for each in waiting if not left & {(each.area, name) for name in before[each.name]}))
+        waiting.remove(placed[-1])
     return placed
 
 
-# What a key must be
-
-
-def _is_line(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and not re.search(r"[`$*<\n]|\{\{|\]\(", value)
-
-
-def _is_paper(value: object) -> bool:
-    if isinstance(value, dict):
-        return value.keys() == {"title", "url"} and all(map(_is_line, value.values()))
-    return isinstance(value, str) and bool(ARXIV.fullmatch(value))
-
-
-def _is_list(of: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, list) and all(map(of, value))
-
-
-def _is_start(value: object) -> bool:
-    return isinstance(value, dict) and {*value} <= {*PATHS} and all(type(place) is int for place in value.values())
-
-
-OWN = {
-    "menu": (_is_line, "a short title for the navigation"),
-    "summary": (_is_line, "a sentence of plain text"),
-}
-NEUTRAL = {
-    "date": (lambda value: type(value) is date, "the day of the first publication: 2026-11-21"),
-    "cover": (_is_line, "the name of the cell that draws the figure to show it by"),
-    "requires": (_is_list(_is_line), "a list of articles: [activations/gelu]"),
-    "papers": (_is_list(_is_paper), 'a list of arXiv numbers in quotes, or of a title and url: ["1606.08415"]'),
-    "start": (_is_start, f"a place in one or more of {', '.join(PATHS)}: {{new: 1}}"),
-}
-REQUIRED = {*OWN, "date"}
-
-
-def _check_article(page: Page) -> list[BuildError]:
-    """An error for each key that is wrong, missing, or strange, and for a cover that is none of the page's figures."""
+def _errors(check: Callable[[Page], Iterator[BuildError]], page: Page) -> list[BuildError]:
+    """The errors that the check yields or raises."""
     try:
-        meta, keys = page.meta, OWN if page.language != LANGUAGES[0] else OWN | NEUTRAL
-        figures = [use.name for use in page.uses if use.figure and use.path == page.snippet]
+        return [*check(page)]
     except BuildError as error:
         return [error]
-    errors = []
-    for key, value in meta.items():
-        if key in NEUTRAL.keys() - keys.keys():
-            errors.append(_error(page, key, "stands in the English page alone, for both"))
+
+
+def _check_area(page: Page) -> Iterator[BuildError]:
+    yield from _check_values(page, KEYS["area"])
+
+
+def _check_article(page: Page) -> Iterator[BuildError]:
+    """Check that the keys are those of an article, their values, and that the cover is one of the page's figures."""
+    figures = [use.name for use in page.uses if use.figure and use.path == page.snippet]
+    keys = KEYS["both languages"] | (KEYS["english"] if page.language == "en" else {})
+    yield from _check_values(page, keys)
+    for key in page.meta:
+        if key not in keys and key in KEYS["english"]:
+            yield _error(page, key, "belongs in the English page alone, for both")
         elif key not in keys:
-            errors.append(_error(page, key, f"is no key of an article; there are {', '.join(keys)}"))
-        elif not keys[key][0](value):
-            errors.append(_error(page, key, f"must be {keys[key][1]}"))
-    for key in keys:
-        if key not in meta and (key in REQUIRED or (key == "cover" and figures)):
-            errors.append(_error(page, key, f"is missing: {keys[key][1]}"))
-    if "cover" in meta and "cover" in keys and meta["cover"] not in figures:
+            yield _error(page, key, f"is no key of an article; there are {', '.join(keys)}")
+    if "cover" in page.meta and "cover" in keys and page.meta["cover"] not in figures:
         drawn = ", ".join(figures) or "none"
-        errors.append(_error(page, "cover", f"is no figure of this page's own snippet, whose figures are: {drawn}"))
-    return errors
+        yield _error(page, "cover", f"is no figure of this page's own snippet, whose figures are: {drawn}")
+    if "cover" not in page.meta and "cover" in keys and figures:
+        yield _error(page, "cover", f"is missing: {keys['cover']['description']}")
 
 
-def _check_area(page: Page) -> list[BuildError]:
-    try:
-        order = page.meta.get("order")
-    except BuildError as error:
-        return [error]
-    return [] if type(order) is int else [_error(page, "order", "must be the area's place among the others: 3")]
+def _check_values(page: Page, keys: Mapping[str, dict]) -> Iterator[BuildError]:
+    """An error for each key that is missing or whose value does not fit its schema."""
+    for key, schema in keys.items():
+        if key not in page.meta and "default" not in schema:
+            yield _error(page, key, f"is missing: {schema['description']}")
+        elif key in page.meta and not VALIDATOR(schema).is_valid(page.meta[key]):
+            yield _error(page, key, f"must be {schema['description']}")
 
 
-def _check_requires(articles: Mapping[str, Article], told: set[str]) -> list[BuildError]:
-    """An error for each name that is no article, unless its pages are with errors already, and for a circle."""
+def _check_requires(articles: Mapping[str, Article], wrong: set[str]) -> list[BuildError]:
+    """An error for each name that is no article, unless its page is among the wrong ones, and for a cycle."""
     errors = [
         _error(article.english, "requires", f"names {name}, which is no article")
         for article in articles.values()
         for name in article.requires
-        if name not in articles and not {f"docs/{language}/{name}.md" for language in LANGUAGES} & told
+        if name not in articles and not {f"docs/{language}/{name}.md" for language in LANGUAGES} & wrong
     ]
     try:
-        TopologicalSorter({each.name: each.requires for each in articles.values()}).prepare()
+        TopologicalSorter({name: each.requires for name, each in articles.items()}).prepare()
     except CycleError as error:
-        circle = error.args[1][::-1]
-        errors.append(_error(articles[circle[0]].english, "requires", f"leads in a circle: {' → '.join(circle)}"))
+        cycle = error.args[1][::-1]
+        errors.append(_error(articles[cycle[0]].english, "requires", f"leads in a circle: {' → '.join(cycle)}"))
     return errors
 
 
 def _error(page: Page, key: str, cause: str) -> BuildError:
+    """An error in the line of the key, or in the first line if the page does not have it."""
     found = re.search(rf"^{re.escape(str(key))}\s*:", page.text, re.MULTILINE)
-    return BuildError(f"`{key}` {cause}", page.path, page.text.count("\n", 0, found.start()) + 1 if found else 1)
+    return BuildError(f"`{key}` {cause}", page.path, page.line(found) if found else 1)

@@ -1,6 +1,5 @@
 """Expand a page: from its Markdown and the results of the runs to Markdown that any site generator can read."""
 
-import ast
 import csv
 import html
 import posixpath
@@ -8,23 +7,18 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
 from zhixing_site.content import formulas
+from zhixing_site.content.definitions import definition
 from zhixing_site.content.page import MARK, VALUE, Page
 from zhixing_site.errors import BuildError
+from zhixing_site.templates import WORDS, render
 
 SCHEMES = ("light", "dark")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]\d+)?%?")
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 NOTHING = MappingProxyType({})
-
-LABELS = {
-    "en": ("Copy {file}", "Copied", "Download", "The code with all that it needs of this library, in one file"),
-    "zh": ("复制 {file}", "已复制", "下载", "代码连同它在本库中用到的一切，合成一个文件"),
-}
 
 
 def expand(
@@ -36,13 +30,13 @@ def expand(
 ) -> str:
     """The page as plain Markdown, from {snippet name: executed notebook} and the files below `root`.
 
-    `offers` says what can be copied, below which it is offered: {"src/zhixing/area/article.py:definition": (name of its
-    file below code/, its name for the command)}. `parts` are the texts that stand for `--8<-- "part"`.
+    `offers` are the definitions below which a copy is offered: {"src/zhixing/area/article.py:definition": (name of its
+    file below code/, its name for the command)}. `parts` are the texts to include at `--8<-- "part"`.
 
     Raises BuildError at the first mark that cannot be expanded.
     """
     expander = Expander(page, notebooks, root, offers, parts)
-    return MARK.sub(lambda mark: expander.replace(mark, page.line(mark)), page.text)
+    return page.sub(lambda mark: expander.replace(mark, page.line(mark)))
 
 
 def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
@@ -57,57 +51,37 @@ def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
 
 
 def figure_path(snippet: str, cell: str, scheme: str) -> str:
-    """Where a drawing lies below the root of a language's site: activations/gelu/tails-dark.svg."""
+    """The path of a drawing below the root of a language's site: activations/gelu/tails-dark.svg."""
     return f"{snippet.removesuffix('.py')}/{cell}-{scheme}.svg"
 
 
 @dataclass(frozen=True)
 class Expander:
-    """What replaces each mark of one page; the methods below `replace` raise ValueError."""
+    """Replaces each mark of one page by what `expand_<kind>` returns; marks of other kinds stay as they are."""
 
     page: Page
     notebooks: Mapping[str, dict]
     root: Path
     offers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
+    output = " { .text .output .no-copy }"  # the info string of a fence with what a cell printed
 
     def replace(self, mark: re.Match, line: int) -> str:
+        """The Markdown that replaces the mark. Raises BuildError; all other methods raise ValueError."""
+        method = getattr(self, f"expand_{mark.lastgroup}", None)
         try:
-            if mark["fence"]:
-                return self._fence(mark)
-            if mark["block"] or mark["inline"]:
-                tex = VALUE.sub(self._tex_value, mark["block"] or mark["inline"])
-                return formulas.to_html(tex, block=bool(mark["block"]), stop=mark["stop"] or "")
-            if mark["figure"]:
-                return self._figure(mark, line)
-            if mark["table"]:
-                return self._table(mark["table"])
-            if mark["part"]:
-                return self._part(mark["part"])
-            if mark["value"]:
-                value = self.value(mark)
-                return value.replace("-", "−") if NUMBER.fullmatch(value) else escape(value)
-            if mark["escape"] == r"\$":
-                return "&#36;"
-            if mark["heading"] and re.search(r"(?<!\\)\$|\{\{", mark["heading"]):
-                raise ValueError("a formula or value in a heading, which contents and search would show raw")
-            if mark["stray"]:
-                raise ValueError(
-                    f"a stray `{mark[0]}`, which is no formula, include or value; a value is `{{{{ name:.2f }}}}`, "
-                    "a dollar is `\\$`"
-                )
+            return method(mark) if method else mark[0]
         except ValueError as error:
             raise BuildError(str(error), self.page.path, line) from error
-        return mark[0]
 
-    def _fence(self, mark: re.Match) -> str:
-        code, shown, offered, title = [], [], [], ""
+    def expand_fence(self, mark: re.Match) -> str:
+        code, shown, offers, title = [], [], [], ""
         for use in self.page.included(mark):
             try:
                 if use.path.startswith("src/"):
-                    code.append(self.definition(use.path, use.name))
+                    code.append(definition(use.path, use.name, self.root))
                     title = f' title="{use.path}"'
-                    offered += self._offer(f"{use.path}:{use.name.partition('.')[0]}")
+                    offers.append(self._offer(f"{use.path}:{use.name.partition('.')[0]}"))
                 else:
                     cell = self._cell(use.path, use.name)
                     code.append(cell["source"])
@@ -119,46 +93,71 @@ class Expander:
         if not code:
             return mark[0]
         blocks = [_block(mark["info"].strip() + title, "\n\n\n".join(code))]
-        blocks += [_block(" { .text .output .no-copy }", text) for text in shown]
-        return textwrap.indent("\n\n".join(blocks + list(dict.fromkeys(offered))), mark["indent"])
+        blocks += [_block(self.output, text) for text in shown]
+        blocks += filter(None, dict.fromkeys(offers))
+        return textwrap.indent("\n\n".join(blocks), mark["indent"])
 
-    def _offer(self, what: str) -> list[str]:
-        """A line below a definition from which its file is copied or downloaded; none for what is not offered."""
-        if what not in self.offers:
-            return []
-        file, command = self.offers[what]
-        copy, copied, download, title = LABELS[self.page.language]
-        copy = copy.format(file=posixpath.basename(file))
+    def _offer(self, definition: str) -> str:
+        """A line below a definition to copy or download its file; empty for one that is not offered."""
+        if definition not in self.offers:
+            return ""
+        file, command = self.offers[definition]
         address = "../" * (self.page.name.count("/") + 2) + f"code/{file}"
-        return [
-            f'<p class="take" title="{title}"><button type="button" data-done="{copied}">{copy}</button> '
-            f'<a href="{address}" download>{download}</a> <code>zhixing copy {command}</code></p>'
-        ]
+        words = WORDS[self.page.language]["offer"]
+        return render("offer.html", words=words, file=posixpath.basename(file), address=address, command=command)
 
-    def definition(self, path: str, name: str) -> str:
-        """The definition's source; without its docstring, which stands in the page's API section.
+    def expand_block(self, mark: re.Match) -> str:
+        return formulas.to_html(self.tex(mark["block"]), block=True)
 
-        Without a name, the whole file as it is, for readers to copy.
-        """
-        if not (self.root / path).is_file():
-            raise ValueError(f"there is no file {path}")
-        source = (self.root / path).read_text()
-        try:
-            body = _parse(source).body
-        except SyntaxError as error:
-            raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
-        if not name:
-            return source.strip()
-        for part in name.split("."):
-            node = next((node for node in body if part in _names(node)), None)
-            if not node:
-                raise ValueError(f"there is no definition {name} in {path}")
-            body = getattr(node, "body", [])
-        first = min(part.lineno for part in (node, *getattr(node, "decorator_list", [])))
-        documented = isinstance(node, DEFINITIONS) and ast.get_docstring(node) is not None
-        docstring = range(body[0].lineno, body[0].end_lineno + 1) if documented else ()
-        lines = enumerate(source.splitlines()[: node.end_lineno], 1)
-        return textwrap.dedent("\n".join(line for n, line in lines if n >= first and n not in docstring))
+    def expand_inline(self, mark: re.Match) -> str:
+        return formulas.to_html(self.tex(mark["tex"]), block=False, stop=mark["stop"])
+
+    def tex(self, tex: str) -> str:
+        """The TeX of a formula with its values filled in, of which 4.7e-04 becomes 4.7\\times10^{-4}."""
+
+        def power(exponent: re.Match) -> str:
+            return rf"\times10^{{{int(exponent[1])}}}"
+
+        return VALUE.sub(lambda value: re.sub(r"(?<=\d)e([-+]\d+)$", power, self.value(value)), tex)
+
+    def expand_value(self, mark: re.Match) -> str:
+        value = self.value(mark)
+        return value.replace("-", "−") if NUMBER.fullmatch(value) else escape(value)
+
+    def value(self, mark: re.Match) -> str:
+        """The value that the mark quotes, in its format."""
+        snippet, name = self.page.snippet, mark["name"]
+        values = self.notebooks[snippet]["metadata"]["zhixing"]["values"] if snippet in self.notebooks else {}
+        if name not in values:
+            raise ValueError(f"no number or text `{name}` is left at the end of snippets/{snippet}")
+        return format(values[name], mark["spec"] or "")
+
+    def expand_figure(self, mark: re.Match) -> str:
+        folder = posixpath.dirname(self.page.name) or "."
+        images = []
+        for scheme in SCHEMES:
+            width, height = self.size(mark["snippet"], mark["cell"], scheme)
+            path = posixpath.relpath(figure_path(mark["snippet"], mark["cell"], scheme), folder)
+            images.append({"scheme": scheme, "path": path, "width": width, "height": height})
+        line = self.page.line(mark)
+        caption, first = self.caption(mark, line), line == next(use.line for use in self.page.uses if use.figure)
+        return render("figure.md", images=images, caption=caption, alt=plain(caption), first=first)
+
+    def caption(self, mark: re.Match, line: int) -> str:
+        """The caption of a figure, expanded."""
+        caption = MARK.sub(lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
+        if not caption:
+            raise ValueError("a figure without a caption")
+        return caption
+
+    def size(self, snippet: str, cell: str, scheme: str) -> tuple[int, int]:
+        """Width and height of a cell's figure in pixels."""
+        drawings = self._cell(snippet, cell)["metadata"]["drawings"]
+        if not drawings:
+            raise ValueError(f"cell {cell} draws no figure")
+        size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
+        width, height = (round(float(points) * 96 / 72) for points in size.groups())
+        return width, height
 
     def _cell(self, snippet: str, name: str) -> dict:
         if snippet not in self.notebooks:
@@ -168,86 +167,38 @@ class Expander:
                 return cell
         raise ValueError(f"there is no cell {name} in snippets/{snippet}")
 
-    def value(self, mark: re.Match) -> str:
-        """The value that the mark quotes, in its format."""
-        snippet, name = self.page.snippet, mark["value"]
-        values = self.notebooks[snippet]["metadata"]["zhixing"]["values"] if snippet in self.notebooks else {}
-        if name not in values:
-            raise ValueError(f"no number or text `{name}` is left at the end of snippets/{snippet}")
-        return format(values[name], mark["spec"] or "")
-
-    def _tex_value(self, mark: re.Match) -> str:
-        """A value inside a formula: 4.7e-04 becomes 4.7\\times10^{-4}."""
-
-        def power(exponent: re.Match) -> str:
-            return rf"\times10^{{{int(exponent[1])}}}"
-
-        return re.sub(r"(?<=\d)e([-+]\d+)$", power, self.value(mark))
-
-    def _figure(self, mark: re.Match, line: int) -> str:
-        snippet, name = mark["figure"].split(":")
-        caption = self.caption(mark, line)
-        first = line == next(use.line for use in self.page.uses if use.figure)
-        images = ""
-        for scheme in SCHEMES:
-            width, height = self.size(snippet, name, scheme)
-            path = posixpath.relpath(figure_path(snippet, name, scheme), posixpath.dirname(self.page.name) or ".")
-            # The first is seen at once: it comes with the page, the others when they are scrolled to.
-            comes = "fetchpriority=high" if first and scheme == "light" else "loading=lazy"
-            image = f'![{plain(caption)}]({path}){{ width="{width}" height="{height}" {comes} }}'
-            images += f"[{image}]({path}){{ .enlarge .only-{scheme} }}"
-        # Spans, since Markdown takes them in lists and boxes, too, where it tears a <figure> apart.
-        return f'<span class="figure" role="figure">{images}<span class="caption">{caption}</span></span>'
-
-    def caption(self, mark: re.Match, line: int) -> str:
-        """The caption of a figure's mark, expanded."""
-        caption = re.sub(MARK, lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
-        if not caption:
-            raise ValueError("a figure without a caption")
-        return caption
-
-    def size(self, snippet: str, name: str, scheme: str) -> tuple[int, int]:
-        """Width and height of the cell's figure in pixels."""
-        drawings = self._cell(snippet, name)["metadata"]["drawings"]
-        if not drawings:
-            raise ValueError(f"cell {name} draws no figure")
-        size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
-        width, height = (round(float(points) * 96 / 72) for points in size.groups())
-        return width, height
-
-    def _part(self, name: str) -> str:
-        if not self.parts.get(name):
-            there = ", ".join(name for name, text in self.parts.items() if text) or "none"
-            raise ValueError(
-                f"there is nothing to show for `{name}` here; of the parts that the builder writes: {there}"
-            )
-        return self.parts[name]
-
-    def _table(self, path: str) -> str:
-        """The file's rows, of which the first is the head."""
-        if not (self.root / path).is_file():
-            raise ValueError(f"there is no file {path}")
-        head, *rows = csv.reader((self.root / path).read_text().splitlines())
+    def expand_table(self, mark: re.Match) -> str:
+        """The rows of a CSV file, of which the first is the head."""
+        path = self.root / mark["table"]
+        if not path.is_file():
+            raise ValueError(f"there is no file {mark['table']}")
+        head, *rows = csv.reader(path.read_text().splitlines())
         if ragged := [row for row in rows if len(row) != len(head)]:
-            raise ValueError(f"{path}: a row of {len(ragged[0])} cells below a head of {len(head)}: {ragged[0]}")
-        return "\n".join([_row(head), _row(["---"] * len(head)), *map(_row, rows)])
+            cause = f"a row of {len(ragged[0])} cells below a head of {len(head)}: {ragged[0]}"
+            raise ValueError(f"{mark['table']}: {cause}")
+        return "\n".join(f"| {' | '.join(map(escape, row))} |" for row in (head, ["---"] * len(head), *rows))
 
+    def expand_part(self, mark: re.Match) -> str:
+        if not self.parts.get(mark["part"]):
+            parts = ", ".join(name for name, text in self.parts.items() if text) or "none"
+            raise ValueError(
+                f"there is nothing to show for `{mark['part']}` here; of the parts that the builder writes: {parts}"
+            )
+        return self.parts[mark["part"]]
 
-@cache
-def _parse(source: str) -> ast.Module:
-    return ast.parse(source)
+    def expand_escape(self, mark: re.Match) -> str:
+        return "&#36;" if mark[0] == r"\$" else mark[0]
 
+    def expand_heading(self, mark: re.Match) -> str:
+        if re.search(r"(?<!\\)\$|\{\{", mark["heading"]):
+            raise ValueError("a formula or value in a heading, which contents and search would show raw")
+        return mark[0]
 
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(map(escape, cells))} |"
-
-
-def _names(node: ast.stmt) -> list[str]:
-    """What a statement defines: a function, a class, or variables."""
-    if isinstance(node, DEFINITIONS):
-        return [node.name]
-    targets = getattr(node, "targets", [getattr(node, "target", None)])
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    def expand_stray(self, mark: re.Match) -> str:
+        raise ValueError(
+            f"a stray `{mark[0]}`, which is no formula, include or value; a value is `{{{{ name:.2f }}}}`, a dollar is "
+            "`\\$`"
+        )
 
 
 def output_text(output: dict) -> str:
@@ -271,5 +222,5 @@ def plain(caption: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown and HTML show as it is."""
+    """Text escaped so that Markdown and HTML show it as it is."""
     return html.escape(text, quote=False).translate(formulas.MARKDOWN)

@@ -1,8 +1,8 @@
-"""Read a page: find the marks in its Markdown, and split it into sections."""
+"""Read a page: its front matter, the marks in its Markdown, and its sections."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -12,21 +12,23 @@ import yaml
 from zhixing_copy.standalone import digest
 from zhixing_site.errors import BuildError
 
-VALUE = re.compile(r"\{\{[ ](?P<value>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?[ ]\}\}")
+VALUE = re.compile(r"\{\{[ ](?P<value>(?P<name>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?)[ ]\}\}")
 
-# The marks of a page, in the order in which they win. Everything between them is plain Markdown.
+# The marks of a page; where several match, the first wins. Everything between them is plain Markdown. A match's
+# `lastgroup` is the kind of the mark: in each alternative, the group named for the kind ends last.
 MARK = re.compile(
     r"""
       (?P<matter> \A---\n.*?\n---[ ]*\n )
     | (?P<comment> <!--.*?--> )
-    | ^(?P<indent>[ ]*)(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)\n (?P<body>(?:[^\n]*\n)*?) (?P=indent)(?P=fence)[ ]*$
+    | ^(?P<indent>[ ]*)(?P<ticks>`{3,}|~{3,})(?P<info>[^\n]*)\n (?P<body>(?:[^\n]*\n)*?)
+      (?P=indent)(?P<fence>(?P=ticks))[ ]*$
     | ^(?P<heading>\#{1,6}[^\n]+|[^\n]+\n(?:=+|-+)[ ]*)$
-    | (?P<ticks>`{1,2})(?!`)(?:(?!\n[ ]*\n).)+?(?<!`)(?P=ticks)(?!`)
+    | (?P<code>`{1,2})(?!`)(?:(?!\n[ ]*\n).)+?(?<!`)(?P=code)(?!`)
     | (?P<escape>\\.)
     | \$\$(?P<block>(?:(?!\$\$)(?!\n[ ]*[\n>]).)+)\$\$
-    | (?<!\$)\$(?=[^\s$])(?P<inline>(?:\\.|(?!\n[ ]*[\n>])[^$\\])+?)(?<!\s)\$(?![\d$])
-      (?P<stop>[,.;:!?)，。；：！？、）]*)
-    | !\[(?P<caption>(?:\[[^\[\]]*\]|[^\[\]])*)\]\((?P<figure>[\w/]+\.py:\w+)\)
+    | (?<!\$)(?P<inline>\$(?=[^\s$])(?P<tex>(?:\\.|(?!\n[ ]*[\n>])[^$\\])+?)(?<!\s)\$(?![\d$])
+      (?P<stop>[,.;:!?)，。；：！？、）]*))
+    | !\[(?P<caption>(?:\[[^\[\]]*\]|[^\[\]])*)\]\((?P<figure>(?P<snippet>[\w/]+\.py):(?P<cell>\w+))\)
     | """
     + VALUE.pattern
     + r"""
@@ -37,7 +39,7 @@ MARK = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
-# A file of src/ may stand without a name, and is then shown whole.
+# A file of src/ may be included without a name, and is then shown whole.
 INCLUDE = re.compile(r'--8<-- "(?=src/|[^"]*:)(?P<path>[\w/]+\.py)(?::(?P<name>[\w.]+))?"')
 HEADING_ID = re.compile(r"\{ *#([\w-]+) *\}\s*$")
 
@@ -47,19 +49,19 @@ class Use:
     """A place where a page shows something of a Python file: code, or a figure."""
 
     path: str  # a file below src/, or a snippet's name
-    name: str  # of a definition or a cell; nothing for the whole file
+    name: str  # of a definition or a cell; empty for the whole file
     line: int
     figure: bool = False
 
 
 @dataclass
 class Section:
-    """The text from one heading to the next, and the marks that its twin must have too: {kind: in order}."""
+    """The text from one heading to the next, and its marks, the heading's included."""
 
     id: str
     line: int
     text: str = ""
-    marks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    marks: list[re.Match] = field(default_factory=list)
 
     @property
     def digest(self) -> str:
@@ -68,7 +70,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    path: str  # relative to the project's root: docs/en/activations/gelu.md
+    """A page's Markdown. `path` is relative to the project's root: docs/en/activations/gelu.md."""
+
+    path: str
     text: str
 
     @property
@@ -77,7 +81,7 @@ class Page:
 
     @property
     def name(self) -> str:
-        """The path below the language's folder, without its ending; twins share it: activations/gelu."""
+        """The path below the language's folder without its suffix, which both translations share: activations/gelu."""
         return self.path.split("/", 2)[2].removesuffix(".md")
 
     @cached_property
@@ -88,55 +92,75 @@ class Page:
 
     @property
     def snippet(self) -> str:
-        """The name of the snippet whose values it quotes: activations/gelu.py."""
+        """The name of the snippet whose values the page quotes: activations/gelu.py."""
         return f"{self.name.removeprefix('lab/')}.py"
 
     @cached_property
     def meta(self) -> dict:
-        """The front matter; raises BuildError where it is no mapping."""
-        mark = MARK.match(self.text)
+        """The front matter. Raises BuildError if it is not a mapping."""
+        matter = self.marks[0]["matter"] if self.marks else None
         try:
-            meta = yaml.load(mark["matter"].strip().strip("-"), yaml.CSafeLoader) if mark and mark["matter"] else {}
+            meta = yaml.load(matter.strip().strip("-"), yaml.CSafeLoader) if matter else {}
         except yaml.YAMLError as error:
             raise BuildError(f"the front matter is no YAML: {error}", self.path, 1) from error
         if not isinstance(meta, dict):
             raise BuildError("the front matter is no list of `key: value`", self.path, 1)
         return meta
 
-    def line(self, mark: re.Match) -> int:
-        return self.text.count("\n", 0, mark.start()) + 1
+    @cached_property
+    def marks(self) -> list[re.Match]:
+        """All marks of the text, in order, without those in captions."""
+        return list(MARK.finditer(self.text))
+
+    def sub(self, replacement: Callable[[re.Match], str]) -> str:
+        """Return the text with each mark replaced by what the function returns for it."""
+        pieces, end = [], 0
+        for mark in self.marks:
+            pieces += self.text[end : mark.start()], replacement(mark)
+            end = mark.end()
+        return "".join(pieces) + self.text[end:]
+
+    def line(self, match: re.Match) -> int:
+        """The line in which a match in the text starts, counted from 1."""
+        return bisect_left(self._line_ends, match.start()) + 1
+
+    @cached_property
+    def _line_ends(self) -> list[int]:
+        return [match.start() for match in re.finditer("\n", self.text)]
 
     @cached_property
     def sections(self) -> list[Section]:
-        """Raises BuildError where a heading has no id."""
-        found, starts = [Section("", 1)], [0]
-        for mark in MARK.finditer(self.text):
-            if mark["heading"]:
-                heading = HEADING_ID.search(mark["heading"])
-                if not heading or heading[1] in [section.id for section in found]:
-                    cause = (
-                        f"a second heading #{heading[1]}" if heading else "a heading without an id: `## Title { #id }`"
-                    )
+        """The sections, of which the first, without an id, is above all headings.
+
+        Raises BuildError if a heading has no id, or that of another.
+        """
+        sections, starts = [Section("", 1)], [0]
+        for mark in self.marks:
+            if mark.lastgroup == "heading":
+                id = HEADING_ID.search(mark["heading"])
+                if not id or id[1] in [section.id for section in sections]:
+                    cause = f"a second heading #{id[1]}" if id else "a heading without an id: `## Title { #id }`"
                     raise BuildError(cause, self.path, self.line(mark))
-                found.append(Section(heading[1], self.line(mark)))
+                sections.append(Section(id[1], self.line(mark)))
                 starts.append(mark.start())
-            _collect(mark, found[-1].marks)
-        for section, start, end in zip(found, starts, [*starts[1:], len(self.text)], strict=True):
+            sections[-1].marks.append(mark)
+        for section, start, end in zip(sections, starts, [*starts[1:], len(self.text)], strict=True):
             section.text = self.text[start:end]
-        return found
+        return sections
 
     @cached_property
     def uses(self) -> list[Use]:
+        """What the page includes and which figures it shows, in order."""
         found = []
-        for mark in MARK.finditer(self.text):
-            if mark["fence"]:
+        for mark in self.marks:
+            if mark.lastgroup == "fence":
                 found += self.included(mark)
-            elif mark["figure"]:
-                found.append(Use(*mark["figure"].split(":"), self.line(mark), figure=True))
+            elif mark.lastgroup == "figure":
+                found.append(Use(mark["snippet"], mark["cell"], self.line(mark), figure=True))
         return found
 
     def included(self, fence: re.Match) -> Iterator[Use]:
-        """What a fence includes; nothing for one that holds other text. Raises BuildError where it holds both."""
+        """Yield what a fence includes: nothing if it holds other text. Raises BuildError if it holds both."""
         if "--8<--" in fence["body"]:
             for number, line in enumerate(fence["body"].splitlines(), self.line(fence) + 1):
                 match = INCLUDE.fullmatch(line.strip())
@@ -147,27 +171,22 @@ class Page:
                     yield Use(match["path"], match["name"] or "", number)
 
 
+Pages = Mapping[str, Page]  # by name
+
+
 def read_pages(root: Path, language: str) -> dict[str, Page]:
+    """Read the pages of a language: {name: page}."""
     paths = sorted((root / "docs" / language).rglob("*.md"))
     pages = [_page(path.relative_to(root).as_posix(), path.read_text()) for path in paths]
     return {page.name: page for page in pages}
 
 
+def pairs(english: Pages, chinese: Pages) -> dict[str, tuple[Page, Page]]:
+    """{name: (English page, Chinese page)} of the pages that both languages have, by name."""
+    return {name: (english[name], chinese[name]) for name in sorted(english.keys() & chinese.keys())}
+
+
 @cache
 def _page(path: str, text: str) -> Page:
-    """One page a text, so that a preview splits it once."""
+    """The same object for the same text, so that a preview scans an unchanged page once."""
     return Page(path, text)
-
-
-def _collect(mark: re.Match, marks: dict[str, list[str]]) -> None:
-    if mark["fence"]:
-        marks["fence"].append(f"{mark['info'].strip()}\n{mark['body']}")
-    for kind in "block", "inline":
-        if mark[kind]:  # without its white space and its words, which are the language's own
-            marks[kind].append(re.sub(r"\s+", "", re.sub(r"\\text\{[^{}]*\}", r"\\text{}", mark[kind])))
-    for kind in "figure", "table", "part", "value", "link":
-        if mark[kind]:
-            marks[kind].append(mark[kind])
-    marks["value"] += [value[1] for value in VALUE.finditer(mark["inline"] or mark["block"] or "")]
-    for inner in MARK.finditer(mark["caption"] or ""):
-        _collect(inner, marks)

@@ -1,6 +1,6 @@
 """Write a page as Markdown for machines: code with what it printed, formulas as TeX, figures as links to their files.
 
-Pages stand beside each other as their sources do, so that links between them lead from one such file to the other.
+These files lie beside each other as the pages' sources do, so that links between pages lead from one to the other.
 """
 
 import html
@@ -8,11 +8,10 @@ import posixpath
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from zhixing_site.content.expand import Expander, figure_path
-from zhixing_site.content.page import HEADING_ID, MARK, VALUE, Page
+from zhixing_site.content.page import HEADING_ID, Page
 
 BOX = re.compile(r'^(?:\?{3}\+?|!!!) *(?P<kind>\w+)(?: "(?P<title>.*)")?\n(?P<body>(?:(?:[ ]{4}.*)?\n)+)', re.MULTILINE)
 API = re.compile(r"^::: \w+\.(?P<module>[\w.]+)$", re.MULTILINE)
@@ -20,9 +19,9 @@ API = re.compile(r"^::: \w+\.(?P<module>[\w.]+)$", re.MULTILINE)
 
 def plain(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
     """The whole page; to be called where `expand` finds no error."""
-    simple = replace(page, text=API.sub(lambda api: _code(page, api["module"]), BOX.sub(_unfold, page.text + "\n")))
-    expander = Plain(simple, notebooks, root)
-    return MARK.sub(lambda mark: expander.replace(mark, simple.line(mark)), simple.text).strip() + "\n"
+    expander = PlainExpander(page, notebooks, root)
+    text = page.sub(lambda mark: expander.replace(mark, page.line(mark)))
+    return API.sub(lambda api: _code_link(page, api["module"]), BOX.sub(_unfold, text + "\n")).strip() + "\n"
 
 
 def _unfold(box: re.Match) -> str:
@@ -30,38 +29,41 @@ def _unfold(box: re.Match) -> str:
     return f"**{box['title'] or box['kind'].capitalize()}**\n\n{textwrap.dedent(box['body']).strip()}\n\n"
 
 
-def _code(page: Page, module: str) -> str:
-    """Where a module's description would stand, a link to its file."""
+def _code_link(page: Page, module: str) -> str:
+    """A link to a module's file, in place of its description."""
     path = module.replace(".", "/") + ".py"
     return f"[{path}]({'../' * (page.name.count('/') + 1)}code/{path})"
 
 
-class Plain(Expander):
-    """What replaces each mark."""
+class PlainExpander(Expander):
+    """Replaces marks by plain Markdown."""
 
-    def replace(self, mark: re.Match, line: int) -> str:
-        if mark["matter"] or mark["comment"]:
-            return ""
-        if mark["heading"]:
-            return HEADING_ID.sub("", mark["heading"]).rstrip()
-        if mark["block"]:
-            return f"$${VALUE.sub(self._tex_value, mark['block'])}$$"
-        if mark["inline"]:
-            return f"${VALUE.sub(self._tex_value, mark['inline'])}${mark['stop']}"
-        if mark["value"]:
-            return self.value(mark)
-        if mark["escape"]:
-            return mark[0]
-        return super().replace(mark, line)
+    output = "text"
 
-    def _fence(self, mark: re.Match) -> str:
-        return super()._fence(mark).replace("``` { .text .output .no-copy }", "```text")
+    def expand_matter(self, mark: re.Match) -> str:
+        return ""
 
-    def _figure(self, mark: re.Match, line: int) -> str:
-        snippet, _, name = mark["figure"].partition(":")
-        caption = MARK.sub(lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
-        path = posixpath.relpath(figure_path(snippet, name, "light"), posixpath.dirname(self.page.name) or ".")
-        return f"![{caption}]({path})"
+    expand_comment = expand_matter
 
-    def _table(self, path: str) -> str:
-        return html.unescape(super()._table(path).replace("&#124;", r"\|"))
+    def expand_heading(self, mark: re.Match) -> str:
+        return HEADING_ID.sub("", mark["heading"]).rstrip()
+
+    def expand_block(self, mark: re.Match) -> str:
+        return f"$${self.tex(mark['block'])}$$"
+
+    def expand_inline(self, mark: re.Match) -> str:
+        return f"${self.tex(mark['tex'])}${mark['stop']}"
+
+    def expand_value(self, mark: re.Match) -> str:
+        return self.value(mark)
+
+    def expand_escape(self, mark: re.Match) -> str:
+        return mark[0]
+
+    def expand_figure(self, mark: re.Match) -> str:
+        path = figure_path(mark["snippet"], mark["cell"], "light")
+        path = posixpath.relpath(path, posixpath.dirname(self.page.name) or ".")
+        return f"![{self.caption(mark, self.page.line(mark))}]({path})"
+
+    def expand_table(self, mark: re.Match) -> str:
+        return html.unescape(super().expand_table(mark).replace("&#124;", r"\|"))

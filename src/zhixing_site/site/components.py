@@ -156,7 +156,7 @@ def count_words(page: Page) -> int:
             return MARK.sub(prose, mark["caption"])
         return HEADING_ID.sub("", mark["heading"]) if mark["heading"] else " "
 
-    text = re.sub(r"^:::.*$", "", MARK.sub(prose, page.text), flags=re.MULTILINE)
+    text = re.sub(r"^:::.*$", "", page.sub(prose), flags=re.MULTILINE)
     return len(READ[page.language].findall(re.sub(r"<[^>]*>", "", text)))
 
 

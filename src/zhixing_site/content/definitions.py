@@ -1,0 +1,46 @@
+"""Cut definitions out of Python files, for pages to show."""
+
+import ast
+import textwrap
+from functools import cache
+from pathlib import Path
+
+from zhixing_copy.source import DEFINITIONS
+
+
+def definition(path: str, name: str, root: Path) -> str:
+    """The source of a definition without its docstring, which the page's API section shows; without a name, the file.
+
+    Raises ValueError if there is no such definition.
+    """
+    if not (root / path).is_file():
+        raise ValueError(f"there is no file {path}")
+    source = (root / path).read_text()
+    try:
+        node = _parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
+    if not name:
+        return source.strip()
+    for part in name.split("."):
+        node = next((each for each in getattr(node, "body", []) if part in _names(each)), None)
+        if not node:
+            raise ValueError(f"there is no definition {name} in {path}")
+    first = min(part.lineno for part in (node, *getattr(node, "decorator_list", [])))
+    lines = source.splitlines()[first - 1 : node.end_lineno]
+    if isinstance(node, DEFINITIONS) and ast.get_docstring(node) is not None:
+        del lines[node.body[0].lineno - first : node.body[0].end_lineno - first + 1]
+    return textwrap.dedent("\n".join(lines))
+
+
+@cache
+def _parse(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """The names of the function, the class, or the variables that a statement defines."""
+    if isinstance(node, DEFINITIONS):
+        return [node.name]
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return [target.id for target in targets if isinstance(target, ast.Name)]
