@@ -21,7 +21,7 @@ from zhixing_copy.catalogue import read_modules
 from zhixing_site.build import write_pages
 from zhixing_site.content.articles import navigation, read_areas
 from zhixing_site.content.expand import Expander
-from zhixing_site.content.page import MARK, Page, Use, read_pages
+from zhixing_site.content.page import Page, Use, read_pages
 from zhixing_site.execution import cache
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths
@@ -166,17 +166,20 @@ def notebook(page: Page, notebooks: dict[str, dict], root: Path) -> nbformat.Not
     """The page with its shown cells, in the page's order; a figure has no code, as it has none on the page."""
     page = replace(page, text=re.sub(r"^## [^\n]*\n\n:::.*", "", page.text, flags=re.MULTILINE))
     expander, cells, text, end = Expander(page, notebooks, root), [], "", 0
-    for mark in MARK.finditer(page.text):
+    for mark in page.marks:
         text += page.text[end : mark.start()]
         end = mark.end()
         if mark["fence"] and (uses := [use for use in page.included(mark) if not use.path.startswith("src/")]):
             cells += [markdown_cell(text), *(code_cell(notebooks, use) for use in uses)]
             text = ""
         elif mark["figure"]:
-            cells += [markdown_cell(text), code_cell(notebooks, Use(*mark["figure"].split(":"), line=0, figure=True))]
-            text = re.sub(MARK, lambda inner: expander.replace(inner, 0), mark["caption"])
+            cells += [
+                markdown_cell(text),
+                code_cell(notebooks, Use(mark["snippet"], mark["cell"], line=0, figure=True)),
+            ]
+            text = expander.caption(mark)
         else:
-            text += expander.replace(mark, page.line(mark))
+            text += expander.replace(mark)
     return v4.new_notebook(cells=[*cells, markdown_cell(text + page.text[end:])])
 
 

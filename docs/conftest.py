@@ -20,8 +20,8 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from pytest_markdown_docs._runners import DefaultRunner, register_runner
 
-from zhixing_site.content.expand import Expander
-from zhixing_site.content.page import MARK, Page
+from zhixing_site.content.definitions import definition
+from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 from zhixing_site.execution import cells
 from zhixing_site.execution.runner import ENVIRONMENT
@@ -44,7 +44,7 @@ def join_fences(state: StateCore) -> None:
     """Make the page's Python one fence, which fails at a line that opens a fence of Python and is not run."""
     page = Page("", state.src)
     calls = {use.line: f"include({use.path!r}, {use.name!r})" for use in page.uses if not use.figure}
-    found = [mark for mark in MARK.finditer(page.text) if mark["fence"] and any(page.included(mark))]
+    found = [mark for mark in page.marks if mark["fence"] and any(page.included(mark))]
     opened = {number for number, line in enumerate(page.text.split("\n"), 1) if OPENING.search(line)}
     for number in opened - {page.line(mark) for mark in found}:
         calls[number] = "raise SyntaxError('this fence of Python does not run')"
@@ -70,7 +70,7 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
             # A definition is shown to be read, without its imports. It runs in its module, and not a second time here,
             # since that would register an operator again, without its gradient. What is shown must compile.
             importlib.import_module(".".join(Path(path).with_suffix("").parts[1:]))
-            compile(Expander(Page("", ""), {}, ROOT, {}).definition(path, name), path, "exec")
+            compile(definition(path, name, ROOT), path, "exec")
             return
         snippet = read_snippet(ROOT / "snippets" / path, ROOT)
         try:

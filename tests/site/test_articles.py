@@ -91,6 +91,15 @@ def test_navigation_is_home_areas_and_the_rest_in_each_language():
     ]
 
 
+def test_each_page_of_the_navigation_has_a_title_that_html_shows_as_it_is():
+    index = {
+        "en": Page("docs/en/a/index.md", "---\nmenu: A\norder: 1\n---\n\n# R & *D* { #a }\n"),
+        "zh": area("a", 1)["zh"],
+    }
+    areas, _, (english, _) = read(index)
+    assert navigation(areas, english) == [{"A": [{"R &amp; D": "a/index.md"}]}]
+
+
 WRONG = {
     "a menu of markup": ("en", "menu: One", "menu: '`One`'", "`menu` must be a short title for the navigation"),
     "no menu": ("zh", "menu: 文One\n", "", "`menu` is missing: a short title for the navigation"),

@@ -272,6 +272,11 @@ def test_first_figure_comes_with_the_page(expanded):
     assert [image.get("loading") for image in images] == [None, "lazy", "lazy", "lazy"]
 
 
+def test_second_figure_of_a_line_is_not_the_first(expanded):
+    images = rendered(expanded("![A curve.](area/trial.py:curve) ![It again.](area/trial.py:curve)")).xpath(".//img")
+    assert [image.get("fetchpriority") for image in images] == ["high", None, None, None]
+
+
 @pytest.mark.parametrize(
     ("path", "source"),
     [

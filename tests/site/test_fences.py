@@ -11,7 +11,7 @@ import lxml.etree
 import pytest
 
 from zhixing_site.content.expand import Expander
-from zhixing_site.content.page import MARK, Page, read_pages
+from zhixing_site.content.page import Page, read_pages
 from zhixing_site.execution.runner import ENVIRONMENT
 from zhixing_site.execution.snippet import read_snippet
 from zhixing_site.project import LANGUAGES
@@ -191,7 +191,7 @@ def shown(page: Page, root: Path) -> list[str]:
     ]
     cells = {s.name: [{"id": cell.name, "source": cell.source, "outputs": []} for cell in s.cells] for s in snippets}
     expander = Expander(page, {name: {"cells": each} for name, each in cells.items()}, root, {})
-    return [expander.replace(mark, page.line(mark)) for mark in MARK.finditer(page.text) if mark["fence"]]
+    return [expander.replace(mark) for mark in page.marks if mark["fence"]]
 
 
 @pytest.mark.parametrize("name", PAGES["en"] | PAGES["zh"])

@@ -59,6 +59,41 @@ def test_marks(text, wanted):
     assert marks(text) == wanted
 
 
+KINDS = {
+    "matter": "---\na: 1\n---\n",
+    "comment": "<!-- a -->",
+    "fence": "```text\na\n```",
+    "heading": "# A { #a }",
+    "code": "`a`",
+    "escape": r"\$",
+    "block": "$$a$$",
+    "inline": "$a$.",
+    "figure": "![A.](area/a.py:b)",
+    "value": "{{ a:.2f }}",
+    "table": '--8<-- "a.csv"',
+    "part": '--8<-- "a"',
+    "stray": "$",
+    "link": "](a.md",
+}
+
+
+@pytest.mark.parametrize(("kind", "text"), [*KINDS.items(), ("inline", "$a$"), ("value", "{{ a }}"), ("code", "``a``")])
+def test_last_group_is_the_kind_of_a_mark(kind, text):
+    text += ")" * (kind == "link")
+    (mark,) = page(text).marks
+    assert (mark.lastgroup, mark[0]) == (kind, text)
+    assert mark[kind]
+
+
+def test_marks_are_replaced_and_know_their_lines():
+    text = "---\na: 1\n---\n\n# A { #a }\n\nBefore $x$, `y`\nand {{ z }}.\n"
+    assert page(text).sub(lambda mark: f"<{mark.lastgroup}>") == (
+        "<matter>\n<heading>\n\nBefore <inline> <code>\nand <value>.\n"
+    )
+    assert [page(text).line(mark) for mark in page(text).marks] == [1, 5, 7, 7, 8]
+    assert page(text).sub(lambda mark: mark[0]) == text
+
+
 def test_sections_are_split_at_headings_of_every_depth():
     text = "before\n\n# A { #a }\n\none\n\n###### B { #b-2 }\ntwo\n\n```text\n# no\n```\n\n## C `x` {#c}\n"
     sections = page(text).sections

@@ -81,29 +81,22 @@ def navigation(areas: Iterable[Area], pages: Pages) -> list:
 
 def read_areas(english: Pages, chinese: Pages) -> tuple[list[Area], list[BuildError]]:
     """The areas in their order, without pages that have errors, and these errors."""
-    found = {name: dict(zip(LANGUAGES, pair, strict=True)) for name, pair in pairs(english, chinese).items()}
-    indexes = {name: found[f"{name}/index"] for name in map(_area, found) if f"{name}/index" in found}
-    # Of the pages in no area, those at the root are no articles, and MkDocs warns about the others.
-    articles = {
-        name: Article(name, pages)
-        for name, pages in found.items()
-        if name != f"{_area(name)}/index" and _area(name) in indexes
-    }
-    errors = [error for pages in indexes.values() for error in _errors(_check_area, pages["en"])]
-    errors += [
-        error for each in articles.values() for page in each.pages.values() for error in _errors(_check_article, page)
-    ]
-    wrong = {error.path for error in errors}
-    articles = {
-        name: each for name, each in articles.items() if not wrong & {page.path for page in each.pages.values()}
-    }
-    errors += _check_requires(articles, wrong)
+    both = pairs(english, chinese)
+    errors, indexes, articles = [], {}, {}
+    for name, pair in both.items():
+        pages, area = dict(zip(LANGUAGES, pair, strict=True)), _area(name)
+        if name == f"{area}/index":
+            found = _errors(_check_area, pages["en"])
+            indexes |= {area: pages} if not found else {}
+        elif f"{area}/index" in both:
+            found = [error for page in pair for error in _errors(_check_article, page)]
+            articles |= {name: Article(name, pages)} if not found else {}
+        else:
+            continue  # in no area: a page at the root, or one that MkDocs warns about
+        errors += found
+    errors += _check_requires(articles, {error.path for error in errors})
     placed = articles.values() if errors else _in_reading_order(articles)
-    areas = [
-        Area(name, pages, tuple(each for each in placed if each.area == name))
-        for name, pages in indexes.items()
-        if pages["en"].path not in wrong
-    ]
+    areas = [Area(name, pages, tuple(each for each in placed if each.area == name)) for name, pages in indexes.items()]
     return sorted(areas, key=lambda area: area.pages["en"].meta["order"]), errors
 
 
@@ -118,16 +111,20 @@ def leads_to(article: Article, areas: Iterable[Area]) -> list[Article]:
 
 def _in_reading_order(articles: Mapping[str, Article]) -> list[Article]:
     """Each after those of its area that it requires, also by way of another area; else by date, then by name."""
-    before = {}
-    for name in TopologicalSorter({name: each.requires for name, each in articles.items()}).static_order():
+    before = {}  # {name: the articles that it requires, directly or not}
+    for name in _by_requirement(articles).static_order():
         required = articles[name].requires
         before[name] = {*required, *(more for each in required for more in before[each])}
-    waiting, placed = sorted(articles.values(), key=lambda each: (each.date, each.name)), []
+    waiting, placed = sorted(articles, key=lambda name: (articles[name].date, name)), []
     while waiting:
-        left = {(each.area, each.name) for each in waiting}
-        placed.append(next(each for each in waiting if not left & {(each.area, name) for name in before[each.name]}))
-        waiting.remove(placed[-1])
+        name = next(name for name in waiting if _area(name) not in map(_area, before[name].intersection(waiting)))
+        waiting.remove(name)
+        placed.append(articles[name])
     return placed
+
+
+def _by_requirement(articles: Mapping[str, Article]) -> TopologicalSorter:
+    return TopologicalSorter({name: article.requires for name, article in articles.items()})
 
 
 def _errors(check: Callable[[Page], Iterator[BuildError]], page: Page) -> list[BuildError]:
@@ -177,7 +174,7 @@ def _check_requires(articles: Mapping[str, Article], wrong: set[str]) -> list[Bu
         if name not in articles and not {f"docs/{language}/{name}.md" for language in LANGUAGES} & wrong
     ]
     try:
-        TopologicalSorter({name: each.requires for name, each in articles.items()}).prepare()
+        _by_requirement(articles).prepare()
     except CycleError as error:
         cycle = error.args[1][::-1]
         errors.append(_error(articles[cycle[0]].english, "requires", f"leads in a circle: {' → '.join(cycle)}"))

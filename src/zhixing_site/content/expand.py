@@ -18,7 +18,6 @@ from zhixing_site.templates import WORDS, render
 
 SCHEMES = ("light", "dark")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]\d+)?%?")
-NOTHING = MappingProxyType({})
 
 
 def expand(
@@ -26,7 +25,7 @@ def expand(
     notebooks: Mapping[str, dict],
     root: Path,
     offers: Mapping[str, tuple[str, str]],
-    parts: Mapping[str, str] = NOTHING,
+    parts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The page as plain Markdown, from {snippet name: executed notebook} and the files below `root`.
 
@@ -35,8 +34,7 @@ def expand(
 
     Raises BuildError at the first mark that cannot be expanded.
     """
-    expander = Expander(page, notebooks, root, offers, parts)
-    return page.sub(lambda mark: expander.replace(mark, page.line(mark)))
+    return page.sub(Expander(page, notebooks, root, offers, parts).replace)
 
 
 def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
@@ -66,13 +64,16 @@ class Expander:
     parts: Mapping[str, str] = field(default_factory=dict)
     output = " { .text .output .no-copy }"  # the info string of a fence with what a cell printed
 
-    def replace(self, mark: re.Match, line: int) -> str:
-        """The Markdown that replaces the mark. Raises BuildError; all other methods raise ValueError."""
+    def replace(self, mark: re.Match, line: int = 0) -> str:
+        """The Markdown that replaces the mark; `line` is that of a mark in a caption.
+
+        Raises BuildError; all other methods raise ValueError.
+        """
         method = getattr(self, f"expand_{mark.lastgroup}", None)
         try:
             return method(mark) if method else mark[0]
         except ValueError as error:
-            raise BuildError(str(error), self.page.path, line) from error
+            raise BuildError(str(error), self.page.path, line or self.page.line(mark)) from error
 
     def expand_fence(self, mark: re.Match) -> str:
         code, shown, offers, title = [], [], [], ""
@@ -97,11 +98,11 @@ class Expander:
         blocks += filter(None, dict.fromkeys(offers))
         return textwrap.indent("\n\n".join(blocks), mark["indent"])
 
-    def _offer(self, definition: str) -> str:
+    def _offer(self, name: str) -> str:
         """A line below a definition to copy or download its file; empty for one that is not offered."""
-        if definition not in self.offers:
+        if name not in self.offers:
             return ""
-        file, command = self.offers[definition]
+        file, command = self.offers[name]
         address = "../" * (self.page.name.count("/") + 2) + f"code/{file}"
         words = WORDS[self.page.language]["offer"]
         return render("offer.html", words=words, file=posixpath.basename(file), address=address, command=command)
@@ -139,12 +140,13 @@ class Expander:
             width, height = self.size(mark["snippet"], mark["cell"], scheme)
             path = posixpath.relpath(figure_path(mark["snippet"], mark["cell"], scheme), folder)
             images.append({"scheme": scheme, "path": path, "width": width, "height": height})
-        line = self.page.line(mark)
-        caption, first = self.caption(mark, line), line == next(use.line for use in self.page.uses if use.figure)
+        caption = self.caption(mark)
+        first = mark is next(each for each in self.page.marks if each.lastgroup == "figure")
         return render("figure.md", images=images, caption=caption, alt=plain(caption), first=first)
 
-    def caption(self, mark: re.Match, line: int) -> str:
+    def caption(self, mark: re.Match) -> str:
         """The caption of a figure, expanded."""
+        line = self.page.line(mark)
         caption = MARK.sub(lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
         if not caption:
             raise ValueError("a figure without a caption")
@@ -181,9 +183,7 @@ class Expander:
     def expand_part(self, mark: re.Match) -> str:
         if not self.parts.get(mark["part"]):
             parts = ", ".join(name for name, text in self.parts.items() if text) or "none"
-            raise ValueError(
-                f"there is nothing to show for `{mark['part']}` here; of the parts that the builder writes: {parts}"
-            )
+            raise ValueError(f"there is nothing to show for `{mark['part']}` here, where these parts exist: {parts}")
         return self.parts[mark["part"]]
 
     def expand_escape(self, mark: re.Match) -> str:
@@ -195,10 +195,8 @@ class Expander:
         return mark[0]
 
     def expand_stray(self, mark: re.Match) -> str:
-        raise ValueError(
-            f"a stray `{mark[0]}`, which is no formula, include or value; a value is `{{{{ name:.2f }}}}`, a dollar is "
-            "`\\$`"
-        )
+        cause = f"a stray `{mark[0]}`, which is no formula, include or value"
+        raise ValueError(cause + "; a value is `{{ name:.2f }}`, a dollar is `\\$`")
 
 
 def output_text(output: dict) -> str:

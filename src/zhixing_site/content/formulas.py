@@ -1,14 +1,14 @@
-"""Turn TeX into MathML that stands in Markdown unharmed."""
+"""Convert TeX to MathML, escaped so that Markdown leaves it unchanged."""
 
 import re
 from functools import cache
 
 from math_core import LatexError, LatexToMathML
 
-# What Markdown would read as its own in a formula's text or TeX.
+# Characters that Markdown would interpret in the text or TeX of a formula, as HTML entities.
 MARKDOWN = str.maketrans({character: f"&#{ord(character)};" for character in "\\*_`[]{}|~^$#!:"} | {"\n": " "})
 
-# The pages' policy allows no style inside them: theme/css/zhixing.css says what the classes mean.
+# The pages' policy forbids inline styles, which become classes of theme/css/zhixing.css.
 CLASSES = {
     "text-align: left": "to-left",
     "text-align: right": "to-right",
@@ -30,9 +30,9 @@ CONVERTER = LatexToMathML(annotation=True, fancy_error=False)
 
 @cache
 def to_html(tex: str, block: bool, stop: str = "") -> str:
-    """A `<span>` with MathML, the TeX kept as its annotation, and the punctuation that must not leave its line.
+    """A `<span>` with MathML, the TeX as its annotation, and the punctuation after it, which must stay on its line.
 
-    Raises ValueError that says what does not parse.
+    Raises ValueError if the formula does not parse.
     """
     try:
         mathml = CONVERTER.convert_with_local_state(tex.strip(), displaystyle=block)
@@ -46,9 +46,8 @@ def to_html(tex: str, block: bool, stop: str = "") -> str:
 
 
 def _classes(style: str) -> str:
-    declarations = filter(None, map(str.strip, style.split(";")))
     try:
-        names = " ".join(filter(None, (CLASSES[declaration] for declaration in declarations)))
+        names = [CLASSES[declaration.strip()] for declaration in style.split(";") if declaration.strip()]
     except KeyError as error:
         raise ValueError(f"the formula needs the style {error}, which pages may not hold") from None
-    return f' class="{names}"'
+    return f' class="{" ".join(filter(None, names))}"'

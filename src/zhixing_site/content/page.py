@@ -161,14 +161,13 @@ class Page:
 
     def included(self, fence: re.Match) -> Iterator[Use]:
         """Yield what a fence includes: nothing if it holds other text. Raises BuildError if it holds both."""
-        if "--8<--" in fence["body"]:
-            for number, line in enumerate(fence["body"].splitlines(), self.line(fence) + 1):
-                match = INCLUDE.fullmatch(line.strip())
-                if line.strip() and not match:
-                    cause = 'a fence that includes holds nothing but lines `--8<-- "path.py:name"`'
-                    raise BuildError(cause, self.path, number)
-                if match:
-                    yield Use(match["path"], match["name"] or "", number)
+        lines = fence["body"].splitlines() if "--8<--" in fence["body"] else []
+        for number, line in enumerate(map(str.strip, lines), self.line(fence) + 1):
+            if match := INCLUDE.fullmatch(line):
+                yield Use(match["path"], match["name"] or "", number)
+            elif line:
+                cause = 'a fence that includes holds nothing but lines `--8<-- "path.py:name"`'
+                raise BuildError(cause, self.path, number)
 
 
 Pages = Mapping[str, Page]  # by name

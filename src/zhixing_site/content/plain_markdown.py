@@ -19,8 +19,7 @@ API = re.compile(r"^::: \w+\.(?P<module>[\w.]+)$", re.MULTILINE)
 
 def plain(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
     """The whole page; to be called where `expand` finds no error."""
-    expander = PlainExpander(page, notebooks, root)
-    text = page.sub(lambda mark: expander.replace(mark, page.line(mark)))
+    text = page.sub(PlainExpander(page, notebooks, root).replace)
     return API.sub(lambda api: _code_link(page, api["module"]), BOX.sub(_unfold, text + "\n")).strip() + "\n"
 
 
@@ -63,7 +62,7 @@ class PlainExpander(Expander):
     def expand_figure(self, mark: re.Match) -> str:
         path = figure_path(mark["snippet"], mark["cell"], "light")
         path = posixpath.relpath(path, posixpath.dirname(self.page.name) or ".")
-        return f"![{self.caption(mark, self.page.line(mark))}]({path})"
+        return f"![{self.caption(mark)}]({path})"
 
     def expand_table(self, mark: re.Match) -> str:
         return html.unescape(super().expand_table(mark).replace("&#124;", r"\|"))

@@ -129,8 +129,8 @@ class Components:
         card = _link(other, page) | {"title": other.title, "summary": other.meta["summary"], "pictures": []}
         if cover:  # in both colour schemes, described by its caption
             expander = Expander(other, self.notebooks, self.root)
-            mark = next(each for each in MARK.finditer(other.text) if each["figure"] == f"{other.snippet}:{cover}")
-            card["alt"] = plain(expander.caption(mark, other.line(mark)))
+            mark = next(each for each in other.marks if each["figure"] == f"{other.snippet}:{cover}")
+            card["alt"] = plain(expander.caption(mark))
             for scheme in SCHEMES:
                 width, height = expander.size(other.snippet, cover, scheme)
                 path = posixpath.relpath(figure_path(other.snippet, cover, scheme), _folder(page))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain
-from zhixing_site.content.page import MARK, Page
+from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
@@ -126,11 +126,9 @@ def _image(expander: Expander, cell: str, scheme: str) -> dict[str, str | int]:
 
 def _captions(expander: Expander) -> Iterator[tuple[str, str]]:
     """The name of each captioned cell, and the caption without its links, which are relative to the article."""
-    article = expander.page
-    for mark in MARK.finditer(article.text):
-        if mark["figure"] and mark["figure"].startswith(f"{article.snippet}:"):
-            caption = expander.caption(mark, article.line(mark))
-            yield mark["figure"].partition(":")[2], re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", caption)
+    for mark in expander.page.marks:
+        if mark["snippet"] == expander.page.snippet:
+            yield mark["cell"], re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", expander.caption(mark))
 
 
 def _to_root(article: Page) -> str:
