@@ -75,7 +75,8 @@ ACTIVE = ".md-sidebar--secondary .md-nav__link--active"
 
 def scroll_to(page, id: str) -> None:
     """As a reader does, until the heading is just below the header."""
-    page.evaluate("id => scrollBy(0, document.getElementById(id).getBoundingClientRect().top - 60)", id)
+    page.mouse.move(650, 300)
+    page.mouse.wheel(0, page.locator(f"[id='{id}']").bounding_box()["y"] - 60)
     page.wait_for_function(
         "([id, active]) => document.querySelector(active)?.hash === `#${id}`", arg=[id, ACTIVE], timeout=5000
     )
@@ -99,7 +100,8 @@ def test_contents_and_address_follow_the_reader_and_so_does_the_language_switch(
     assert visit.at() == f"{'zh' if language == 'en' else 'en'}/activations/gelu/#{headings[3]}"
     visit.open(f"{language}/activations/gelu/")
     scroll_to(page, headings[1])
-    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_function("id => location.hash === `#${id}`", arg=headings[1])
+    page.keyboard.press("Home")
     page.wait_for_function("() => location.hash === ''")
     assert page.locator(ACTIVE).count() == 0
     assert visit.wrong == []
@@ -114,6 +116,36 @@ def test_address_keeps_a_section_that_is_in_sight_but_never_comes_to_the_top(tab
     visit.page.wait_for_timeout(600)
     assert visit.page.locator(f"[id='{headings[-1]}']").bounding_box()["y"] > 200
     assert visit.at() == f"{ARTICLE}#{headings[-1]}"
+
+
+def test_address_is_kept_where_a_late_image_moves_its_section_until_the_reader_scrolls(tab):
+    """An image whose size the page does not say comes after the page, in a browser that keeps no scroll anchor."""
+    visit = tab(fresh=True)
+    page, waiting = visit.page, []
+    text = (SITE / ARTICLE / "index.html").read_text()
+    figure = re.search(r'(?<=only-light")[^<]*<img [^>]*loading="lazy"[^>]*>', text)
+    source = re.search(r'src="[./]*([^"]+)"', figure[0])[1]
+    section = re.search(r'<h[23] id="([^"]+)"', text[figure.end() :])[1]
+    page.route(
+        f"**/{ARTICLE}",
+        lambda route: route.fulfill(
+            content_type="text/html", body=text.replace(figure[0], re.sub(r' (width|height)="[^"]*"', "", figure[0]))
+        ),
+    )
+    page.route(f"**/{source}", lambda route: waiting.append(route))
+    visit.open(f"{ARTICLE}#{section}")
+    page.evaluate("void (document.documentElement.style.overflowAnchor = 'none')")
+    top = f"document.getElementById('{section}').getBoundingClientRect().top"
+    page.wait_for_function(f"() => {top} < 80")
+    while not waiting:
+        page.wait_for_timeout(50)
+    waiting[0].continue_()
+    page.wait_for_function(f"() => {top} > 150")
+    page.wait_for_timeout(500)
+    assert visit.at() == f"{ARTICLE}#{section}"
+    page.mouse.move(650, 300)
+    page.mouse.wheel(0, -40)
+    page.wait_for_function(f"() => location.hash !== '#{section}'")
 
 
 @pytest.mark.parametrize("page_name", ["en/", "zh/"])
