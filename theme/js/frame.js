@@ -85,7 +85,7 @@ const links = Map.groupBy(entries, link => named(link.hash)); // one in the menu
 const box = document.querySelector(".md-sidebar--secondary .md-sidebar__scrollwrap");
 const LINE = 80; // px from the top of the window, below the place where a heading comes that is jumped to
 const passed = new Set();
-let read, telling;
+let read, input, telling;
 
 const mark = heading => {
   if (heading === read) return;
@@ -95,8 +95,6 @@ const mark = heading => {
   const link = box.querySelector(".md-nav__link--active");
   if (link) center(link, box);
   else box.scrollTop = 0;
-  clearTimeout(telling);
-  telling = setTimeout(tell, 250);
 };
 
 // What the address names, where it is in sight. At the end of the page, where a section never comes to the line, it is
@@ -117,7 +115,15 @@ const look = () => {
   const there = seen(), last = [...links.keys()].findLast(heading => passed.has(heading));
   mark(links.has(there) && (end || edge(there) === edge(last)) ? there : last);
 };
-addEventListener("hashchange", look);
+addEventListener("hashchange", () => { input = false; look(); });
+// The reader's scrolling rewrites the address, but not an image that moves the section when it is loaded.
+for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"]) {
+  addEventListener(kind, () => { input = true; }, { passive: true });
+}
+addEventListener("scroll", () => {
+  clearTimeout(telling);
+  if (input) telling = setTimeout(tell, 250);
+}, { passive: true });
 
 const lines = new IntersectionObserver(changes => {
   for (const { target, isIntersecting } of changes) isIntersecting ? passed.delete(target) : passed.add(target);
