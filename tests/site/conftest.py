@@ -3,15 +3,15 @@
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,8 +20,7 @@ import pytest
 from mkdocs.config import load_config
 
 from zhixing_site import cli, store
-from zhixing_site.project import CONFIGS
-from zhixing_site.site import mkdocs_process
+from zhixing_site.site import mkdocs, mkdocs_process
 from zhixing_site.site.mkdocs import Renderer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -182,18 +181,25 @@ FILES = {
 }
 
 
-def fork_mkdocs(renderer: Renderer, language: str) -> subprocess.Popen:
-    """In place of `Renderer._start`, whose process has to import MkDocs: a fork of this one, which has done so."""
+FORK = multiprocessing.get_context("fork")
+MAX_FILES = os.sysconf("SC_OPEN_MAX")
 
-    def serve() -> None:
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whereby Popen, below, takes the process for started
-        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-        warnings.resetwarnings()
-        mkdocs_process.main(CONFIGS[language])
-        os._exit(0)
 
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(["forked"], cwd=renderer.root, preexec_fn=serve, start_new_session=True, **pipes)
+def work_in_fork(config: str, root: Path, requests: Connection) -> None:
+    """What a process does that is forked from this one, and has nothing of it open."""
+    os.closerange(3, requests.fileno())
+    os.closerange(requests.fileno() + 1, MAX_FILES)
+    warnings.resetwarnings()
+    mkdocs_process.main(config, root, requests)
+
+
+@contextlib.contextmanager
+def forked_workers() -> Iterator[None]:
+    """Fork the processes that render, instead of having each import MkDocs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mkdocs, "SPAWN", FORK)
+        patch.setattr(mkdocs, "work", work_in_fork)
+        yield
 
 
 @dataclass
@@ -263,11 +269,9 @@ class Project:
     def command(self, *arguments: str) -> tuple[int, str]:
         """The exit code and what was said on standard error."""
         said, told = io.StringIO(), io.StringIO()
-        start = fork_mkdocs if self.forks else Renderer._start
-        with contextlib.chdir(self.root), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Renderer, "_start", start)
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(told):
-                code = cli.main(list(arguments))
+        workers = forked_workers() if self.forks else contextlib.nullcontext()
+        with contextlib.chdir(self.root), workers, contextlib.redirect_stderr(said), contextlib.redirect_stdout(told):
+            code = cli.main(list(arguments))
         self.ran = set(re.findall(r"^ran .* snippets/(\S+)\s*$", told.getvalue(), re.MULTILINE))
         return code, said.getvalue()
 

@@ -1,5 +1,7 @@
 """The processes that have MkDocs loaded: what they say, and when they end."""
 
+import multiprocessing
+import os
 import shutil
 import signal
 import subprocess
@@ -7,10 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 
 from zhixing_site.project import CONFIGS
+from zhixing_site.site import mkdocs
 from zhixing_site.site.mkdocs import Renderer
 
 
@@ -79,56 +81,57 @@ def test_error_inside_mkdocs_is_told_with_its_place(project, renderer):
     assert render(project, renderer) == ""
 
 
-def test_process_that_was_killed_is_told_of_and_started_anew(project, renderer):
+def test_process_that_was_killed_is_reported_and_replaced(project, renderer):
     render(project, renderer)
-    renderer.processes["zh"].kill()
-    renderer.processes["zh"].wait()
+    killed = renderer.start("zh").process
+    killed.kill()
+    killed.join()
     project.replace("pages/zh/index.md", "[more]", "[other]")
     assert render(project, renderer) == ""
-    process = renderer.processes["en"]
-    process.send_signal(signal.SIGSTOP)  # it is busy
+    worker = renderer.start("en")
+    os.kill(worker.process.pid, signal.SIGSTOP)  # it is busy
     renderer.ask("en", project.root / "nothing", project.root / "nowhere", [])
-    process.kill()
-    assert renderer._answer("en") == ("MkDocs was ended from outside (exit code -9)", {})
+    worker.process.kill()
+    assert worker.answer() == ("MkDocs was ended from outside (exit code -9)", {})
     assert render(project, renderer) == ""
 
 
 def test_processes_end_with_the_context(project):
     with Renderer(project.root) as renderer:
         render(project, renderer)
-        processes = [*renderer.processes.values()]
-        assert [process.poll() for process in processes] == [None, None]
-    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+        processes = [worker.process for worker in renderer.workers.values()]
+        assert [process.is_alive() for process in processes] == [True, True]
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL] * 2
 
 
-def stand_in(script: str) -> subprocess.Popen:
-    """A process in the place of one that has MkDocs loaded."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(["sh", "-c", script], start_new_session=True, **pipes)
+def end_in_an_answer(config, root, requests):
+    requests.recv()
+    os.write(requests.fileno(), b"\0\0\1\0half")  # of 256 bytes
+    os._exit(3)
 
 
-def put_in_place(renderer, script: str) -> subprocess.Popen:
-    """Have the renderer ask a stand-in for Chinese."""
-    if process := renderer.processes.get("zh"):
-        process.kill()
-        process.communicate()
-    renderer.processes["zh"] = stand_in(script)
-    return renderer.processes["zh"]
+def end_before_an_answer(config, root, requests):
+    requests.recv()
+    os._exit(3)
 
 
-@pytest.mark.parametrize("script", ["printf '\\200\\004\\225'; exit 3", "exit 3"], ids=["in an answer", "before"])
-def test_process_that_ends_without_an_answer_is_told_of(project, renderer, script):
-    process = put_in_place(renderer, f"read request; {script}")
-    assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code 3)"
-    assert renderer.processes["zh"] is process
-    assert render(project, renderer) == ""
+def end_before_a_request(config, root, requests):
+    os._exit(3)
 
 
-def test_process_that_ends_before_it_is_asked_is_told_of(project, renderer):
-    process = put_in_place(renderer, "exec 0<&-; echo; exec 1<&-; exec sleep 1000")
-    process.stdout.readline()
-    assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code -9)"
-    assert render(project, renderer) == ""
+@pytest.mark.parametrize("work", [end_in_an_answer, end_before_an_answer, end_before_a_request])
+def test_process_that_ends_without_an_answer_is_reported(project, monkeypatch, work):
+    with Renderer(project.root) as renderer:
+        monkeypatch.setattr(mkdocs, "SPAWN", multiprocessing.get_context("fork"))
+        monkeypatch.setattr(mkdocs, "work", work)
+        worker = renderer.start("zh")
+        if work is end_before_a_request:
+            worker.process.join()
+        monkeypatch.undo()
+        monkeypatch.setattr(worker.process, "is_alive", lambda: True)  # as it was a moment ago
+        assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code 3)"
+        monkeypatch.undo()
+        assert render(project, renderer) == ""
 
 
 def test_page_that_cannot_be_read_is_named(project, renderer):
@@ -136,14 +139,12 @@ def test_page_that_cannot_be_read_is_named(project, renderer):
     assert "en/area/empty.html cannot be read" in render(project, renderer)
 
 
-def test_folder_of_a_build_at_error_is_taken_away_when_nobody_writes_there_any_more(project, monkeypatch):
-    project.forks = False  # it is known by its command line
-    remove, writing, others = tempfile.TemporaryDirectory.__exit__, [], psutil.Process().children()
+def test_folder_of_a_failing_build_is_removed_when_no_process_writes_there_any_more(project, monkeypatch):
+    remove, writing, others = tempfile.TemporaryDirectory.__exit__, [], multiprocessing.active_children()
 
     def look(folder, *error):
         if Path(folder.name).name.startswith("site-"):
-            processes = [process for process in psutil.Process().children() if process not in others]
-            writing.append([process for process in processes if "mkdocs_process" in str(process.cmdline())])
+            writing.append([process for process in multiprocessing.active_children() if process not in others])
         return remove(folder, *error)
 
     monkeypatch.setattr(tempfile.TemporaryDirectory, "__exit__", look)
@@ -156,9 +157,10 @@ def test_processes_end_with_a_build_that_was_killed(project):
     start = """
 import os, pathlib
 from zhixing_site.project import CONFIGS
+from zhixing_site.site import mkdocs
 from zhixing_site.site.mkdocs import Renderer
 renderer = Renderer(pathlib.Path.cwd())
-print(*(renderer.start(language).pid for language in CONFIGS), flush=True)
+print(*(renderer.start(language).process.pid for language in CONFIGS), flush=True)
 os.kill(os.getpid(), 9)
 """
     # They hold its standard error open: this returns when they have ended.

@@ -1,15 +1,11 @@
 """Render expanded pages with MkDocs, which runs in a process for each language, and only if a page has changed."""
 
-import json
-import os
-import pickle
+import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,7 +15,39 @@ from zhixing_site.project import CONFIGS, site_url
 from zhixing_site.site import reuse
 from zhixing_site.site.postprocess import Rendered, read, set_policy
 
+SPAWN = multiprocessing.get_context("spawn")
 NO_MODULES: Mapping[str, Module] = MappingProxyType({})
+
+
+class Worker:
+    """A process that has MkDocs loaded, and its end of a pipe."""
+
+    def __init__(self, language: str, root: Path):
+        self.pipe, other = multiprocessing.Pipe()
+        self.process = SPAWN.Process(target=work, args=(CONFIGS[language], root, other), daemon=True)
+        self.process.start()
+        other.close()
+
+    def answer(self) -> tuple[str, dict[str, Rendered]]:
+        """What MkDocs warns of, and the pages that it rendered."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            return f"MkDocs was ended from outside (exit code {self.end()})", {}
+
+    def end(self) -> int:
+        """Kill the process, unless it has ended; returns its exit code."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        return self.process.exitcode
+
+
+def work(config: str, root: Path, requests: Connection) -> None:
+    """What the process does."""
+    from zhixing_site.site.mkdocs_process import main  # MkDocs is not loaded by the builder
+
+    main(config, root, requests)
 
 
 @dataclass(frozen=True)
@@ -37,31 +65,28 @@ class Renderer:
     def __init__(self, root: Path):
         self.root = root
         self.rendered: dict[str, Rendered] = {}
-        self.processes: dict[str, subprocess.Popen] = {}
+        self.workers: dict[str, Worker] = {}
         self.requests: dict[str, Request] = {}  # that were not answered yet, by language
 
     def __enter__(self) -> "Renderer":
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process in self.processes.values():
-            _end(process)
+        for worker in self.workers.values():
+            worker.end()
 
-    def start(self, language: str) -> subprocess.Popen:
-        """The process of the language, which loads MkDocs, unless it has done so."""
-        process = self.processes.get(language)
-        if process and process.poll() is not None:
-            _end(process)
-            process = None
-        self.processes[language] = process or self._start(language)
-        return self.processes[language]
+    def start(self, language: str) -> Worker:
+        """The worker of the language, which loads MkDocs, unless it has done so."""
+        if language not in self.workers or not self.workers[language].process.is_alive():
+            self.workers[language] = Worker(language, self.root)
+        return self.workers[language]
 
     def ask(
         self, language: str, pages: Path, site: Path, navigation: list, modules: Mapping[str, Module] = NO_MODULES
     ) -> None:
         """Begin to render the pages below pages/<language> into site/<language>, which holds no HTML yet."""
         if self.requests.pop(language, None):  # an update of a preview broke off, and wants no answer any more
-            _end(self.processes.pop(language))
+            self.workers.pop(language).end()
         keys = reuse.page_keys(language, pages, navigation, modules, self.root)
         loaded = {name: reuse.load(name, key, site, self.root) for name, key in keys.items()}
         self.rendered = {name: page for name, page in self.rendered.items() if not name.startswith(f"{language}/")}
@@ -72,15 +97,13 @@ class Renderer:
             return
         (site / language / "404.html").unlink(missing_ok=True)  # is rendered each time
         self.requests[language] = Request(pages, site, keys)
-        process = self.start(language)
-        with suppress(BrokenPipeError):  # it has just ended, as the answer will tell
-            process.stdin.write(json.dumps([language, str(pages / language), str(site), navigation]).encode() + b"\n")
-            process.stdin.flush()
+        with suppress(OSError):  # it has just ended, as the answer will tell
+            self.start(language).pipe.send((language, pages / language, site, navigation))
 
     def wait(self) -> None:
         """Wait until MkDocs has rendered one language, which frees a core."""
         if self.requests:
-            wait([self.processes[language].stdout for language in self.requests])
+            wait([self.workers[language].pipe for language in self.requests])
 
     def answers(self, site: Path) -> list[BuildError]:
         """Wait until both languages are rendered, and write the page at the root.
@@ -89,7 +112,7 @@ class Renderer:
         """
         errors = []
         for language, request in self.requests.items():
-            warnings, rendered = self._answer(language)
+            warnings, rendered = self.workers[language].answer()
             self.rendered |= rendered
             if warnings:  # and it will warn again
                 errors.append(BuildError(warnings, CONFIGS[language]))
@@ -101,20 +124,6 @@ class Renderer:
         (site / "index.html").write_text(home)
         self.rendered["index.html"] = read(home)
         return errors
-
-    def _start(self, language: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "zhixing_site.site.mkdocs_process", CONFIGS[language]]
-        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        # Ctrl-C reaches the whole foreground group of a terminal: in a session of its own, the process is ended by us.
-        return subprocess.Popen(command, cwd=self.root, env=environment, start_new_session=True, **pipes)
-
-    def _answer(self, language: str) -> tuple[str, dict[str, Rendered]]:
-        process = self.processes[language]
-        try:
-            return pickle.load(process.stdout)
-        except (EOFError, pickle.UnpicklingError):
-            return f"MkDocs was ended from outside (exit code {_end(process)})", {}
 
     def _store(self, language: str, request: Request, rendered: Mapping[str, Rendered]) -> None:
         """Store what was rendered for later builds."""
@@ -135,10 +144,3 @@ def _copy_files(pages: Path, site: Path) -> None:
             target = site / path.relative_to(pages)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-
-
-def _end(process: subprocess.Popen) -> int:
-    """Kill the process, unless it has ended; returns its exit code."""
-    process.kill()
-    process.communicate()  # closes the pipes
-    return process.returncode

@@ -1,12 +1,12 @@
-"""MkDocs, loaded and waiting: for each request on standard input a build; standard output says what came of it."""
+"""The process that has MkDocs loaded, and renders pages for each request of the builder."""
 
 import io
-import json
 import logging
 import os
-import pickle
-import sys
+import signal
 import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mkdocs.commands.build import build
@@ -17,21 +17,21 @@ from zhixing_site.project import CONFIGS, site_url
 from zhixing_site.site.postprocess import postprocess
 
 
-def render(config: str, pages: str, site: Path, language: str, navigation: list) -> str:
+def render(config: str, pages: Path, site: Path, language: str, navigation: list) -> str:
     """Let MkDocs render the pages whose HTML is not there yet; returns its warnings and errors."""
-    said = io.StringIO()
-    handler = logging.StreamHandler(said)
+    warnings = io.StringIO()
+    handler = logging.StreamHandler(warnings)
     handler.addFilter(lambda record: "'dirty' build" not in record.msg)  # it warns of being asked for one
     logging.getLogger("mkdocs").handlers = [handler]
-    os.environ["ZHIXING_PAGES"] = pages
+    os.environ["ZHIXING_PAGES"] = str(pages)
     try:
         where = {"site_dir": str(site / language), "site_url": f"{site_url()}{language}/"}
         build(load_config(config, nav=navigation, **where), dirty=True)
     except MkDocsException as error:
-        print(error, file=said)
+        print(error, file=warnings)
     except Exception:
-        traceback.print_exc(file=said)
-    return said.getvalue()
+        traceback.print_exc(file=warnings)
+    return warnings.getvalue()
 
 
 def skip_exporters() -> None:
@@ -41,27 +41,24 @@ def skip_exporters() -> None:
     base.get_export_names = list
 
 
-def main(config: str) -> None:
-    """Answer requests until standard input ends."""
+def main(config: str, root: Path, requests: Connection) -> None:
+    """Answer requests until the builder is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the builder, which ends this process
+    os.chdir(root)
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"
     logging.disable(logging.INFO)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a plugin prints is no answer
     if config == CONFIGS["en"]:
         skip_exporters()
     load_config(config)  # imports extensions and plugins
-    for line in sys.stdin:
-        language, pages, site, navigation = json.loads(line)
-        folder = Path(site, language)
-        reused = {*folder.rglob("*.html")}
-        said = render(config, pages, Path(site), language, navigation)
-        fresh = [path.relative_to(site).as_posix() for path in folder.rglob("*.html") if path not in reused]
-        try:
-            rendered = postprocess(Path(site), language, fresh)
-        except Exception:
-            said, rendered = said + traceback.format_exc(), {}
-        answers.write(pickle.dumps((said, rendered)))
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    with suppress(EOFError):
+        while True:
+            language, pages, site, navigation = requests.recv()
+            reused = {*(site / language).rglob("*.html")}
+            warnings = render(config, pages, site, language, navigation)
+            fresh = {*(site / language).rglob("*.html")} - reused
+            try:
+                names = sorted(path.relative_to(site).as_posix() for path in fresh)
+                rendered = postprocess(site, language, names)
+            except Exception:
+                warnings, rendered = warnings + traceback.format_exc(), {}
+            requests.send((warnings, rendered))
