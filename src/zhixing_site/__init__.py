@@ -1,5 +1,5 @@
-"""The builder: runs snippets, expands pages, checks everything, builds the sites. It knows no deep learning.
+"""The builder of the site, which knows no deep learning.
 
-Read in the order of the data: snippet, run (watch, child, warned, trace, figure, cache), page (twins), expand
-(formula), found (card, plain), build (links, serve), portable, environment, cli.
+The data goes one way: snippet → run → expand → site. `execution` runs snippets, `content` expands pages, `site` lets
+MkDocs render them and writes everything beside them; `build`, `serve` and `scaffold` are what the command line calls.
 """

@@ -11,7 +11,6 @@ from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Run, run_all
 from zhixing_site.execution.snippet import snippet_paths
-from zhixing_site.portable import portable
 from zhixing_site.scaffold import new
 from zhixing_site.serve import serve
 
@@ -29,10 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
                 build(root, limits, _report)
             case "serve":
                 serve(root, limits, _report, options.port)
-            case "portable":
-                areas = [root / "snippets" / article for article in options.articles]
-                paths = [area if area.is_dir() else area.with_suffix(".py") for area in areas]
-                return 0 if portable(_snippets(paths, root), root, limits) else 1
             case "accept":
                 accepted = accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
                 print("\n".join(f"accepted {section}" for section in accepted) or "nothing was new")
@@ -60,8 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("build", parents=[limits], help="build both sites")
     command = commands.add_parser("serve", parents=[limits], help="show both while writing")
     command.add_argument("--port", type=int, default=8000, help="on this machine (%(default)s)")
-    command = commands.add_parser("portable", parents=[limits], help="run snippets as on other processors")
-    command.add_argument("articles", nargs="*", help="as activations/gelu, or an area (all)")
     command = commands.add_parser("accept", help="record that pages say the same as their translations")
     command.add_argument("pages", nargs="*", help="as activations/gelu (all)")
     command = commands.add_parser("new", help="lay out the files of a new article")

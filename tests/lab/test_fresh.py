@@ -13,11 +13,11 @@ import environments
 import nbclient
 import nbformat
 import pytest
+from portable import lowest
 
 from zhixing_site.content.page import read_pages
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths
-from zhixing_site.portable import lowest
 from zhixing_site.site.notebooks import notebook_file, script_file
 
 ROOT = Path(__file__).resolve().parents[2]

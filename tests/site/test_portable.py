@@ -5,9 +5,8 @@ import platform
 import subprocess
 import sys
 
+import portable
 import pytest
-
-from zhixing_site import cli, portable
 
 # As if the instructions of a setting changed what a snippet computes.
 PRINTS = """\
@@ -33,7 +32,7 @@ def told(project, monkeypatch, capsys):
     monkeypatch.chdir(project.root)
 
     def tell(*articles) -> tuple[int, str]:
-        code = cli.main(["portable", *articles])
+        code = portable.main([*articles])
         return code, capsys.readouterr().out
 
     return tell
@@ -51,13 +50,13 @@ def test_each_snippet_has_its_line(project, told):
         "running under own",
         "running under AVX ATEN_CPU_CAPABILITY='avx'",
         "not run under XYZ, which this processor lacks",
+        "fails    snippets/area/fails.py",
+        "    under AVX: snippets/area/fails.py:5, cell wrong: AssertionError",
         "differs  snippets/area/prints.py",
         "    under AVX: cell told prints otherwise",
         "      -None",
         "      +avx",
         "    under AVX: docs/zh/area/prints.md:9 quotes {{ many:.4f }} as 1.2500, not 1.2501",
-        "fails    snippets/area/fails.py",
-        "    under AVX: snippets/area/fails.py:5, cell wrong: AssertionError",
         "holds    snippets/area/roots.py",
     ]
     assert sorted((project.root / ".cache").rglob("*.json")) == cached
@@ -68,8 +67,8 @@ def test_what_holds_is_no_error(told):
 
 
 def test_article_that_is_not_there(project, told, capsys):
-    assert cli.main(["portable", "area/nothing"]) == 1
-    assert "nothing.py is no snippet or folder below snippets/" in capsys.readouterr().err
+    assert portable.main(["area/nothing"]) == 1
+    assert "there is no snippet of area/nothing" in capsys.readouterr().err
 
 
 def test_long_difference_is_cut():

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from zhixing_site.execution import cache
-from zhixing_site.site import metadata
+from zhixing_site.site import cards, reuse
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / ".github/workflows/site.yml").read_text()
@@ -88,7 +88,7 @@ def test_address_of_the_site_is_that_of_its_host():
 
 
 def test_what_was_computed_before_is_there_again():
-    folders = {cache.FOLDER, metadata.CARDS}
+    folders = {cache.FOLDER, cards.CACHE, reuse.FOLDER}
     assert {*step(BUILD, "actions/cache")["with"]["path"].split()} == {each.as_posix() for each in folders}
 
 

@@ -1,4 +1,6 @@
-"""Run snippets as on other processors, under each set of instructions that this processor has.
+"""Run snippets as on other processors: `python tests/portable.py [area/article or area …]`.
+
+Each runs under each set of instructions that this processor has.
 
 ATen, MKL, oneDNN and NumPy choose instructions when they are loaded, and with another choice they sum in another order.
 So each setting gets a process of its own, with its own fork server.
@@ -9,6 +11,7 @@ import multiprocessing
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +22,7 @@ from zhixing_site.content.page import VALUE, Page, read_pages
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import run_all
+from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES
 
 MAX_DIFFERENCE = 8  # lines shown of a cell's difference
@@ -60,7 +64,7 @@ def _dispatched() -> list[str]:
     return numpy.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
 
 
-def portable(paths: list[Path], root: Path, limits: Limits) -> bool:
+def portable(paths: list[Path], root: Path) -> bool:
     """Print for each snippet whether it runs, prints and is quoted the same under each setting; True if all are."""
     outcomes: dict[str, dict[str, Outcome]] = {}
     for name, variables in settings().items():
@@ -68,7 +72,7 @@ def portable(paths: list[Path], root: Path, limits: Limits) -> bool:
             print(f"not run under {name}, which this processor lacks", flush=True)
         else:
             print(f"running under {name}", *(f"{key}={value!r}" for key, value in variables.items()), flush=True)
-            outcomes[name] = _run_under(variables, paths, root, limits)
+            outcomes[name] = _run_under(variables, paths, root)
     pages = [page for language in LANGUAGES for page in read_pages(root, language).values()]
     verdicts = set()
     for path in (path.relative_to(root).as_posix() for path in paths):
@@ -86,22 +90,22 @@ def portable(paths: list[Path], root: Path, limits: Limits) -> bool:
     return verdicts <= {"holds"}
 
 
-def _run_under(variables: dict[str, str], paths: list[Path], root: Path, limits: Limits) -> dict[str, Outcome]:
+def _run_under(variables: dict[str, str], paths: list[Path], root: Path) -> dict[str, Outcome]:
     """{path: outcome}; the variables take the place of those of all settings."""
     unset = {name for setting in settings().values() for name in setting or ()}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_run_uncached, environment, paths, root, limits).result()
+            return pool.submit(_run_uncached, environment, paths, root).result()
         except BrokenProcessPool as error:
             raise BuildError(f"the process that runs snippets under these variables has ended: {variables}") from error
 
 
-def _run_uncached(environment: dict[str, str], paths: list[Path], root: Path, limits: Limits) -> dict[str, Outcome]:
+def _run_uncached(environment: dict[str, str], paths: list[Path], root: Path) -> dict[str, Outcome]:
     """In a new process: {path: outcome} of the snippets, whose fork server starts in this environment."""
     os.environ.clear()
     os.environ.update(environment)
-    runs, errors = run_all(paths, root, limits, lambda *_: None, cached=False)
+    runs, errors = run_all(paths, root, Limits(), lambda *_: None, cached=False)
     return {run.snippet.path: run.notebook for run in runs.values()} | {error.path: error for error in errors}
 
 
@@ -135,3 +139,18 @@ def _quoted(page: Page, mark: re.Match, notebook: dict) -> str:
         return Expander(page, {page.snippet: notebook}, Path()).value(mark)
     except ValueError:
         return ""
+
+
+def main(articles: list[str]) -> int:
+    """The exit code: 0 if all snippets of these articles and areas, or of all, hold under each setting."""
+    root = Path.cwd()
+    paths = {path.relative_to(root / "snippets").with_suffix("").as_posix(): path for path in snippet_paths(root)}
+    if unknown := {*articles} - {*paths, *(name.partition("/")[0] for name in paths)}:
+        print(f"there is no snippet of {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 1
+    chosen = [path for name, path in paths.items() if not articles or {name, name.partition("/")[0]} & {*articles}]
+    return 0 if portable(chosen, root) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
