@@ -23,17 +23,6 @@ import projects
 import psutil
 from measure import Cost, Row, Table, measure, running
 
-from zhixing_copy.catalogue import read_modules
-from zhixing_site.build import write_pages
-from zhixing_site.content.articles import read_areas
-from zhixing_site.content.page import read_pages
-from zhixing_site.execution import cache
-from zhixing_site.execution.runner import Run
-from zhixing_site.execution.snippet import read_snippet, snippet_paths
-from zhixing_site.project import site_url
-from zhixing_site.site.components import Components
-from zhixing_site.site.metadata import Site
-
 RESULTS = Path(__file__).parent / "results"
 BUILD = [sys.executable, "-m", "zhixing_site", "build"]
 MKDOCS = [sys.executable, "-m", "mkdocs"]
@@ -243,12 +232,7 @@ def beside_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[Cost]]
     """The number of pages, and what our build and the two plain ones cost, where all snippets have run."""
     expanded, site = root / ".cache/plain/pages", root / ".cache/plain/site"
     forget(expanded)
-    whole = Site(*(read_pages(root, language) for language in projects.CONFIGS), site_url())
-    pages = [*whole.english.values(), *whole.chinese.values()]
-    snippets = [read_snippet(path, root) for path in snippet_paths(root)]
-    runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
-    areas, _ = read_areas(whole.english, whole.chinese)
-    write_pages(pages, Components(areas, runs, read_modules(root / "src/zhixing"), root), whole, expanded)
+    pages = projects.write_sources(root, expanded, projects.CONFIGS)
     plain = []
     for language, config in projects.CONFIGS.items():
         command = ["env", f"ZHIXING_PAGES={expanded / language}", *MKDOCS, "build", "--quiet", "--strict"]

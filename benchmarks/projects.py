@@ -1,13 +1,22 @@
 """The projects that the benchmarks build: small notebooks, trivial snippets, and articles like ours in any number."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 from nbformat import v4
 
+from zhixing_copy.catalogue import read_modules
 from zhixing_site import cli
-from zhixing_site.execution.snippet import read_snippet
+from zhixing_site.build import other_sources, page_sources, read_site
+from zhixing_site.content.articles import read_areas
+from zhixing_site.content.page import Page
+from zhixing_site.execution import cache
+from zhixing_site.execution.runner import Run
+from zhixing_site.execution.snippet import read_snippet, snippet_paths
+from zhixing_site.site.components import Components
+from zhixing_site.store import write_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
@@ -258,3 +267,17 @@ def accept(root: Path) -> None:
     """Record every page as reviewed."""
     english, chinese = (cli.read_pages(root, language) for language in CONFIGS)
     cli.accept(english, chinese, [], root)
+
+
+def write_sources(root: Path, folder: Path, languages: Iterable[str]) -> list[Page]:
+    """Write below the folder, by language, what MkDocs reads of a project that was built; returns all its pages."""
+    site = read_site(root)
+    snippets = [read_snippet(path, root) for path in snippet_paths(root)]
+    runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
+    areas, _ = read_areas(site.english, site.chinese)
+    components = Components(areas, runs, read_modules(root / "src/zhixing"), root)
+    for language in languages:
+        write_files(other_sources(language, components), folder / language)
+        for page in site.pages(language).values():
+            write_files(page_sources(page, site, components), folder / language)
+    return site.all_pages

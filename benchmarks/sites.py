@@ -17,17 +17,12 @@ from measure import measure
 from mkdocs.utils import yaml_load
 from nbformat import v4
 
-from zhixing_copy.catalogue import read_modules
-from zhixing_site.build import write_pages
 from zhixing_site.content.articles import navigation, read_areas
 from zhixing_site.content.expand import Expander
 from zhixing_site.content.page import Page, Use, read_pages
 from zhixing_site.execution import cache
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths
-from zhixing_site.project import site_url
-from zhixing_site.site.components import Components
-from zhixing_site.site.metadata import Site
 
 ARTICLES = 46
 BUILDER = [sys.executable, "-m", "zhixing_site"]
@@ -64,7 +59,7 @@ def build_sites(root: Path) -> None:
     snippets = [read_snippet(path, root) for path in snippet_paths(root)]
     runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
     with patch("zhixing_site.content.formulas.to_html", as_tex):
-        write_plain(root, pages, runs)
+        write_plain(root, pages)
         write_jupyter(root, pages, runs)
     for peer, release in MATHJAX.items():
         measure([sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", f"{peer}.yml"], root=root)
@@ -110,12 +105,10 @@ def copy_run(root: Path, original: str, copy: str) -> None:
 # Plain mkdocs-material
 
 
-def write_plain(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> None:
+def write_plain(root: Path, pages: dict[str, Page]) -> None:
     """The expanded pages, with one drawing a figure, since the theme has but one colour scheme by default."""
-    whole = Site(pages, read_pages(root, "zh"), site_url())
-    areas, _ = read_areas(whole.english, whole.chinese)
-    parts = Components(areas, runs, read_modules(root / "src/zhixing"), root)
-    write_pages(list(pages.values()), parts, whole, root / "plain")
+    areas, _ = read_areas(pages, read_pages(root, "zh"))
+    projects.write_sources(root, root / "plain", ["en"])
     for path in (root / "plain/en").rglob("*.md"):
         path.write_text(re.sub(r"!\[[^\]]*\]\([^)]*-dark\.svg\)\{[^}]*\}", "", path.read_text()))
     projects.write(root / "plain/en/mathjax.js", PLAIN_MATH)

@@ -1,9 +1,9 @@
-"""Build both sites beside each other, and put them into place only when everything is right."""
+"""Build both sites side by side, and replace the old ones only if there is no error."""
 
 import fcntl
 import tempfile
-from collections.abc import Callable, Container
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
@@ -17,14 +17,17 @@ from zhixing_site.execution.runner import Report, Run, all_cached, run_all
 from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
 from zhixing_site.site.components import Components
-from zhixing_site.site.copies import all_copies, offered, write_copies
+from zhixing_site.site.copies import copy_files, offered
 from zhixing_site.site.links import check_links, check_published
-from zhixing_site.site.metadata import Site, with_head, write_metadata, write_sitemaps
+from zhixing_site.site.metadata import Site, metadata_files, sitemaps, with_head
 from zhixing_site.site.mkdocs import Renderer
 from zhixing_site.site.notebooks import lab_files
 from zhixing_site.site.postprocess import stamp
 from zhixing_site.site.reuse import is_outdated
-from zhixing_site.site.search import write_index
+from zhixing_site.site.search import search_indexes
+from zhixing_site.store import Files, write_files
+
+Check = Callable[[list[BuildError]], object]  # called with the errors of each step
 
 
 def build(root: Path, limits: Limits, report: Report) -> None:
@@ -33,68 +36,121 @@ def build(root: Path, limits: Limits, report: Report) -> None:
     # Next to site/, to be renamed; removed when the processes of MkDocs, which write there, have ended.
     temporary = tempfile.TemporaryDirectory(dir=root / ".cache", prefix="site-")
     with temporary as folder, Renderer(root) as renderer:
-        site = Path(folder, "site")
-        make_site(root, Path(folder, "pages"), site, renderer, limits, report, _stop)
-        _put_in_place(site, root)
-
-
-def make_site(
-    root: Path,
-    expanded: Path,
-    site: Path,
-    renderer: Renderer,
-    limits: Limits,
-    report: Report,
-    check: Callable[[list[BuildError]], object],
-    preview: bool = False,
-) -> None:
-    """Write the whole site into `site`, by way of the pages in `expanded`; `check` is called with the errors of a step.
-
-    A preview has no files for machines, and does not ask whether translations were reviewed.
-    """
-    english, chinese = (read_pages(root, language) for language in LANGUAGES)
-    pages, whole = [*english.values(), *chinese.values()], Site(english, chinese, site_url())
-    paths = snippet_paths(root)
-    cached = all_cached(paths, root)
-    for language in LANGUAGES:  # MkDocs is loaded meanwhile
-        if not cached or is_outdated(language, root):
-            renderer.start(language)
-    runs, errors = run_all(paths, root, limits, report)
-    failed = {error.path.removeprefix("snippets/") for error in errors}
-    check(with_pages(errors, pages))
-    areas, errors = read_areas(english, chinese)
-    check(errors + compare_all(english, chinese) + check_shown(pages, runs))
-    if not preview:
-        check(unreviewed(english, chinese, root))
-    modules = read_modules(root / "src/zhixing")
-    files, errors = all_copies(modules)
-    check(errors)
-    commit = read_commit(root)
-    parts = Components(areas, runs, modules, root, has_commit=bool(commit))
-    errors = []
-    for language in LANGUAGES:  # while the first is rendered, the next is expanded
-        errors += write_pages([*whole.pages(language).values()], parts, whole, expanded, failed)
-        renderer.ask(language, expanded, site, navigation(areas, whole.pages(language)), modules)
-    check(errors)
-    beside = site.with_name("beside")  # MkDocs may be writing into `site`
-    write_copies(files, beside)
-    if not preview:
-        renderer.wait()
-        check(write_metadata(whole, parts.notebooks, root, beside))
-    check(renderer.answers(site))
-    _move(beside, site)
-    if not preview:
-        write_sitemaps(whole, renderer.rendered, site)
-        check(check_published(site, renderer.rendered, whole.url))
-    write_index(site, renderer.rendered)
-    check(check_links(site, renderer.rendered, whole.url))
-    for path in site.rglob("*.html"):
-        path.write_text(stamp(path.read_text(), "…" if preview else commit, today()))
+        Builder(root, limits, report, renderer).make_site(Path(folder), _stop)
+        _put_in_place(Path(folder, "site"), root)
 
 
 def _stop(errors: list[BuildError]) -> None:
     if errors:
         raise BuildErrors(errors)
+
+
+def _put_in_place(new: Path, root: Path) -> None:
+    """Rename the old site away and the new one into its place; two builds at the same time take turns."""
+    with open(root / ".cache" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (root / "site").exists():
+            (root / "site").rename(new.with_name("old"))
+        new.rename(root / "site")
+
+
+@dataclass
+class Builder:
+    """Makes the site of a project.
+
+    A preview has no files for machines, and requires no review of translations. `sources` are what each page, by its
+    path, was expanded to when it was last without errors.
+    """
+
+    root: Path
+    limits: Limits
+    report: Report
+    renderer: Renderer
+    preview: bool = False
+    sources: dict[str, Files] = field(default_factory=dict)
+
+    def make_site(self, folder: Path, check: Check) -> None:
+        """Write the sources of MkDocs into folder/pages and the whole site into folder/site.
+
+        If `check` does not raise, what has errors is left out, or as it was.
+        """
+        site, target = read_site(self.root), folder / "site"
+        runs, failed = self._run(site, check)
+        areas, errors = read_areas(site.english, site.chinese)
+        errors += compare_all(site.english, site.chinese) + check_shown(site.all_pages, runs)
+        check(errors + ([] if self.preview else unreviewed(site.english, site.chinese, self.root)))
+        modules, commit = read_modules(self.root / "src/zhixing"), read_commit(self.root)
+        files, errors = copy_files(modules)
+        check(errors)
+        components = Components(areas, runs, modules, self.root, has_commit=bool(commit))
+        check([error for language in LANGUAGES for error in self._render(language, site, components, failed, folder)])
+        if not self.preview:
+            self.renderer.wait()
+            found, errors = metadata_files(site, components.notebooks, self.root)
+            files |= found
+            check(errors)
+        check(self.renderer.answers(target))
+        rendered = self.renderer.rendered
+        files |= search_indexes(rendered)
+        if not self.preview:
+            files |= sitemaps(site, rendered)
+            files["404.html"] = (target / "en/404.html").read_text()  # for a host that knows only one
+        write_files(files, target)
+        check(check_links(target, rendered, site.url))
+        check([] if self.preview else check_published(target, rendered, site.url))
+        for path in target.rglob("*.html"):
+            path.write_text(stamp(path.read_text(), "…" if self.preview else commit, today()))
+
+    def _run(self, site: Site, check: Check) -> tuple[dict[str, Run], set[str]]:
+        """The runs of snippets by name, and the names of those that failed; loads MkDocs meanwhile if it is needed."""
+        paths = snippet_paths(self.root)
+        cached = all_cached(paths, self.root)
+        for language in LANGUAGES:
+            if not cached or is_outdated(language, self.root):
+                self.renderer.start(language)
+        runs, errors = run_all(paths, self.root, self.limits, self.report)
+        check([with_pages(error, site.all_pages) for error in errors])
+        return runs, {error.path.removeprefix("snippets/") for error in errors}
+
+    def _render(
+        self, language: str, site: Site, components: Components, failed: set[str], folder: Path
+    ) -> list[BuildError]:
+        """Expand the pages of a language, and begin to render them; returns the errors of pages."""
+        pages, errors = site.pages(language), []
+        for page in pages.values():
+            self.sources.setdefault(page.path, {f"{page.name}.md": f"# {page.name}\n"})
+            if failed.isdisjoint([page.snippet, *(use.path for use in page.uses)]):
+                try:
+                    self.sources[page.path] = page_sources(page, site, components)
+                except BuildError as error:
+                    errors.append(error)
+        files = other_sources(language, components)
+        for page in pages.values():
+            files |= self.sources[page.path]
+        write_files(files, folder / "pages" / language)
+        menu = navigation(components.areas, pages)
+        self.renderer.ask(language, folder / "pages", folder / "site", menu, components.modules)
+        return errors
+
+
+def read_site(root: Path) -> Site:
+    return Site(*(read_pages(root, language) for language in LANGUAGES), site_url())
+
+
+def page_sources(page: Page, site: Site, components: Components) -> Files:
+    """{path: text} of what MkDocs renders of a page, and of what can be downloaded; raises BuildError."""
+    root, run = components.root, components.runs.get(page.snippet)
+    text = expand(page, components.notebooks_for(page), root, offered(components.modules), components.of(page))
+    files = {f"{page.name}.md": with_head(components.around(page, text), page, site)}
+    return files | (lab_files(page, run, root) if run and page.language == "en" else {})
+
+
+def other_sources(language: str, components: Components) -> Files:
+    """{path: content} of what MkDocs copies: figures, and the files of docs/<language> that are no pages."""
+    folder = components.root / "docs" / language
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return files | drawings(components.notebooks, language)
 
 
 def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[BuildError]:
@@ -112,68 +168,12 @@ def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[BuildError]:
     for name, run in runs.items():
         for cell in run.snippet.cells:
             if not cell.hidden and (name, cell.name) not in shown:
-                cause = 'no page shows this cell, and it is not tags=["hidden"]'
-                errors.append(BuildError(cause, run.snippet.path, cell.line, cell.name))
+                errors.append(cell.error('no page shows this cell, and it is not tags=["hidden"]'))
     return errors
 
 
-def with_pages(errors: list[BuildError], pages: list[Page]) -> list[BuildError]:
-    """The errors of snippets with the places that show the cell, or, where none does, those that use the snippet."""
-    placed = []
-    for error in errors:
-        uses = [(page, use) for page in pages for use in page.uses if f"snippets/{use.path}" == error.path]
-        uses = [pair for pair in uses if pair[1].name == error.cell] or uses
-        placed.append(replace(error, pages=tuple(f"{page.path}:{use.line}" for page, use in uses)))
-    return placed
-
-
-def write_pages(
-    pages: list[Page], parts: Components, site: Site, folder: Path, failed: Container[str] = ()
-) -> list[BuildError]:
-    """Write all that MkDocs reads: below folder/<language>, expanded pages, drawings, other files of docs/<language>.
-
-    The languages are those of the pages. Files that are the same already are not touched, nor are pages that use a
-    snippet which `failed`, or that have errors, which are returned: they stay as they were written last.
-    """
-    root, notebooks, offers, errors = parts.root, parts.notebooks, offered(parts.modules), []
-    for language in {page.language for page in pages}:
-        for path in (root / "docs" / language).rglob("*"):
-            if path.is_file() and path.suffix != ".md":
-                _write(folder / path.relative_to(root / "docs"), path.read_bytes())
-        for path, drawing in drawings(notebooks, language).items():
-            _write(folder / language / path, drawing.encode())
-    for page in pages:
-        if any(name in failed for name in (page.snippet, *(use.path for use in page.uses))):
-            continue
-        run = parts.runs.get(page.snippet)
-        try:
-            text = parts.around(page, expand(page, parts.notebooks_for(page), root, offers, parts.of(page)))
-            _write(folder / page.language / f"{page.name}.md", with_head(text, page, site).encode())
-            if run and page.language == "en":
-                for path, text in lab_files(page, run, root).items():
-                    _write(folder / "en" / path, text.encode())
-        except BuildError as error:
-            errors.append(error)
-    return errors
-
-
-def _write(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Move all files below one folder to the same places below another."""
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        (target / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target / path.relative_to(folder))
-
-
-def _put_in_place(new: Path, root: Path) -> None:
-    """Rename the old site away and the new one into its place; two builds at once take turns."""
-    with open(root / ".cache" / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (root / "site").exists():
-            (root / "site").rename(new.with_name("old"))
-        new.rename(root / "site")
+def with_pages(error: BuildError, pages: list[Page]) -> BuildError:
+    """The error of a snippet with the places that show the cell, or if there are none, that use the snippet."""
+    uses = [(page, use) for page in pages for use in page.uses if f"snippets/{use.path}" == error.path]
+    uses = [pair for pair in uses if pair[1].name == error.cell] or uses
+    return replace(error, pages=tuple(f"{page.path}:{use.line}" for page, use in uses))

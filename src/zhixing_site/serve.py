@@ -18,14 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from watchfiles import watch
 
-from zhixing_site.build import make_site
-from zhixing_site.content.page import read_pages
+from zhixing_site.build import Builder
 from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run
-from zhixing_site.project import LANGUAGES
 from zhixing_site.site.mkdocs import Renderer
-from zhixing_site.site.notebooks import NOTEBOOK
 
 PATIENCE = 20  # seconds that a browser is kept waiting for news
 MISSING = b'<!doctype html><body>There is no such page, or not yet; all are below <a href="/en/">/en/</a>.'
@@ -35,9 +32,10 @@ class Preview:
     """Both sites below .cache/preview, and what is wrong with them. `version` changes with every update."""
 
     def __init__(self, root: Path, limits: Limits, report: Report, renderer: Renderer):
-        self.root, self.limits, self.report, self.renderer = root, limits, report, renderer
+        self.builder = Builder(root, limits, self._report, renderer, preview=True)
+        self.report = report
         self.folder = root / ".cache/preview"
-        self.expanded, self.site = self.folder / "pages", self.folder / "site-0"
+        self.site = self.folder / "0/site"
         self.version, self.errors = "0", ""
         self.news = threading.Condition()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -46,46 +44,21 @@ class Preview:
         """Make the site again, from what has changed, and tell the browsers. Never raises for what a file contains."""
         errors: list[BuildError] = []
         version = str(time.time_ns())
-        site = self.folder / f"site-{version}"
+        new, old = self.folder / version, self.site.parent
         try:
-            self._prepare()
-            make_site(
-                self.root,
-                self.expanded,
-                site,
-                self.renderer,
-                self.limits,
-                self._report,
-                check=errors.extend,
-                preview=True,
-            )
-        except Exception as error:
+            self.builder.make_site(new, errors.extend)
+            self.site = new / "site"
+        except Exception as error:  # the site stays as it is
             errors.append(error if isinstance(error, BuildError) else BuildError(traceback.format_exc()))
-            shutil.rmtree(site, ignore_errors=True)
+            old = new
         with self.news:
-            old, self.site = self.site, site if site.exists() else self.site
             self.version, self.errors = version, str(BuildErrors(errors))
             self.news.notify_all()
-        if old != self.site:
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _report(self, path: str, result: Run | BuildError) -> None:
         if isinstance(result, BuildError) or result.ending:  # what is cached is no news
             self.report(path, result)
-
-    def _prepare(self) -> None:
-        """Have a page in place of each that was never without errors, and none of those that are gone."""
-        pages = [page for language in LANGUAGES for page in read_pages(self.root, language).values()]
-        wanted = {self.expanded / page.language / f"{page.name}.md": page.name for page in pages}
-        labs = {
-            self.expanded / f"en/lab/{page.name}{end}" for page in pages for end in (f"/{NOTEBOOK}", ".ipynb", ".py")
-        }
-        for path in {*self.expanded.rglob("*.md"), *self.expanded.glob("en/lab/**/*.*")} - wanted.keys() - labs:
-            path.unlink()
-        for path, name in wanted.items():
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"# {name}\n")
 
 
 class Handler(SimpleHTTPRequestHandler):

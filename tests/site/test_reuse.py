@@ -8,12 +8,7 @@ import pytest
 from zhixing_site.project import LANGUAGES
 from zhixing_site.site import reuse
 
-PLUGINS = """\
-plugins:
-  mkdocstrings:
-    enable_inventory: false
-    handlers: {python: {paths: [src]}}
-"""
+PLUGIN = "mkdocstrings: {enable_inventory: false, handlers: {python: {paths: [src]}}}"
 FRONT = "---\nmenu: More\nsummary: About more.\n"
 CARDS = '--8<-- "articles"\n'
 PAGE, PAGE_ZH = "docs/en/area/squares.md", "docs/zh/area/squares.md"
@@ -99,7 +94,8 @@ def documented(pristine, tmp_path_factory):
             project.write(path, f"---\nmenu: {name}\nsummary: About {name}.\n{day}---\n\n{project.read(path)}")
         project.write(f"docs/{language}/area/index.md", f"---\norder: 1\n---\n\n# {title} {{ #area }}\n\n{CARDS}")
     project.replace(PAGE, "date: 2026-01-01\n", "date: 2026-01-01\ncover: curve\n")
-    project.replace("mkdocs.yml", "plugins: []", PLUGINS)
+    project.replace("mkdocs.yml", "plugins: [", f"plugins: [{PLUGIN}, ")
+    project.replace("mkdocs.zh.yml", "plugins: [", f"plugins: [{PLUGIN}")
     document(project)
     project.command("accept")
     commit(project)

@@ -1,4 +1,4 @@
-"""Write what others read of the site: the head of each page, sitemaps, feeds, cards, plain Markdown.
+"""What others read of the site: the head of each page, sitemaps, feeds, cards, plain Markdown.
 
 All addresses begin with the site's own: SITE_URL in the environment, else what pyproject.toml says.
 """
@@ -17,6 +17,7 @@ from zhixing_site.content.plain_markdown import plain
 from zhixing_site.errors import BuildError
 from zhixing_site.project import LANGUAGES
 from zhixing_site.site.cards import HEIGHT, WIDTH, cached_png, card
+from zhixing_site.store import Files
 from zhixing_site.templates import WORDS, render
 
 LOGO = "theme/images/logo.svg"
@@ -34,6 +35,10 @@ class Site:
 
     def pages(self, language: str) -> Pages:
         return self.english if language == "en" else self.chinese
+
+    @property
+    def all_pages(self) -> list[Page]:
+        return [*self.english.values(), *self.chinese.values()]
 
     def home(self, language: str) -> Page:
         return self.pages(language).get("index", Page(f"docs/{language}/index.md", ""))
@@ -91,7 +96,7 @@ def with_head(text: str, page: Page, site: Site) -> str:
     return f"---\n{json.dumps(meta, ensure_ascii=False, default=str)}\n---\n{rest}"  # JSON is YAML
 
 
-def text_files(site: Site) -> dict[str, str]:
+def text_files(site: Site) -> Files:
     """{path: text} of the feeds, the index of the sitemaps, robots.txt, and llms.txt (https://llmstxt.org)."""
     values = {"site": site, "words": WORDS, "home": site.home("en")}
     names = {"sitemap.xml": "sitemap_index.xml", "robots.txt": "robots.txt", "llms.txt": "llms.txt"}
@@ -107,29 +112,30 @@ def feed(language: str, site: Site) -> str:
     return render("feed.xml", items=items, **values) + "\n"
 
 
-def sitemap(names: Iterable[str], language: str, site: Site) -> str:
-    """All HTML files of the language, each with its translations."""
-    paths = sorted(name.removesuffix("index.html") for name in names)
-    paths = [path for path in paths if path.startswith(f"{language}/") and path.endswith("/")]
-    alternates = {folder(name, language): site.alternates(name) for name in site.pages(language)}
-    return render("sitemap.xml", site=site, paths=paths, alternates=alternates) + "\n"
-
-
-def write_metadata(site: Site, notebooks: Mapping[str, dict], root: Path, target: Path) -> list[BuildError]:
-    """Write all files that do not depend on rendered pages; returns an error for each card that cannot be drawn."""
-    for path, text in text_files(site).items():
-        _write(target / path, text.encode())
-    logo, errors = (root / LOGO).read_text(), []
+def sitemaps(site: Site, names: Iterable[str]) -> Files:
+    """The sitemap of each language with all its HTML files, each with its translations."""
+    files = {}
     for language in LANGUAGES:
-        for page in site.pages(language).values():
-            if is_article(page):
-                _write(target / language / f"{page.name}.md", plain(page, notebooks, root).encode())
-            try:
-                svg = card(page.title, site.home(language).title, logo, _cover(page, site, notebooks))
-                _write(target / folder(page.name, language) / "card.png", cached_png(svg, root))
-            except ValueError as error:
-                errors.append(BuildError(str(error), page.path, 1))
-    return errors
+        paths = sorted(name.removesuffix("index.html") for name in names)
+        paths = [path for path in paths if path.startswith(f"{language}/") and path.endswith("/")]
+        alternates = {folder(name, language): site.alternates(name) for name in site.pages(language)}
+        text = render("sitemap.xml", site=site, paths=paths, alternates=alternates)
+        files[f"{language}/sitemap.xml"] = text + "\n"
+    return files
+
+
+def metadata_files(site: Site, notebooks: Mapping[str, dict], root: Path) -> tuple[Files, list[BuildError]]:
+    """All files that do not depend on rendered pages, and an error for each card that cannot be drawn."""
+    files, errors, logo = text_files(site), [], (root / LOGO).read_text()
+    for page in site.all_pages:
+        if is_article(page):
+            files[f"{page.language}/{page.name}.md"] = plain(page, notebooks, root)
+        try:
+            svg = card(page.title, site.home(page.language).title, logo, _cover(page, site, notebooks))
+            files[f"{folder(page.name, page.language)}card.png"] = cached_png(svg, root)
+        except ValueError as error:
+            errors.append(BuildError(str(error), page.path, 1))
+    return files, errors
 
 
 def _cover(page: Page, site: Site, notebooks: Mapping[str, dict]) -> str:
@@ -141,17 +147,3 @@ def _cover(page: Page, site: Site, notebooks: Mapping[str, dict]) -> str:
         if cell["id"] == name and cell["metadata"]["drawings"]:
             return cell["metadata"]["drawings"][f"{page.language}-light"]
     raise ValueError(f"`cover: {name}` names no cell of snippets/{page.snippet} that draws a figure")
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def write_sitemaps(site: Site, names: Iterable[str], target: Path) -> None:
-    """Write the sitemaps of all HTML files into the folder of the rendered site, and its error page at the root."""
-    for language in LANGUAGES:
-        (target / language / "sitemap.xml").write_text(sitemap(names, language, site))
-        (target / language / "sitemap.xml.gz").unlink(missing_ok=True)  # MkDocs' own
-    # A host that knows one such page shows the one at the root.
-    (target / "404.html").write_bytes((target / "en" / "404.html").read_bytes())

@@ -55,6 +55,7 @@ def main(config: str, root: Path, requests: Connection) -> None:
             language, pages, site, navigation = requests.recv()
             reused = {*(site / language).rglob("*.html")}
             warnings = render(config, pages, site, language, navigation)
+            (site / language / "sitemap.xml.gz").unlink(missing_ok=True)  # we write our own
             fresh = {*(site / language).rglob("*.html")} - reused
             try:
                 names = sorted(path.relative_to(site).as_posix() for path in fresh)
