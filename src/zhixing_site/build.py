@@ -77,8 +77,8 @@ class Builder:
         site, target = read_site(self.root), folder / "site"
         runs, failed = self._run(site, check)
         areas, errors = read_areas(site.english, site.chinese)
-        errors += compare_all(site.english, site.chinese) + check_shown(site.all_pages, runs)
-        check(errors + ([] if self.preview else unreviewed(site.english, site.chinese, self.root)))
+        check(errors + compare_all(site.english, site.chinese) + check_shown(site.all_pages, runs))
+        check([] if self.preview else unreviewed(site.english, site.chinese, self.root))
         modules, commit = read_modules(self.root / "src/zhixing"), read_commit(self.root)
         files, errors = copy_files(modules)
         check(errors)

@@ -49,7 +49,8 @@ def main(config: str, root: Path, requests: Connection) -> None:
     logging.disable(logging.INFO)
     if config == CONFIGS["en"]:
         skip_exporters()
-    load_config(config)  # imports extensions and plugins
+    with suppress(MkDocsException):  # the answer to a request will report it
+        load_config(config)  # imports extensions and plugins
     with suppress(EOFError):
         while True:
             language, pages, site, navigation = requests.recv()
