@@ -17,7 +17,7 @@ from zhixing_site.execution.runner import Report, Run, all_cached, run_all
 from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
 from zhixing_site.site.components import Components
-from zhixing_site.site.copies import copy_files, offered
+from zhixing_site.site.copies import copy_files
 from zhixing_site.site.links import check_links, check_published
 from zhixing_site.site.metadata import Site, metadata_files, sitemaps, with_head
 from zhixing_site.site.mkdocs import Renderer
@@ -140,7 +140,7 @@ def read_site(root: Path) -> Site:
 def page_sources(page: Page, site: Site, components: Components) -> Files:
     """{path: text} of what MkDocs renders of a page, and of what can be downloaded; raises BuildError."""
     root, run = components.root, components.runs.get(page.snippet)
-    text = expand(page, components.notebooks_for(page), root, offered(components.modules), components.of(page))
+    text = expand(page, components.notebooks_for(page), root, components.offers, components.of(page))
     files = {f"{page.name}.md": with_head(components.around(page, text), page, site)}
     return files | (lab_files(page, run, root) if run and page.language == "en" else {})
 

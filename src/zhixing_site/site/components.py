@@ -13,6 +13,7 @@ from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain
 from zhixing_site.content.page import HEADING_ID, MARK, Page
 from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
+from zhixing_site.site.copies import offered
 from zhixing_site.site.evidence import files_that_test, functions_in, reference_libraries, tests_of, versions
 from zhixing_site.site.notebooks import lab_link
 from zhixing_site.site.postprocess import COMMIT, DAY
@@ -39,6 +40,10 @@ class Components:
     @cached_property
     def notebooks(self) -> dict[str, dict]:
         return {name: run.notebook for name, run in self.runs.items()}
+
+    @cached_property
+    def offers(self) -> dict[str, tuple[str, str]]:
+        return offered(self.modules)
 
     # On an article
 
