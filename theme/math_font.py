@@ -4,13 +4,13 @@ The font comes with the npm package @fontsource/stix-two-math:
 
     python theme/math_font.py package/files/stix-two-math-latin-400-normal.woff2
 
-Cuts the font into what articles use and what they may come to use, and mends what Chromium shows badly: primes, which
-stand too small and too high as superscripts, since the package's font lacks the feature `ssty`; the room right of a
-root, which is reserved for the widest root sign; the bar of a root in a line of text, which touches what is below it.
-Small Greek letters are slanted, as TeX has them: a browser that shows α as 𝛼 wants both of the font.
+Splits the font into what articles use and what they may use later, and fixes what Chromium renders
+badly: primes, too small and too high as superscripts since the package's font lacks the feature `ssty`; the
+space right of a root, reserved for the widest root sign; the bar of an inline root, which touches what is below it.
+Small Greek letters are slanted, as in TeX: a browser that shows α as 𝛼 needs both in the font.
 Needs fontTools and brotli.
 
-What articles use comes in two stylesheets, since a server sends some 15 KB of each before it waits for an answer.
+What articles use is in two stylesheets, since a server sends some 15 KB of each before it waits for a reply.
 """
 
 import base64
@@ -25,8 +25,8 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.subset import Options, Subsetter, parse_unicodes
 from fontTools.ttLib import TTFont
 
-# In the stylesheets: what the articles use. A test of the built pages sees that no formula needs more; add it here.
-# The space is among the signs: Chromium takes roots, and whatever grows, from the face that has the space.
+# Embedded in the stylesheets: what articles use. A test of the pages fails if a formula needs more: add it here.
+# The space is among the signs: Chromium takes roots and stretchy signs from the face that has the space.
 LETTERS = """
     41-5A 61-7A 393 394 398 39B 3A0 3A3 3A6 3A8 3A9 3B1-3C9 3D1 3D5 3F5 210E 2112 2113 211D FE00 1D434-1D467
     1D4A9 1D4AA 1D53C 1D6FC-1D717 1D719
@@ -36,7 +36,7 @@ SIGNS = """
     2202 2205 2207 2208 220F 2211-2213 2218 221A 221D 221E 2225 2229 222A 222B 223C 2248 2260 2261 2264 2265 226A 226B
     2282 2286 2295 2297 2299 22A4 22C5 22EE 22EF 2308-230B 27E8 27E9 1D7CF
 """
-# Of these, all others lie in a file that a browser loads where one of them is shown.
+# Of these, all others are in a file that a browser loads where needed.
 ALL = """
     20-7E A0 AC B1 B7 D7 F7 131 237 2C6 2C7 2D8-2DC 300-30C 332 338 391-3A9 3B1-3F6 2010-2015 2018-201D 2020-2022 2026
     2032-2034 2044 2061-2064 20D7 2102 210B 210D 210E 2110 2112 2113 2115 2119-211D 2124 212C 2130 2131 2133 2190-2199
@@ -52,7 +52,7 @@ TOP, HEIGHT = 0.54, 0.44  # of a prime, in em of the superscript
 
 ABOUT = """\
 /* Made by math_font.py from STIX Two Math 5.3.0 (npm: @fontsource/stix-two-math); its licence is STIX-OFL.txt.
-   What formulas need lies in the stylesheet itself, so that it is there before the first paint and none moves. */
+   The stylesheet embeds the font, so that formulas have it from the first paint and do not move. */
 """
 FACE = """\
 @font-face {{
@@ -65,18 +65,18 @@ FACE = """\
 
 def main(source: str) -> None:
     font = TTFont(source)
-    mend(font)
+    fix_glyphs(font)
     font.flavor = "woff2"
     letters, signs, rest = parse(LETTERS), parse(SIGNS), parse(ALL) - parse(LETTERS) - parse(SIGNS)
     theme = Path(__file__).parent
     (theme / "fonts" / "math-rest.woff2").write_bytes(cut(font, rest))
-    elsewhere = FACE.format(source="../fonts/math-rest.woff2", codes=ranges(rest))
-    (theme / "css" / "math-letters.css").write_text(ABOUT + inside(font, letters))
-    (theme / "css" / "math-signs.css").write_text(ABOUT + inside(font, signs) + elsewhere)
+    linked = FACE.format(source="../fonts/math-rest.woff2", codes=ranges(rest))
+    (theme / "css" / "math-letters.css").write_text(ABOUT + embedded(font, letters))
+    (theme / "css" / "math-signs.css").write_text(ABOUT + embedded(font, signs) + linked)
 
 
-def inside(font: TTFont, codes: set[int]) -> str:
-    """A face that holds its file."""
+def embedded(font: TTFont, codes: set[int]) -> str:
+    """Return a font face with its file embedded."""
     file = base64.b64encode(cut(font, codes)).decode()
     return FACE.format(source=f"data:font/woff2;base64,{file}", codes=ranges(codes))
 
@@ -86,14 +86,14 @@ def parse(ranges: str) -> set[int]:
 
 
 def ranges(codes: set[int]) -> str:
-    """As CSS has it."""
+    """Return the ranges in CSS syntax."""
     first = sorted(code for code in codes if code - 1 not in codes)
     last = sorted(code for code in codes if code + 1 not in codes)
     return ", ".join(f"U+{a:X}-{b:X}" if a < b else f"U+{a:X}" for a, b in zip(first, last, strict=True))
 
 
 def cut(font: TTFont, codes: set[int]) -> bytes:
-    """A file with these characters, in all their sizes."""
+    """Return a font of these characters, in all sizes."""
     part = deepcopy(font)
     subsetter = Subsetter(Options(hinting=False, layout_features=[], name_IDs=[0, 1, 2, 13, 14]))
     subsetter.populate(unicodes=codes)
@@ -103,13 +103,13 @@ def cut(font: TTFont, codes: set[int]) -> bytes:
     return buffer.getvalue()
 
 
-def mend(font: TTFont) -> None:
+def fix_glyphs(font: TTFont) -> None:
     glyphs = font.getBestCmap()
     for prime in PRIMES:
         outline, em = font["glyf"][glyphs[prime]], font["head"].unitsPerEm
         scale = HEIGHT * em / (outline.yMax - outline.yMin)
         redraw(font, glyphs[prime], Transform(scale, 0, 0, scale, 0, TOP * em - outline.yMax * scale))
-    slanted = {code: glyphs[twin] for code, twin in zip(GREEK, SLANTED, strict=True)}
+    slanted = {code: glyphs[slant] for code, slant in zip(GREEK, SLANTED, strict=True)}
     for table in font["cmap"].tables:
         table.cmap |= slanted
     width = font["hmtx"][glyphs[ROOT]][0]
@@ -120,7 +120,7 @@ def mend(font: TTFont) -> None:
 
 
 def variants(font: TTFont, name: str) -> set[str]:
-    """The glyphs that stand for a taller `name`."""
+    """Return the taller variants of `name` and their parts."""
     table = font["MATH"].table.MathVariants
     construction = table.VertGlyphConstruction[table.VertGlyphCoverage.glyphs.index(name)]
     sizes = {record.VariantGlyph for record in construction.MathGlyphVariantRecord}

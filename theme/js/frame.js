@@ -1,5 +1,5 @@
-// What stands around an article: colours, languages, menu, contents, the way back to the top. It reads no sizes while the
-// page is loading, since a browser that is asked for one must lay out the whole page at once.
+// The page around an article: colour scheme, language switch, menu, contents, back-to-top button. It reads no sizes while
+// the page is loading, since reading one forces a layout of the whole page.
 
 // The colour scheme is the system's until the reader chooses one: partials/scheme.html reads it before the first paint.
 const CHOICE = "zhixing-scheme";
@@ -10,16 +10,16 @@ document.querySelector(".scheme").addEventListener("click", () => {
   const scheme = document.body.dataset.mdColorScheme === "slate" ? "default" : "slate";
   chosen = true;
   paint(scheme);
-  try { localStorage.setItem(CHOICE, scheme); } catch { /* for this page alone, then */ }
+  try { localStorage.setItem(CHOICE, scheme); } catch { /* not stored: only for this page */ }
 });
 try { chosen = localStorage.getItem(CHOICE) !== null; } catch { /* no storage, no choice */ }
 system.addEventListener("change", () => { if (!chosen) paint(system.matches ? "slate" : "default"); });
 
-// The language switch keeps the section: it takes over the address's fragment.
-const twin = document.querySelector(".twin");
-const follow = () => { if (twin) twin.hash = location.hash; };
-twin?.addEventListener("pointerdown", follow);
-twin?.addEventListener("click", follow);
+// The language switch keeps the section: it copies the URL's fragment.
+const translation = document.querySelector(".twin");
+const follow = () => { if (translation) translation.hash = location.hash; };
+translation?.addEventListener("pointerdown", follow);
+translation?.addEventListener("click", follow);
 addEventListener("hashchange", follow);
 follow();
 
@@ -27,41 +27,41 @@ const center = (link, box) => {
   box.scrollTop += link.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2;
 };
 
-// The menu of a narrow screen by keyboard: its labels are buttons, and what it covers is out of reach.
+// Keyboard access to the menu of a narrow screen: its labels are buttons, and what it covers is inert.
 const drawer = document.querySelector("#__drawer");
 const narrow = matchMedia("(max-width: 76.234375em)");
 const opener = document.querySelector(".md-header [for=__drawer]");
 const menu = document.querySelector(".md-sidebar--primary");
 const covered = document.querySelectorAll(
   ".md-skip, .md-header__inner > :not(dialog), .md-content, .md-sidebar--secondary, .md-top, .md-footer");
-const reach = () => {
+const syncMenu = () => {
   opener.ariaExpanded = drawer.checked;
   for (const each of covered) each.inert = drawer.checked && narrow.matches;
   for (const label of document.querySelectorAll(".md-sidebar--primary label:is([for^=__nav], [for=__toc])")) {
     const area = label.parentElement.querySelector(".md-nav__container > a");
-    if (area) label.ariaLabel = area.textContent.trim(); // beside a link to the area, an arrow alone
+    if (area) label.ariaLabel = area.textContent.trim(); // only an arrow, next to a link to the area
     if (narrow.matches) [label.tabIndex, label.role] = [0, "button"];
     else ["tabindex", "role"].forEach(name => label.removeAttribute(name));
   }
 };
-narrow.addEventListener("change", reach);
+narrow.addEventListener("change", syncMenu);
 drawer.addEventListener("change", () => {
-  reach();
+  syncMenu();
   const inside = [...menu.querySelectorAll("a[href], label[tabindex]")];
   if (drawer.checked) inside.find(each => each.checkVisibility({ visibilityProperty: true })).focus({ preventScroll: true });
 });
-reach();
-// The focus goes into a panel that opens, and back to what opened it.
+syncMenu();
+// Opening a panel moves the focus into it, closing it moves it back.
 for (const toggle of document.querySelectorAll(".md-sidebar--primary .md-nav__toggle")) {
   const [outside, inside] = document.querySelectorAll(`.md-sidebar--primary label[for="${toggle.id}"]`);
   toggle.addEventListener("change", () => {
     if (!narrow.matches) return;
-    (toggle.checked ? inside : outside).focus({ preventScroll: true }); // a panel comes from beside the window
+    (toggle.checked ? inside : outside).focus({ preventScroll: true }); // a panel slides in from off-screen
     const link = inside.parentElement.querySelector(".md-nav__link--active");
     if (toggle.checked && link) center(link, link.closest(".md-nav__list"));
   });
 }
-// A link to a place on this page leaves the menu open otherwise.
+// Close the menu after a link within the page, too.
 menu.addEventListener("click", event => {
   if (event.target.closest("a") && drawer.checked) drawer.click();
 });
@@ -76,16 +76,16 @@ addEventListener("keydown", event => {
   }
 });
 
-// The section that is being read: marked in the contents, and kept in the address, which the language switch follows.
+// Mark the section being read in the contents, and keep it in the URL, which the language switch follows.
 const named = hash => {
   try { return document.getElementById(decodeURIComponent(hash.slice(1))); } catch { return null; } // a lone %
 };
 const entries = [...document.querySelectorAll(".md-nav--secondary .md-nav__link[href^='#']")];
-const links = Map.groupBy(entries, link => named(link.hash)); // one in the menu, one beside the text
+const links = Map.groupBy(entries, link => named(link.hash)); // one in the menu, one in the sidebar
 const box = document.querySelector(".md-sidebar--secondary .md-sidebar__scrollwrap");
-const LINE = 80; // px from the top of the window, below the place where a heading comes that is jumped to
+const LINE = 80; // px from the top of the window, below where a linked heading lands
 const passed = new Set();
-let read, input, telling;
+let read, input, timer;
 
 const mark = heading => {
   if (heading === read) return;
@@ -97,41 +97,41 @@ const mark = heading => {
   else box.scrollTop = 0;
 };
 
-// What the address names, where it is in sight. At the end of the page, where a section never comes to the line, it is
-// the section that is read.
-const seen = () => {
+// The URL's target if it is visible. At the end of the page, where a heading cannot reach the line, it is the one being
+// read.
+const visibleTarget = () => {
   const heading = named(location.hash), place = heading?.getBoundingClientRect();
   return place && place.bottom > 0 && place.top < innerHeight ? heading : null;
 };
-const tell = () => {
-  const there = seen();
-  if (there && (there === read || !links.has(there))) return;
+const updateURL = () => {
+  const target = visibleTarget();
+  if (target && (target === read || !links.has(target))) return;
   history.replaceState(history.state, "", read ? `#${read.id}` : location.pathname + location.search);
 };
 const edge = heading => heading?.getBoundingClientRect().top;
-// Of headings side by side, all of which are passed at once, it is the one that the address names.
-const look = () => {
+// Of headings side by side, which pass the line together, choose the URL's target.
+const update = () => {
   const end = scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
-  const there = seen(), last = [...links.keys()].findLast(heading => passed.has(heading));
-  mark(links.has(there) && (end || edge(there) === edge(last)) ? there : last);
+  const target = visibleTarget(), last = [...links.keys()].findLast(heading => passed.has(heading));
+  mark(links.has(target) && (end || edge(target) === edge(last)) ? target : last);
 };
-addEventListener("hashchange", () => { input = false; look(); });
-// The reader's scrolling rewrites the address, but not an image that moves the section when it is loaded.
+addEventListener("hashchange", () => { input = false; update(); });
+// Only the reader's scrolling rewrites the URL, not an image that moves the section when it loads.
 for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"]) {
   addEventListener(kind, () => { input = true; }, { passive: true });
 }
 addEventListener("scroll", () => {
-  clearTimeout(telling);
-  if (input) telling = setTimeout(tell, 250);
+  clearTimeout(timer);
+  if (input) timer = setTimeout(updateURL, 250);
 }, { passive: true });
 
 const lines = new IntersectionObserver(changes => {
   for (const { target, isIntersecting } of changes) isIntersecting ? passed.delete(target) : passed.add(target);
-  look();
+  update();
 }, { rootMargin: `${-LINE}px 0px 9999999px`, threshold: 1 });
 for (const heading of links.keys()) lines.observe(heading);
 
-// The header says the title of the page once it is out of sight.
+// The header shows the page's title once it is out of view.
 const title = document.querySelector("article h1");
 const header = document.querySelector(".md-header__title");
 if (title) {
@@ -140,7 +140,7 @@ if (title) {
   }).observe(title);
 }
 
-// The way back to the top is offered to who scrolls up.
+// Show the back-to-top button on scrolling up.
 const up = document.querySelector(".md-top");
 let last = 0;
 addEventListener("scroll", () => {
@@ -149,6 +149,6 @@ addEventListener("scroll", () => {
 }, { passive: true });
 up.addEventListener("click", () => {
   scrollTo(0, 0);
-  title.tabIndex = -1; // from there the keyboard goes on
+  title.tabIndex = -1; // the next Tab starts there
   title.focus({ preventScroll: true });
 });

@@ -1,7 +1,7 @@
-// Search in this language's pages. The index, and the library that reads it, are fetched when the box first opens.
+// Search the pages in this language. The index and the search library are fetched when the box first opens.
 //
-// English is found by its words and their beginnings, inflected or not; Chinese, which has no spaces, by any part of it:
-// a run of characters is indexed as the pairs that it consists of.
+// English is matched by stemmed words and their prefixes; Chinese, which has no spaces, by any substring: a run of
+// characters is indexed as overlapping pairs.
 
 const dialog = document.querySelector(".search");
 const input = dialog.querySelector("input");
@@ -10,30 +10,30 @@ const list = dialog.querySelector("ol");
 const home = new URL(`${dialog.dataset.home}/`, location);
 const HAN = /^\p{sc=Han}/u;
 const WORD = /\p{sc=Han}+|\d+\.\d+|(?:[^\P{L}\p{sc=Han}]|\p{N}|\p{M})+(?:[._](?:[^\P{L}\p{sc=Han}]|\p{N}|\p{M})+)*/gu;
-const MOST = 10; // pages shown
-const SECTIONS = 3; // of a page
+const PAGES = 10; // shown
+const SECTIONS = 3; // shown per page
 
-// Full-width letters, as Chinese keyboards have them, and mathematical ones are letters.
+// Map full-width letters, as typed in Chinese, and mathematical letters to plain ones.
 const plain = text => text.normalize("NFKC").toLowerCase();
 
-// 正态分布 is 正态, 态分, 分布; the last character stands alone as well, so that each one begins something.
+// 正态分布 becomes 正态, 态分, 分布; the last character is indexed too, so that each one begins a term.
 const pairs = run => [...run].slice(1).map((character, i) => [...run][i] + character);
 
 // torch.nn.silu is found as a whole and by its parts, 1.702 only as a whole.
 const parts = word => (/[._]/.test(word) && !/^[\d.]+$/.test(word) ? [word, ...word.split(/[._]+/)] : [word]);
 
-function indexed(text) {
+function tokenize(text) {
   return (plain(text).match(WORD) ?? []).flatMap(word =>
     HAN.test(word) ? [...pairs(word), word.at(-1)] : parts(word));
 }
 
-// What must be in a section for a word of the query; `last` is still being typed.
+// The search clause for a word of the query; the `last` one may be incomplete.
 function clause(word, last, stem, combineWith) {
   if (HAN.test(word)) {
     return word.length > 1 ? { combineWith, queries: pairs(word) } : { queries: [word], prefix: true };
   }
-  const named = /\.[^.]*\p{L}[^.]*$/u.test(word) ? [word.split(".").at(-1)] : []; // torch.nn.SiLU is about SiLU
-  const fuzzy = word.length > 4 && !named.length ? 0.2 : false; // not to find torch.nn.GELU
+  const named = /\.[^.]*\p{L}[^.]*$/u.test(word) ? [word.split(".").at(-1)] : []; // for torch.nn.SiLU also SiLU
+  const fuzzy = word.length > 4 && !named.length ? 0.2 : false; // not to match torch.nn.GELU
   const whole = { queries: [word], fuzzy, prefix: last, weights: { fuzzy: 0.2, prefix: 0.6 } };
   return { combineWith: "OR", queries: [whole, stem(word), ...named] };
 }
@@ -42,16 +42,16 @@ const GREEK = new Map(Object.entries({
   alpha: "α", beta: "β", gamma: "γ", delta: "δ", epsilon: "ε", eta: "η", theta: "θ", kappa: "κ", lambda: "λ", mu: "μ",
   xi: "ξ", pi: "π", rho: "ρ", sigma: "σ", tau: "τ", phi: "φ", chi: "χ", psi: "ψ", omega: "ω",
 }).map(([name, letter]) => [letter, name]));
-const LITTLE = new Set("a an and are as at be by do does for from how in is it of on or that the to what why with".split(" "));
+const STOP_WORDS = new Set("a an and are as at be by do does for from how in is it of on or that the to what why with".split(" "));
 
-// What is looked for: without the words that are everywhere, unless there are no others.
+// The words of the query without stop words, unless there are no others.
 function words(query) {
   const all = plain(query).replace(/(?<=\p{sc=Han})[的地得了](?=\p{sc=Han})/gu, " ").match(WORD) ?? [];
-  const telling = all.filter(word => !LITTLE.has(word));
-  return telling.length ? telling : all;
+  const kept = all.filter(word => !STOP_WORDS.has(word));
+  return kept.length ? kept : all;
 }
 
-const FROM = {
+const DERIVED = {
   anchor: section => section.id.split("#")[1] ?? "",
   defined: section => [...section.code.matchAll(/\b(?:def|class) (\w+)/g)].map(match => match[1]).join(" "),
 };
@@ -64,8 +64,8 @@ async function load() {
   const index = new MiniSearch({
     fields: ["title", "anchor", "page", "text", "code", "defined"],
     storeFields: ["title", "page", "text", "code", "place"],
-    extractField: (section, name) => (FROM[name] ? FROM[name](section) : section[name]),
-    tokenize: indexed,
+    extractField: (section, name) => (DERIVED[name] ? DERIVED[name](section) : section[name]),
+    tokenize,
     processTerm: word => (HAN.test(word) ? word : [...new Set([word, GREEK.get(word) ?? stem(word)])]),
   });
   await index.addAllAsync(await response.json());
@@ -76,10 +76,10 @@ async function load() {
       tokenize: term => [term],
       processTerm: term => term,
       boost: { title: 4, anchor: 2, page: 2, code: 0.4, defined: 2 },
-      bm25: { k: 0.6, b: 0.3, d: 0.5 }, // that a word is there says more than how often, in how long a section
+      bm25: { k: 0.6, b: 0.3, d: 0.5 }, // presence of a word counts more than frequency and section length
       boostDocument: (id, term, section) => weight(id, section, phrase),
     };
-    for (const combineWith of ["AND", "OR"]) { // all of it, or what there is
+    for (const combineWith of ["AND", "OR"]) { // all words, else any
       const queries = typed.map((word, i) => clause(word, i === typed.length - 1, stem, combineWith));
       const found = index.search({ combineWith, queries }, options);
       if (found.some(section => !aside(section.id)) || combineWith === "OR") return found;
@@ -87,20 +87,20 @@ async function load() {
   };
 }
 
-// What an article only lists, at its end.
+// References and API entries, at an article's end.
 const aside = id => /#references$|#.*\./.test(id);
 
-// Articles come before lists, prose before references and the API, what is there word for word before what is not, the
-// section that brings a thing up before those that come back to it, as before the page's introduction, which only names
-// what follows, unless the page is called so. `place` counts a page's sections from 0, which is the introduction.
+// Rank articles above lists, prose above references and the API, the exact phrase above other matches, earlier sections
+// above later ones. The introduction, at `place` 0, only names what follows: it ranks like place 8, unless the title
+// begins with the phrase.
 function weight(id, { title, text, code, place }, phrase) {
   const named = title.toLowerCase().startsWith(phrase);
-  const there = named ? 4 : `${title} ${text} ${code}`.toLowerCase().includes(phrase) ? 3 : 1;
+  const match = named ? 4 : `${title} ${text} ${code}`.toLowerCase().includes(phrase) ? 3 : 1;
   const article = id.split("#")[0].split("/").length > 2;
-  return (there / (1 + (place || (named ? 0 : 8)) / 8)) * (article ? 1 : 0.3) * (aside(id) ? 0.1 : 1);
+  return (match / (1 + (place || (named ? 0 : 8)) / 8)) * (article ? 1 : 0.3) * (aside(id) ? 0.1 : 1);
 }
 
-// The sections of each page, the best page first: its best section counts whole, the next one half, and so on.
+// Group sections by page, best page first: its best section counts fully, the next one half, and so on.
 function grouped(found) {
   const pages = new Map();
   for (const section of found) {
@@ -111,7 +111,7 @@ function grouped(found) {
   return [...pages.values()].sort((one, other) => score(other) - score(one));
 }
 
-// The text with what was found marked, in an element of this name.
+// An element of this name with the text, its matches in <mark>.
 function marked(name, text, terms) {
   const element = document.createElement(name);
   const escaped = terms.map(term => term.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).sort((a, b) => b.length - a.length);
@@ -122,7 +122,7 @@ function marked(name, text, terms) {
   return element;
 }
 
-// About two lines of the text, or of the code, from shortly before the first thing found.
+// About two lines of the text or the code, from shortly before the first match.
 function excerpt(section, terms) {
   const find = text => Math.min(...terms.map(term => text.toLowerCase().indexOf(term)).filter(place => place >= 0));
   const text = isFinite(find(section.text)) || !isFinite(find(section.code)) ? section.text : section.code;
@@ -149,17 +149,17 @@ function item(sections, query) {
 }
 
 let ready;
-let asked = 0;
+let latest = 0;
 
 async function show() {
   const query = input.value;
-  const turn = ++asked;
-  ready ??= load().catch(() => { ready = undefined; }); // the next key tries again
+  const turn = ++latest;
+  ready ??= load().catch(() => { ready = undefined; }); // the next key retries
   const search = await ready;
   if (!search) status.textContent = dialog.dataset.failed;
-  if (!search || turn !== asked) return; // more has been typed since
+  if (!search || turn !== latest) return; // more has been typed since
   const pages = words(query).length ? grouped(search(query)) : [];
-  list.replaceChildren(...pages.slice(0, MOST).map(sections => item(sections, query)));
+  list.replaceChildren(...pages.slice(0, PAGES).map(sections => item(sections, query)));
   const { none, one, other } = dialog.dataset;
   dialog.dataset.shown = query;
   status.textContent = !words(query).length ? "" : pages.length > 1 ? other.replace("#", pages.length) : pages.length ? one : none;
@@ -179,15 +179,15 @@ addEventListener("keydown", event => {
     open();
   }
 });
-input.addEventListener("input", event => event.isComposing || show()); // pinyin on its way to characters
+input.addEventListener("input", event => event.isComposing || show()); // pinyin still being composed
 input.addEventListener("compositionend", show);
 dialog.querySelector("form").addEventListener("submit", async event => {
   event.preventDefault();
-  await show(); // the index may be on its way
+  await show(); // the index may still be loading
   list.querySelector("a")?.click();
 });
 dialog.addEventListener("keydown", event => {
-  event.stopPropagation(); // the page's keys lead elsewhere
+  event.stopPropagation(); // not a shortcut of the page
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || event.isComposing) return;
   const stops = [input, ...list.querySelectorAll("a")];
@@ -195,9 +195,9 @@ dialog.addEventListener("keydown", event => {
   if (next) { event.preventDefault(); next.focus(); }
 });
 dialog.addEventListener("pointerdown", event => {
-  if (event.target === dialog) dialog.close(); // beside it
+  if (event.target === dialog) dialog.close(); // on the backdrop
 });
 dialog.addEventListener("click", event => {
-  const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey; // the result opens in another tab
-  if (event.target.closest("a, .search-close") && !elsewhere) dialog.close();
+  const newTab = event.ctrlKey || event.metaKey || event.shiftKey;
+  if (event.target.closest("a, .search-close") && !newTab) dialog.close();
 });

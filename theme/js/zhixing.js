@@ -1,6 +1,6 @@
-// What a reader does with an article: copy, enlarge, scroll.
+// Copying, enlarging and scrolling in articles.
 
-// A copied formula is its TeX.
+// Copy formulas as TeX.
 addEventListener("copy", event => {
   const selection = getSelection();
   if (selection.isCollapsed) return;
@@ -17,11 +17,11 @@ addEventListener("copy", event => {
     const fence = formula.classList.contains("formula-block") ? "$$" : "$";
     formula.textContent = fence + formula.querySelector("annotation").textContent + fence;
   }
-  // innerText needs layout, so the fragment is laid out where nobody sees it.
+  // innerText needs layout, so the fragment is laid out off-screen.
   fragment.style.cssText = "position: fixed; left: -9999px; white-space: normal";
   document.body.append(fragment);
-  for (const unseen of [...fragment.querySelectorAll("*")].filter(element => !element.checkVisibility())) unseen.remove();
-  for (const link of fragment.querySelectorAll("a[href]")) link.href = link.href; // whole, for where it is pasted
+  for (const hidden of [...fragment.querySelectorAll("*")].filter(element => !element.checkVisibility())) hidden.remove();
+  for (const link of fragment.querySelectorAll("a[href]")) link.href = link.href; // absolute, for pasting
   for (const image of fragment.querySelectorAll("img")) image.src = image.src;
   event.clipboardData.setData("text/plain", fragment.innerText);
   event.clipboardData.setData("text/html", fragment.innerHTML);
@@ -29,14 +29,14 @@ addEventListener("copy", event => {
   event.preventDefault();
 });
 
-// What says that something was done, for two seconds after it was done last.
+// Call `end` two seconds after the latest call for the element.
 const timers = new WeakMap();
 const briefly = (element, end) => {
   clearTimeout(timers.get(element));
   timers.set(element, setTimeout(end, 2000));
 };
 
-// A button on each block of code copies it. Where the clipboard is out of reach, the code is selected.
+// A button on each code block copies it, or selects the code if the clipboard is unavailable.
 const copyCode = document.querySelector("#copy-code").content.firstElementChild;
 for (const code of document.querySelectorAll(".md-typeset pre > code")) {
   if (!code.closest(".no-copy")) code.before(copyCode.cloneNode(true));
@@ -58,14 +58,14 @@ document.addEventListener("click", async event => {
   briefly(toast, () => toast.classList.remove("md-dialog--active"));
 });
 
-// Below a definition: copy its file, which the link beside the button downloads.
+// Below a definition: copy its file, which the link next to the button downloads.
 document.addEventListener("click", async event => {
   const button = event.target.closest(".take button");
   if (!button) return;
   const link = button.nextElementSibling;
-  const file = fetch(link.href).then(answer => answer.ok ? answer.text() : Promise.reject(answer.statusText));
+  const file = fetch(link.href).then(response => response.ok ? response.text() : Promise.reject(response.statusText));
   try {
-    // The clipboard takes a promise, since some browsers write only while the click lasts.
+    // Pass the clipboard a promise: some browsers only allow writing during the click.
     const text = file.then(text => new Blob([text], { type: "text/plain" }));
     await navigator.clipboard.write([new ClipboardItem({ "text/plain": text })]);
   } catch {
@@ -77,7 +77,7 @@ document.addEventListener("click", async event => {
   briefly(button, () => { button.textContent = button.dataset.label; });
 });
 
-// A figure that is clicked on, or that Enter is pressed on, is shown as large as the window.
+// A click or Enter on a figure enlarges it to the window.
 const enlarged = document.querySelector(".enlarged");
 document.addEventListener("click", event => {
   const link = event.target.closest(".enlarge");
@@ -89,9 +89,9 @@ document.addEventListener("click", event => {
   to.parentElement.scrollTo(0, 0);
 });
 enlarged.addEventListener("click", () => enlarged.close());
-enlarged.addEventListener("keydown", event => event.stopPropagation()); // the page's keys lead elsewhere
+enlarged.addEventListener("keydown", event => event.stopPropagation()); // not a shortcut of the page
 
-// What can be scrolled sideways can be reached with the keyboard, and nothing else of its kind.
+// Elements are focusable exactly while they scroll sideways.
 const wide = new ResizeObserver(entries => {
   for (const { target } of entries) {
     if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
