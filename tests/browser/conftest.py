@@ -1,4 +1,4 @@
-"""The built site in Chromium, served below a sub-path; all that goes wrong in a tab is kept."""
+"""Serve the built site below a sub-path, open it in Chromium, and record each tab's problems and requests."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ SITE, SCREENSHOTS = ROOT / "site", ROOT / "build" / "browser"
 OUTCOME = pytest.StashKey[bool]()
 PAGES = sorted(path.relative_to(SITE).as_posix().removesuffix("index.html") for path in SITE.rglob("*.html"))
 assert PAGES, "build the site first: nox -s docs"
-NAMES = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"  # the first is the quickest
+NAMES = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"  # the fastest first
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -27,28 +27,28 @@ def file_of(page: str) -> Path:
 
 
 def kind(page: str) -> str:
-    """Pages of one kind are made by the same templates and styles."""
+    """Return the kind of a page; pages of one kind have the same templates and styles."""
     if page.endswith("404.html"):
         return "missing"
     if page.startswith("en/lab/"):
         return "notebook"
     if page.endswith("glossary/"):
         return "glossary"
-    return ["door", "home", "area", "article"][page.count("/")]
+    return ["entry", "home", "area", "article"][page.count("/")]
 
 
-# What a test asks for as an argument runs for each of them: `page` is every page that is told of somewhere.
+# A test with one of these arguments runs for each value; `page` is every page but the missing ones.
 EACH = {
     "any_page": PAGES,
     "page": [page for page in PAGES if kind(page) != "missing"],
     "article": [page for page in PAGES if kind(page) in ("article", "notebook")],
     "any_kind": [*dict.fromkeys(map(kind, PAGES))],
-    "twin_page": [page for page in PAGES if kind(page) in ("home", "area", "article", "glossary")],
+    "translated_page": [page for page in PAGES if kind(page) in ("home", "area", "article", "glossary")],
 }
 
 
 class Handler(SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # which keeps connections
+    protocol_version = "HTTP/1.1"  # keeps connections open
 
     def log_message(self, *arguments):
         pass
@@ -71,16 +71,16 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`slow` has the pages that come piece by piece, by their paths; an empty piece is the end."""
+    """A server that can send pages piece by piece: `slow` maps a path to its pieces; an empty one is the last."""
 
-    block_on_close = False  # connections that are kept
+    block_on_close = False  # do not wait for connections that are kept open
 
     def __init__(self, *arguments):
         self.slow: dict[str, SimpleQueue] = {}
         super().__init__(*arguments)
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exception(), ConnectionError):  # a tab that was left
+        if not isinstance(sys.exception(), ConnectionError):  # a tab was closed
             super().handle_error(request, client_address)
 
 
@@ -96,13 +96,13 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def address(server):
-    """Where the site is served."""
+    """Return the URL at which the site is served."""
     return f"http://127.0.0.1:{server.server_port}/sub/"
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """The system's Chromium where there is one, else Playwright's own."""
+    """Start the system's Chromium if there is one, else Playwright's."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -112,35 +112,35 @@ SETTLED = "() => Promise.all(document.getAnimations().map(each => each.finished.
 
 
 class Tab:
-    """A tab of a browser. `wrong` is what a reader would find in the console, and each strange request."""
+    """A browser tab. `problems` lists console errors and warnings, failed requests and requests to other hosts."""
 
     def __init__(self, context, address: str):
-        self.page, self.address, self.wrong, self.asked = context.new_page(), address, [], []
-        self.page.on("console", lambda message: self._keep(message.type in ("error", "warning"), message.text))
-        self.page.on("pageerror", lambda error: self._keep(True, str(error)))
-        self.page.on("requestfailed", self._fail)
+        self.page, self.address, self.problems, self.requests = context.new_page(), address, [], []
+        self.page.on("console", lambda message: self._record(message.type in ("error", "warning"), message.text))
+        self.page.on("pageerror", lambda error: self._record(True, str(error)))
+        self.page.on("requestfailed", self._on_failure)
         self.page.on(
-            "response", lambda response: self._keep(response.status >= 400, f"{response.status} {response.url}")
+            "response", lambda response: self._record(response.status >= 400, f"{response.status} {response.url}")
         )
-        self.page.on("request", self._ask)
+        self.page.on("request", self._on_request)
 
-    def _keep(self, wrong: bool, what: str) -> None:
-        if wrong:
-            self.wrong.append(what[:500])
+    def _record(self, is_problem: bool, message: str) -> None:
+        if is_problem:
+            self.problems.append(message[:500])
 
-    def _fail(self, request) -> None:
-        left = "ERR_ABORTED" in request.failure  # the page was left before it was there
-        self._keep(not left, f"{request.url} {request.failure}")
+    def _on_failure(self, request) -> None:
+        aborted = "ERR_ABORTED" in request.failure  # by leaving the page while it was loading
+        self._record(not aborted, f"{request.url} {request.failure}")
 
-    def _ask(self, request) -> None:
-        self._keep(not request.url.startswith((self.address, "data:")), f"another host: {request.url}")
-        self.asked.append(request.url.removeprefix(self.address))
+    def _on_request(self, request) -> None:
+        self._record(not request.url.startswith((self.address, "data:")), f"another host: {request.url}")
+        self.requests.append(request.url.removeprefix(self.address))
 
     def open(self, page: str) -> None:
         self.page.goto(self.address + page, wait_until="load")
 
     def settle(self) -> None:
-        """Wait for all that moves or fades, on the page to which a link may just be leading."""
+        """Wait for all animations, also on a page that is about to load."""
         try:
             self.page.evaluate(SETTLED)
         except Error as error:
@@ -149,18 +149,18 @@ class Tab:
             self.page.wait_for_load_state("load")
             self.page.evaluate(SETTLED)
 
-    def leave(self) -> None:
-        """Close it, and forget what was chosen in it."""
+    def close(self) -> None:
+        """Close the tab and clear its local storage."""
         if self.page.url.startswith(self.address):
             self.page.evaluate("() => { try { localStorage.clear(); } catch { /* none */ } }")
         self.page.close()
 
-    def at(self) -> str:
+    def path(self) -> str:
         return self.page.url.removeprefix(self.address)
 
 
-def photograph(tab: Tab, request, number: int = 0) -> bool:
-    """Keep a screenshot below build/browser/ where the test failed; returns whether it did."""
+def screenshot_if_failed(tab: Tab, request, number: int = 0) -> bool:
+    """Save a screenshot below build/browser/ if the test failed; return whether it did."""
     failed = request.node.stash.get(OUTCOME, True)
     if failed:
         name = re.sub(r"\W+", "-", request.node.name)
@@ -170,27 +170,27 @@ def photograph(tab: Tab, request, number: int = 0) -> bool:
 
 @pytest.fixture(scope="session")
 def contexts():
-    """By their settings, those that tests share: what one has fetched, the next finds in the cache."""
+    """Return the browser contexts that tests share, by their options, so that they share a cache."""
     return {}
 
 
 @pytest.fixture
 def tab(request, browser, address, contexts):
-    """A function that makes a tab; one that is `fresh` finds nothing in a cache. A failure leaves screenshots."""
+    """Return a function that opens a tab, with an empty cache if `fresh`. A failure saves screenshots."""
     tabs = []
 
-    def make(width: int = 1300, fresh: bool = False, at: str = address, **options) -> Tab:
+    def make(width: int = 1300, fresh: bool = False, base: str = address, **options) -> Tab:
         key = object() if fresh else repr(sorted(options.items()))
         if key not in contexts:
             contexts[key] = browser.new_context(**options)
-        tabs.append((key, Tab(contexts[key], at)))
+        tabs.append((key, Tab(contexts[key], base)))
         tabs[-1][1].page.set_viewport_size({"width": width, "height": 800})
         return tabs[-1][1]
 
     yield make
-    failed = [photograph(each, request, number) for number, (_, each) in enumerate(tabs)]
+    failed = [screenshot_if_failed(each, request, number) for number, (_, each) in enumerate(tabs)]
     for key, each in tabs:
-        each.leave()
+        each.close()
         if (any(failed) or not isinstance(key, str)) and key in contexts:
             contexts.pop(key).close()
 
@@ -202,27 +202,27 @@ def visits():
 
 @pytest.fixture
 def visit(request, browser, address, visits):
-    """One tab for tests that leave nothing behind in it; a new one after a failure."""
+    """Return a tab shared by tests that leave no state in it; a new one after a failure."""
     if not visits:
         visits.append(Tab(browser.new_context(), address))
     tab = visits[0]
-    tab.wrong.clear()
-    tab.asked.clear()
+    tab.problems.clear()
+    tab.requests.clear()
     yield tab
-    if photograph(tab, request):
+    if screenshot_if_failed(tab, request):
         visits.pop().page.context.close()
 
 
 @pytest.fixture
 def turn(page):
-    """The number of one of four settings: each page's is the next, its twin's the one beside."""
+    """Return the number of one of four settings: the next for each page, the opposite one for its translation."""
     names = [each[3:] for each in PAGES if each.startswith("en/")]
     return names.index(page[3:]) % 4 ^ page.startswith("zh/")
 
 
 @pytest.fixture(scope="session")
 def fullest():
-    """The page of a kind that shows most different things: elements by their names and classes."""
+    """Return a function that finds the page of a kind with the most distinct elements, by tag and class."""
 
     def variety(page: str) -> int:
         return len(set(re.findall(r'<\w+(?: class="[^"]*")?', file_of(page).read_text())))
@@ -232,7 +232,7 @@ def fullest():
 
 @pytest.fixture(scope="session")
 def read():
-    """The tree of a page's HTML."""
+    """Return a function that parses the HTML of a page."""
     parser = lxml.html.HTMLParser(encoding="utf-8")
     return cache(lambda page: lxml.html.parse(str(file_of(page)), parser).getroot())
 

@@ -1,4 +1,4 @@
-"""What stands around an article: colours, contents, the way back to the top; the buttons that copy code; loading."""
+"""Test the page around an article: colour scheme, contents, menu, back-to-top button, copy buttons, loading."""
 
 import re
 from itertools import pairwise
@@ -18,7 +18,7 @@ def scheme(page) -> str:
 
 
 @pytest.mark.parametrize("system", SCHEMES)
-def test_colours_are_those_of_the_system_before_anything_is_painted(tab, system):
+def test_initial_colours_follow_the_system_before_the_first_paint(tab, system):
     visit = tab(color_scheme=system)
     visit.page.add_init_script("""
         new MutationObserver((_, observer) => {
@@ -35,7 +35,7 @@ def test_colours_are_those_of_the_system_before_anything_is_painted(tab, system)
 
 
 @pytest.mark.parametrize("system", SCHEMES)
-def test_chosen_colours_are_kept_on_all_pages_whatever_the_system_says(tab, system):
+def test_chosen_colours_persist_across_pages_whatever_the_system_uses(tab, system):
     visit = tab(color_scheme=system)
     visit.open("en/")
     chosen = ({*SCHEMES.values()} - {SCHEMES[system]}).pop()
@@ -56,7 +56,7 @@ def test_chosen_colours_are_kept_on_all_pages_whatever_the_system_says(tab, syst
         assert scheme(visit.page) == chosen
 
 
-def test_colours_can_be_switched_where_nothing_can_be_kept(tab):
+def test_colours_can_be_switched_without_local_storage(tab):
     visit = tab()
     refuse = "{ get() { throw new DOMException('refused', 'SecurityError'); } }"
     visit.page.add_init_script(f"Object.defineProperty(window, 'localStorage', {refuse})")
@@ -67,14 +67,14 @@ def test_colours_can_be_switched_where_nothing_can_be_kept(tab):
     visit.page.emulate_media(color_scheme="light")
     visit.page.wait_for_timeout(50)
     assert scheme(visit.page) == "slate"
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
 ACTIVE = ".md-sidebar--secondary .md-nav__link--active"
 
 
 def scroll_to(page, id: str) -> None:
-    """As a reader does, until the heading is just below the header."""
+    """Scroll with the mouse wheel until the heading is just below the header."""
     page.mouse.move(650, 300)
     page.mouse.wheel(0, page.locator(f"[id='{id}']").bounding_box()["y"] - 60)
     page.wait_for_function(
@@ -83,10 +83,10 @@ def scroll_to(page, id: str) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_contents_and_address_follow_the_reader_and_so_does_the_language_switch(tab, language):
+def test_contents_address_and_language_switch_follow_the_reader(tab, language):
     visit = tab()
     page = visit.page
-    page.set_viewport_size({"width": 1300, "height": 420})  # too low for all of the contents
+    page.set_viewport_size({"width": 1300, "height": 420})  # too low for the whole table of contents
     visit.open(f"{language}/activations/gelu/")
     assert page.locator(ACTIVE).count() == 0
     headings = page.eval_on_selector_all("article :is(h2, h3)[id]", "all => all.map(each => each.id)")
@@ -97,17 +97,17 @@ def test_contents_and_address_follow_the_reader_and_so_does_the_language_switch(
         link, box = page.locator(ACTIVE).bounding_box(), page.locator(".md-sidebar--secondary").bounding_box()
         assert box["y"] <= link["y"] <= box["y"] + box["height"] - link["height"]
     page.click(".md-header .twin")
-    assert visit.at() == f"{'zh' if language == 'en' else 'en'}/activations/gelu/#{headings[3]}"
+    assert visit.path() == f"{'zh' if language == 'en' else 'en'}/activations/gelu/#{headings[3]}"
     visit.open(f"{language}/activations/gelu/")
     scroll_to(page, headings[1])
     page.wait_for_function("id => location.hash === `#${id}`", arg=headings[1])
     page.keyboard.press("Home")
     page.wait_for_function("() => location.hash === ''")
     assert page.locator(ACTIVE).count() == 0
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
-def test_address_keeps_a_section_that_is_in_sight_but_never_comes_to_the_top(tab):
+def test_address_keeps_a_visible_section_that_cannot_scroll_to_the_top(tab):
     visit = tab()
     visit.page.set_viewport_size({"width": 1300, "height": 3000})
     visit.open(ARTICLE)
@@ -115,11 +115,11 @@ def test_address_keeps_a_section_that_is_in_sight_but_never_comes_to_the_top(tab
     visit.open(f"{ARTICLE}#{headings[-1]}")
     visit.page.wait_for_timeout(600)
     assert visit.page.locator(f"[id='{headings[-1]}']").bounding_box()["y"] > 200
-    assert visit.at() == f"{ARTICLE}#{headings[-1]}"
+    assert visit.path() == f"{ARTICLE}#{headings[-1]}"
 
 
-def test_address_is_kept_where_a_late_image_moves_its_section_until_the_reader_scrolls(tab):
-    """An image whose size the page does not say comes after the page, in a browser that keeps no scroll anchor."""
+def test_address_is_kept_when_a_late_image_moves_its_section_until_the_reader_scrolls(tab):
+    """Load an image without a declared size after the page, in a browser without scroll anchoring."""
     visit = tab(fresh=True)
     page, waiting = visit.page, []
     text = (SITE / ARTICLE / "index.html").read_text()
@@ -142,29 +142,29 @@ def test_address_is_kept_where_a_late_image_moves_its_section_until_the_reader_s
     waiting[0].continue_()
     page.wait_for_function(f"() => {top} > 150")
     page.wait_for_timeout(500)
-    assert visit.at() == f"{ARTICLE}#{section}"
+    assert visit.path() == f"{ARTICLE}#{section}"
     page.mouse.move(650, 300)
     page.mouse.wheel(0, -40)
     page.wait_for_function(f"() => location.hash !== '#{section}'")
 
 
 @pytest.mark.parametrize("page_name", ["en/", "zh/"])
-def test_address_keeps_the_one_that_it_names_of_headings_side_by_side(tab, page_name):
+def test_address_keeps_its_heading_among_headings_side_by_side(tab, page_name):
     visit = tab()
     visit.open(page_name)
     places = "all => all.map(each => [each.id, each.getBoundingClientRect().top])"
     tops = dict(visit.page.eval_on_selector_all("article h3[id]", places))
-    beside = [id for id, top in tops.items() if [*tops.values()].count(top) > 1]
-    assert len(beside) > 1
-    for id in beside:
+    aligned = [id for id, top in tops.items() if [*tops.values()].count(top) > 1]
+    assert len(aligned) > 1
+    for id in aligned:
         visit.page.goto("about:blank")
         visit.open(f"{page_name}#{id}")
         marked = "([id, active]) => document.querySelector(active)?.hash === `#${id}`"
         visit.page.wait_for_function(marked, arg=[id, ACTIVE], timeout=5000)
-        assert visit.at() == f"{page_name}#{id}"
+        assert visit.path() == f"{page_name}#{id}"
 
 
-def test_last_section_is_marked_where_the_page_ends_before_it_comes_to_the_top(tab):
+def test_last_section_is_marked_where_it_cannot_scroll_to_the_top(tab):
     visit = tab()
     visit.open("en/engineering/ddp/")
     links = visit.page.locator(".md-sidebar--secondary .md-nav__link")
@@ -177,7 +177,7 @@ def test_last_section_is_marked_where_the_page_ends_before_it_comes_to_the_top(t
         assert visit.page.locator(ACTIVE).count() == 1
 
 
-def test_address_follows_who_scrolls_up_step_by_step(tab):
+def test_address_follows_a_reader_who_scrolls_up_in_steps(tab):
     visit = tab()
     page = visit.page
     visit.open("en/optimization/adamw/#equilibrium")
@@ -189,16 +189,16 @@ def test_address_follows_who_scrolls_up_step_by_step(tab):
     assert page.evaluate("location.hash") != "#equilibrium"
 
 
-def test_broken_address_is_borne(tab):
+def test_malformed_fragment_causes_no_error(tab):
     visit = tab()
     visit.open(f"{ARTICLE}#100%")
     scroll_to(visit.page, "code")
     visit.page.wait_for_function("() => location.hash === '#code'")
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_menu_of_a_phone_shows_the_section_that_is_read(tab, language):
+def test_menu_of_a_phone_shows_the_section_being_read(tab, language):
     visit = tab(width=360)
     visit.open(f"{language}/engineering/ddp/#launching")
     page = visit.page
@@ -213,14 +213,14 @@ def test_menu_of_a_phone_shows_the_section_that_is_read(tab, language):
     assert link.is_visible()
 
 
-def test_page_keeps_its_place_behind_the_menu_of_a_phone(tab):
+def test_page_does_not_scroll_behind_the_menu_of_a_phone(tab):
     visit = tab(width=360)
     visit.open(ARTICLE)
     page = visit.page
     page.evaluate("scrollTo(0, 500)")
     page.click(".md-header [for=__drawer]")
     visit.settle()
-    for x in 100, 340:  # on the menu, beside it
+    for x in 100, 340:  # on the menu, next to it
         page.mouse.move(x, 400)
         page.mouse.wheel(0, 300)
         page.wait_for_timeout(200)
@@ -230,7 +230,7 @@ def test_page_keeps_its_place_behind_the_menu_of_a_phone(tab):
     page.wait_for_function("() => scrollY > 500")
 
 
-def test_header_says_the_title_once_it_is_out_of_sight(tab):
+def test_header_shows_the_title_once_it_is_out_of_view(tab):
     visit = tab()
     visit.open(ARTICLE)
     title = visit.page.locator(".md-header__title")
@@ -241,7 +241,7 @@ def test_header_says_the_title_once_it_is_out_of_sight(tab):
     visit.page.wait_for_selector(".md-header__title:not(.md-header__title--active)")
 
 
-def test_way_to_the_top_is_offered_to_who_scrolls_up(tab):
+def test_back_to_top_button_appears_on_scrolling_up(tab):
     visit = tab()
     visit.open(ARTICLE)
     page, up = visit.page, visit.page.locator(".md-top")
@@ -261,7 +261,7 @@ def test_way_to_the_top_is_offered_to_who_scrolls_up(tab):
 
 
 @pytest.mark.parametrize("page_name", [ARTICLE, "zh/activations/gelu/"])
-def test_menu_of_a_phone_closes_for_a_place_on_the_page(tab, page_name):
+def test_menu_of_a_phone_closes_after_a_link_within_the_page(tab, page_name):
     visit = tab(width=360)
     visit.open(page_name)
     page = visit.page
@@ -277,11 +277,11 @@ def test_menu_of_a_phone_closes_for_a_place_on_the_page(tab, page_name):
     assert not page.locator("#__drawer").is_checked()
 
 
-def test_copied_code_is_told_of(tab):
+def test_copying_code_shows_a_confirmation(tab):
     visit = tab(permissions=["clipboard-read", "clipboard-write"])
     visit.open("zh/activations/gelu/")
-    beside = "pre => pre.filter(each => each.innerText !== each.lastChild.innerText).length"
-    assert visit.page.eval_on_selector_all(".md-typeset pre", beside) == 0  # the buttons do not move the code
+    moved = "pre => pre.filter(each => each.innerText !== each.lastChild.innerText).length"
+    assert visit.page.eval_on_selector_all(".md-typeset pre", moved) == 0  # the buttons do not move the code
     button = visit.page.locator(".md-code__button").first
     colour = "button => getComputedStyle(button).color"
     faint = button.evaluate(colour)
@@ -301,11 +301,11 @@ def test_code_that_cannot_be_copied_is_selected(tab):
     block = visit.page.locator(".md-typeset pre:has(.md-code__button)").first
     block.locator("button").click()
     assert visit.page.evaluate("getSelection().toString().trim()") == block.locator("code").inner_text().strip()
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
-# Keep where the elements are that are seen without scrolling.
-KEEP = """() => {
+# Record the positions of the elements that are visible without scrolling.
+RECORD = """() => {
   const box = element => element.getBoundingClientRect();
   const seen = element => box(element).width && box(element).height && box(element).top < innerHeight
     && element.checkVisibility({ visibilityProperty: true });
@@ -323,8 +323,8 @@ MOVED = """() => [...placesByElement].filter(([, places]) => places.size > 1)
 
 @pytest.mark.parametrize("width", [360, 1300])
 @pytest.mark.parametrize("page_name", ["en/", "zh/attention/", "en/activations/gelu/", "zh/glossary/"])
-def test_nothing_moves_while_the_rest_of_the_page_is_still_to_come(tab, server, page_name, width):
-    """The page comes in pieces, each of which ends with a comment that tells when it has been read."""
+def test_nothing_moves_while_the_rest_of_the_page_loads(tab, server, page_name, width):
+    """Send the page in pieces, each ending with a comment that shows when it has been parsed."""
     text = (SITE / page_name / "index.html").read_text()
     ends = [
         end.end() for end in re.finditer("</(?!script|style|title)[a-z0-9]+>", text) if end.end() > text.index("<body")
@@ -344,22 +344,22 @@ def test_nothing_moves_while_the_rest_of_the_page_is_still_to_come(tab, server, 
         pieces.put(text[: cuts[0]] + "<!--0-->")
         visit.page.goto(visit.address + page_name, wait_until="commit")
         for number, (start, end) in enumerate(pairwise(cuts)):
-            read = f"number => ({comments})() === `${{number}}` && !document.documentElement.matches('.waiting')"
-            visit.page.wait_for_function(read, arg=number, polling=10)
+            parsed = f"number => ({comments})() === `${{number}}` && !document.documentElement.matches('.waiting')"
+            visit.page.wait_for_function(parsed, arg=number, polling=10)
             visit.page.evaluate("() => document.fonts.ready.then(() => null)")
-            visit.page.evaluate(KEEP)
+            visit.page.evaluate(RECORD)
             pieces.put(f"{text[start:end]}<!--{number + 1}-->")
         pieces.put(text[cuts[-1] :])
         pieces.put("")
         visit.page.wait_for_load_state()
-        assert visit.page.evaluate(KEEP) > 20
+        assert visit.page.evaluate(RECORD) > 20
         assert visit.page.evaluate(MOVED) == []
     finally:
         del server.slow[f"/sub/{page_name}"]
         pieces.put("")
 
 
-def test_page_is_shown_where_the_math_font_cannot_be_read(tab):
+def test_page_is_shown_if_the_math_font_cannot_be_loaded(tab):
     visit = tab()
     visit.page.add_init_script("document.fonts.load = () => Promise.reject(new Error('damaged'))")
     visit.open(ARTICLE)

@@ -1,4 +1,4 @@
-"""What the HTML of every page shows by itself, read without a browser."""
+"""Check the HTML of every page without a browser."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ HAN = re.compile("[\u2e80-\u2fdf\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\uf
 
 
 def texts(element, without: set[str], language: str = "") -> Iterator[tuple[str, str]]:
-    """The texts in the element with the language that each is said to be in, but not those of elements so named."""
+    """Yield each text in the element and its declared language, skipping elements named in `without`."""
     if not isinstance(element.tag, str) or element.tag in without or element.get("data-md-component") in without:
         return
     language = element.get("lang", language)
@@ -30,7 +30,7 @@ def texts(element, without: set[str], language: str = "") -> Iterator[tuple[str,
 
 
 def target(page: str, reference: str) -> str:
-    """The page or file of the site that the page refers to, without the place there."""
+    """Return the page or file of the site that a reference on the page points to, without its fragment."""
     folder = page if page.endswith("/") else posixpath.dirname(page)
     path = posixpath.normpath(posixpath.join(folder, unquote(reference.partition("#")[0])))
     return f"{path}/" if (SITE / path).is_dir() else path
@@ -41,7 +41,7 @@ def test_no_tex_is_left(any_page, read):
     assert [text for text, _ in found if re.search(r"\$[^$]+\$|\\[a-zA-Z]{2,}", text)] == []
 
 
-def test_texts_are_in_the_language_that_they_are_said_to_be_in(any_page, read):
+def test_texts_are_in_their_declared_language(any_page, read):
     tree = read(any_page)
     assert tree.get("lang") == (any_page[:2] if any_page[:3] in ("en/", "zh/") else "en")
     strange = []
@@ -52,8 +52,8 @@ def test_texts_are_in_the_language_that_they_are_said_to_be_in(any_page, read):
     assert strange == []
 
 
-def test_images_are_there_and_say_what_they_show_and_how_large_they_are(any_page, read):
-    """The size keeps what follows an image in its place until the image has come."""
+def test_images_exist_and_have_alt_text_and_a_size(any_page, read):
+    """The size reserves space, so that nothing moves when the image loads."""
     for image in read(any_page).xpath("//article//img"):
         assert all(image.get(name, "").strip() for name in ("src", "alt", "width", "height")), image.attrib
         assert (SITE / target(any_page, image.get("src"))).is_file(), image.attrib
@@ -68,7 +68,7 @@ def test_figures_are_drawn_for_both_colour_schemes_and_have_a_caption(any_page, 
         assert figure.xpath(".//img | .//svg | .//table")
 
 
-def test_headings_are_places_with_a_link_to_themselves(any_page, read):
+def test_headings_have_unique_ids_and_link_to_themselves(any_page, read):
     tree = read(any_page)
     assert len(tree.xpath("//h1")) == 1
     assert [id for id, count in Counter(tree.xpath("//@id")).items() if count > 1] == []
@@ -80,20 +80,20 @@ def headings(tree) -> list[str]:
     return tree.xpath("//article//*[self::h1 or self::h2 or self::h3]/@id")
 
 
-def test_switch_and_headings_lead_to_the_twin(twin_page, read):
-    tree = read(twin_page)
-    twin = ("zh" if twin_page.startswith("en") else "en") + twin_page[2:]
+def test_switch_and_headings_link_to_the_translation(translated_page, read):
+    tree = read(translated_page)
+    translation = ("zh" if translated_page.startswith("en") else "en") + translated_page[2:]
     (switch,) = tree.xpath("//header//a[contains(@class, 'twin')]")
-    assert target(twin_page, switch.get("href")) == twin
-    assert switch.get("hreflang") == switch.get("lang") == twin[:2]
-    assert headings(tree) == headings(read(twin)) != []
+    assert target(translated_page, switch.get("href")) == translation
+    assert switch.get("hreflang") == switch.get("lang") == translation[:2]
+    assert headings(tree) == headings(read(translation)) != []
     linked = {}
     for id in headings(tree):
         linked[id] = [link.get("href") for link in tree.xpath("//*[@id = $id]/a[@class='headertwin']", id=id)]
     assert linked == {id: [f"{switch.get('href')}#{id}"] for id in linked}
 
 
-def test_notebook_and_articles_lead_to_each_other(article, read):
+def test_notebook_and_articles_link_to_each_other(article, read):
     name = article.removeprefix("en/lab/")
     if name == article:
         (link,) = read(article).xpath("//*[@class='lab']/a")
@@ -106,8 +106,8 @@ def test_notebook_and_articles_lead_to_each_other(article, read):
         assert endings == [".ipynb", ".py"]
 
 
-def test_notebook_is_small_and_asks_no_other_host(article, read):
-    """As mkdocs-jupyter makes it, it is ten times as large."""
+def test_notebook_is_small_and_loads_nothing_from_other_hosts(article, read):
+    """The page that mkdocs-jupyter renders is ten times as large."""
     if article.startswith("en/lab/"):
         assert (SITE / article / "index.html").stat().st_size < 120_000
         sources = read(article).xpath("//@src | //link[not(@rel='canonical')]/@href")
@@ -115,17 +115,17 @@ def test_notebook_is_small_and_asks_no_other_host(article, read):
 
 
 def test_home_names_libraries_as_references(read):
-    """And none of the modules that help the tests, in both languages the same ones."""
-    said = {
+    """Both languages name the same libraries, and no helper module of the tests."""
+    proof = {
         language: " ".join(read(f"{language}/").find_class("proof")[0].text_content().split()) for language in LANGUAGES
     }
-    english = re.split(", | and ", re.search(r"test functions check .*?\bagainst (.+?), against loops", said["en"])[1])
-    chinese = re.split("、| 与 ", re.search("参照包括 (.+?) 这些库", said["zh"])[1])
+    english = re.split(", | and ", re.search(r"test functions check .*?\bagainst (.+?), against loops", proof["en"])[1])
+    chinese = re.split("、| 与 ", re.search("参照包括 (.+?) 这些库", proof["zh"])[1])
     assert english == chinese
     assert "torch" in english
     for name in english:
         assert importlib.util.find_spec(name), f"{name} is no library"
-        assert not list((SITE.parent / "tests").rglob(f"{name}.py")), f"{name} is a file beside the tests"
+        assert not list((SITE.parent / "tests").rglob(f"{name}.py")), f"{name} is a file of the tests"
 
 
 def test_articles_name_the_tests_of_their_own_code(article, read):
@@ -144,27 +144,27 @@ def test_articles_name_the_tests_of_their_own_code(article, read):
     assert int(re.search(r"\d+", summary.text)[0]) >= len(functions) > 0
 
 
-# An address of another host, also in a list of several, or in a style.
+# A URL on another host, also within a list such as `srcset`, or in a style.
 ELSEWHERE = re.compile(r"""(?:^|[\s,('"])(?:[a-z]+:)?//""", re.IGNORECASE)
 
 
 def test_nothing_is_fetched_from_another_host(any_page, read):
     found = []
     for element in read(any_page).iter("*"):
-        told = element.tag in ("a", "meta") or element.get("rel") in ("canonical", "alternate")
+        reference = element.tag in ("a", "meta") or element.get("rel") in ("canonical", "alternate")
         names = {name for name, value in element.items() if ELSEWHERE.search(value)} - {"xmlns", "xmlns:xlink"}
-        found += [element.attrib for name in names if not told]
+        found += [element.attrib for name in names if not reference]
     assert found == []
 
 
 @pytest.mark.parametrize("path", sorted(SITE.rglob("*.css")), ids=lambda path: path.relative_to(SITE).as_posix())
-def test_no_style_asks_for_another_host(path):
+def test_no_style_refers_to_another_host(path):
     style = path.read_text()
     assert re.findall(r"""url\(\s*["']?(?:https?:)?//[^)]*""", style) == []
     assert "@import" not in style
 
 
-def test_policy_lets_the_site_alone_load_and_run(any_page, read):
+def test_policy_allows_only_what_the_site_itself_contains(any_page, read):
     tree = read(any_page)
     (policy,) = tree.xpath("/html/head/meta[@http-equiv='Content-Security-Policy']")
     assert policy.xpath("preceding::*[self::script or self::link or self::style]") == []
@@ -178,7 +178,7 @@ def test_policy_lets_the_site_alone_load_and_run(any_page, read):
 
 
 @pytest.mark.parametrize("file", ["404.html", "en/404.html", "zh/404.html"])
-def test_missing_page_leads_home_in_both_languages(file, read):
-    said = read(file).xpath("//article/p[@lang]")
-    homes = {each.get("lang"): posixpath.normpath(each.find("a").get("href")) for each in said}
+def test_missing_page_links_to_both_home_pages(file, read):
+    paragraphs = read(file).xpath("//article/p[@lang]")
+    homes = {each.get("lang"): posixpath.normpath(each.find("a").get("href")) for each in paragraphs}
     assert {language: posixpath.basename(home) for language, home in homes.items()} == {"en": "en", "zh": "zh"}

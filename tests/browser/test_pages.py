@@ -1,4 +1,4 @@
-"""Every page once, in one of four settings by turns, and a page of each kind in all that a reader may have."""
+"""Check each page in one of four settings, in rotation, and a page of each kind in every setting."""
 
 import re
 from functools import partial
@@ -12,11 +12,11 @@ SITE = Path(__file__).resolve().parents[2] / "site"
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 PHONE, DESK = 360, 1300
 
-# Images that are shown, which are made to load now.
+# Visible images, forced to load immediately.
 IMAGES = """() => [...document.querySelectorAll("article img")].filter(image => image.checkVisibility())
   .map(image => { image.loading = "eager"; return [image.src, image.alt, image.complete, image.naturalWidth]; })"""
 
-# What moved after it had been painted: by how much, when, and which elements.
+# Layout shifts: score, time and elements.
 SHIFTS = """() => new Promise(resolve => {
   const name = source => source.node?.outerHTML?.slice(0, 80) ?? source.node?.data?.slice(0, 80);
   const found = [];
@@ -26,7 +26,7 @@ SHIFTS = """() => new Promise(resolve => {
   setTimeout(() => resolve(found), 50);
 })"""
 
-# Formulas with a root whose sign is not there, or with a tall part whose brackets have not grown with it.
+# Formulas with a missing root sign, or with brackets that did not stretch with a tall part.
 SMALL = r"""() => {
   const box = element => element.getBoundingClientRect();
   const em = element => parseFloat(getComputedStyle(element).fontSize);
@@ -43,7 +43,7 @@ SMALL = r"""() => {
   return small.map(element => element.closest("math").querySelector("annotation").textContent);
 }"""
 
-# Headings whose link to themselves has a line of its own.
+# Headings whose permalink wraps onto a separate line.
 LOOSE = """() => [...document.querySelectorAll("article .headerlink")].filter(link => {
   const text = document.createRange();
   text.setStart(link.parentElement, 0);
@@ -52,20 +52,20 @@ LOOSE = """() => [...document.querySelectorAll("article .headerlink")].filter(li
 }).map(link => link.parentElement.textContent)"""
 
 
-# The same, for any width of a phone, with nothing but the headings left to lay out.
+# The same for all phone widths, on a page reduced to its headings.
 LOOSE_ON_A_PHONE = f"""() => {{
   const loose = {LOOSE}, article = document.querySelector("article");
-  const beside = innerWidth - article.clientWidth;
+  const margins = innerWidth - article.clientWidth;
   article.replaceChildren(...article.querySelectorAll(":is(h1, h2, h3, h4):has(> .headerlink)"));
   const found = [];
   for (let width = 320; width < 440; width += 6) {{
-    article.style.width = `${{width - beside}}px`;
+    article.style.width = `${{width - margins}}px`;
     found.push(...loose().map(heading => `${{width}} ${{heading}}`));
   }}
   return found;
 }}"""
 
-# What each button copies that stands on a block of code.
+# The text that each code block's copy button copies.
 COPIED = """() => {
   const copied = [];
   navigator.clipboard.writeText = async text => copied.push(text);
@@ -75,7 +75,7 @@ COPIED = """() => {
 
 
 def bad_images(page) -> list:
-    """Those that cannot be read, or that say nothing to who does not see them."""
+    """Return the images that did not load or lack alt text."""
     for _ in range(200):
         images = page.evaluate(IMAGES)
         if all(complete for _, _, complete, _ in images):
@@ -84,7 +84,7 @@ def bad_images(page) -> list:
     return [image for image in images if not all(image)]
 
 
-# Of formulas one, and of each kind of words in code one: the others are alike, and axe looks at every element.
+# Keep one formula and one token of each class in code: the rest are alike, and axe checks every element.
 THIN_OUT = """() => {
   const seen = new Set();
   for (const span of document.querySelectorAll("pre code span")) {
@@ -95,7 +95,7 @@ THIN_OUT = """() => {
 }"""
 
 
-# Elements whose names and classes are the same all the way up look the same: of those, one that is seen and has text.
+# Mark one visible element with text for each chain of ancestors' names and classes: the others look the same.
 SAMPLE = """() => {
   const paths = new Set();
   for (const element of document.querySelectorAll("body *")) {
@@ -113,10 +113,10 @@ SAMPLE = """() => {
 
 
 def violations(page, script: bool = True, sample: bool = False) -> list[str]:
-    """What axe finds that is serious or critical; colours, which cost it most, perhaps in a sample alone."""
+    """Return axe's serious and critical violations; with `sample`, check colours, the slowest rules, on a sample."""
     page.evaluate(THIN_OUT)
     # Without our script, wide formulas have no tabindex. Browsers let the keyboard reach what scrolls, which axe does
-    # not know, and `test_wide_formula_is_reached_without_a_script` looks at.
+    # not know; `test_wide_formula_is_reached_without_a_script` checks it.
     rules = {"region": {"enabled": False}}  # slow, and moderate
     if not script:
         rules["scrollable-region-focusable"] = {"enabled": False}
@@ -132,24 +132,24 @@ def violations(page, script: bool = True, sample: bool = False) -> list[str]:
     ]
 
 
-# One follows the other as its opposite. A page has the next setting than the page before it, its twin the opposite.
+# Pairs of opposite settings. Each page has the next setting, and its translation the opposite one.
 TURNS = [("light", DESK), ("dark", PHONE), ("dark", DESK), ("light", PHONE)]
 
 
 def codes(tree) -> list[str]:
-    """What there is to copy on a page."""
+    """Return the text of each code block that has a copy button."""
     blocks = tree.xpath("//article//pre[code][not(ancestor::*[contains(@class, 'no-copy')])]/code")
     return [block.text_content() for block in blocks]
 
 
 def looks_wrong(page) -> list:
-    """What is too wide for the page, is not drawn, or stands alone on a line."""
+    """Return what overflows the page, bad images, and headings whose permalink wraps."""
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     return [*([f"{wide} px too wide"] if wide > 0 else []), *bad_images(page), *page.evaluate(LOOSE)]
 
 
 def test_page(visit, page, turn, read):
-    """Once a page is opened, the rest is looked at in the opposite setting too, where nothing is loaded again."""
+    """After the checks on loading, repeat the others in the opposite setting without reloading."""
     tab = visit.page
     (scheme, width), (other_scheme, other_width) = TURNS[turn], TURNS[turn ^ 1]
     tab.emulate_media(color_scheme=scheme)
@@ -159,7 +159,7 @@ def test_page(visit, page, turn, read):
     assert tab.evaluate(SMALL) == []
     assert looks_wrong(tab) == []
     assert tab.evaluate(COPIED) == codes(read(page))
-    assert not [url for url in visit.asked if "math-rest" in url], "add its character in theme/math_font.py"
+    assert not [url for url in visit.requests if "math-rest" in url], "add its character in theme/math_font.py"
     tab.emulate_media(color_scheme=other_scheme)
     tab.set_viewport_size({"width": other_width, "height": 800})
     assert looks_wrong(tab) == []
@@ -167,10 +167,10 @@ def test_page(visit, page, turn, read):
     assert violations(tab, sample=True) == []
     tab.set_viewport_size({"width": PHONE, "height": 800})
     assert tab.evaluate(LOOSE_ON_A_PHONE) == []
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
-# Any two of these properties are seen together; without JavaScript a page is light.
+# Each possible pair of values occurs; without JavaScript a page is always light.
 SETTINGS = [
     ("light", DESK, True),
     ("dark", PHONE, True),
@@ -180,33 +180,33 @@ SETTINGS = [
 ]
 
 
-WHOLE = SETTINGS[:2]  # where all colours are looked at
+WHOLE = SETTINGS[:2]  # where the colours of all elements are checked
 
 
 def without_scripts(route) -> None:
-    """The page as if no script had run, in a tab where ours still can: axe does not work where none may."""
-    answer = route.fetch()
-    route.fulfill(response=answer, body=re.sub(r"<script.*?</script>", "", answer.text(), flags=re.DOTALL))
+    """Serve the page without its scripts, in a tab where scripts are allowed, since axe needs them."""
+    response = route.fetch()
+    route.fulfill(response=response, body=re.sub(r"<script.*?</script>", "", response.text(), flags=re.DOTALL))
 
 
 def hosted(tab, read, **options):
-    """A tab where the site lies where it was built for, and a missing page is answered as hosts do."""
+    """Open a tab with the site at its public URL, where a missing page gets 404.html, as on a host."""
     (home,) = read("en/").xpath("//link[@rel='canonical']/@href")
-    visit = tab(at=home.removesuffix("en/"), **options)
+    visit = tab(base=home.removesuffix("en/"), **options)
 
-    def answer(route):
+    def serve(route):
         path = SITE / urlsplit(route.request.url.removeprefix(visit.address)).path
         route.fulfill(path=path if path.is_file() else SITE / "404.html")
 
-    visit.page.route(visit.address + "**", answer)
+    visit.page.route(visit.address + "**", serve)
     return visit
 
 
 @pytest.mark.parametrize(("scheme", "width", "script"), SETTINGS)
 def test_page_of_each_kind(tab, any_kind, fullest, read, scheme, width, script):
     page = "en/nothing/here/" if any_kind == "missing" else fullest(any_kind)
-    if any_kind == "door" and script:
-        return  # it sends the reader on
+    if any_kind == "entry" and script:
+        return  # it redirects
     make = partial(hosted, tab, read) if any_kind == "missing" else partial(tab, fresh=True)
     visit = make(color_scheme=scheme, width=width, java_script_enabled=script)
     visit.open(page)
@@ -216,23 +216,23 @@ def test_page_of_each_kind(tab, any_kind, fullest, read, scheme, width, script):
     if script:
         assert visit.page.evaluate(SHIFTS) == []
         assert visit.page.evaluate(LOOSE) == []
-        assert not [url for url in visit.asked if "math-rest" in url]
+        assert not [url for url in visit.requests if "math-rest" in url]
     elif any_kind != "missing":
-        assert visit.wrong == []
+        assert visit.problems == []
         visit = tab(color_scheme=scheme, width=width)
         visit.page.route(re.compile(r"/$|\.html$"), without_scripts)
         visit.open(page)
     if script or any_kind != "missing":
         assert violations(visit.page, script, sample=(scheme, width, script) not in WHOLE) == []
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
 @pytest.mark.parametrize(("locale", "home"), [("en-GB", "en/"), ("zh-CN", "zh/"), ("zh-TW", "zh/"), ("fr", "en/")])
-def test_door_leads_to_the_language_of_the_browser(tab, locale, home):
+def test_entry_page_redirects_to_the_language_of_the_browser(tab, locale, home):
     visit = tab(locale=locale)
     visit.open("")
     visit.page.wait_for_url(visit.address + home)
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
 def sections(tree) -> list[str]:
@@ -243,20 +243,20 @@ def sections(tree) -> list[str]:
 @pytest.mark.parametrize("kind", ["home", "area", "article", "glossary"])
 def test_language_switch_keeps_page_and_section(tab, kind, fullest, read, script):
     name = fullest(kind)
-    twin = ("zh" if name.startswith("en") else "en") + name[2:]
+    translation = ("zh" if name.startswith("en") else "en") + name[2:]
     visit = tab(java_script_enabled=script)
     visit.open(name)
     visit.page.click(".md-header .twin")
-    assert visit.at() == twin
-    ways = [(name, twin), (twin, name)]
-    for (here, there), section in zip(ways, sections(read(name))[1::2], strict=False):
+    assert visit.path() == translation
+    directions = [(name, translation), (translation, name)]
+    for (here, there), section in zip(directions, sections(read(name))[1::2], strict=False):
         visit.open(f"{here}#{section}")
         visit.page.click(".md-header .twin" if script else f"[id='{section}'] .headertwin")
-        assert visit.at() == f"{there}#{section}"
+        assert visit.path() == f"{there}#{section}"
         visit.page.wait_for_load_state()
         top = visit.page.locator(f"[id='{section}']").bounding_box()["y"]
         assert 0 <= top <= 200 or visit.page.evaluate("scrollY + innerHeight >= document.body.scrollHeight - 1")
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
 @pytest.mark.parametrize("kind", ["article", "notebook"])
@@ -265,9 +265,9 @@ def test_copy_buttons_put_the_code_into_the_clipboard(tab, kind, fullest, read):
     visit.open(fullest(kind))
     buttons, wanted = visit.page.locator(".md-code__button[data-md-type=copy]").all(), codes(read(fullest(kind)))
     assert len(buttons) == len(wanted) > 3
-    for number in 0, len(buttons) // 2, -1:  # `test_page` asks them all, without a clipboard
+    for number in 0, len(buttons) // 2, -1:  # `test_page` clicks them all, without a clipboard
         buttons[number].evaluate("button => button.closest('details')?.setAttribute('open', '')")
         buttons[number].click()
         visit.page.get_by_role("status").filter(has_text=re.compile("Copied|已复制")).wait_for()
         assert visit.page.evaluate("navigator.clipboard.readText()") == wanted[number]
-    assert visit.wrong == []
+    assert visit.problems == []

@@ -1,4 +1,4 @@
-"""Keyboard, figures, print, and the policy."""
+"""Test the keyboard, enlarged figures, print, the content security policy and downloads."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ SITE = Path(__file__).resolve().parents[2] / "site"
 PHONE = 360
 LANGUAGE_AND_WIDTH = pytest.mark.parametrize(("language", "width"), [("en", PHONE), ("zh", 1300)])
 
-# What a mouse can reach: not what is hidden.
+# The interactive elements that are visible.
 REACHABLE = """() => [...document.querySelectorAll("a[href], button, summary, input, [tabindex='0']")]
   .filter(element => element.tabIndex >= 0 && !element.closest("dialog, [hidden]"))
   .filter(element => element.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
@@ -34,7 +34,7 @@ FOCUSED = """() => {
 
 
 @LANGUAGE_AND_WIDTH
-def test_keyboard_reaches_everything_and_shows_where_it_is(tab, language, width):
+def test_keyboard_reaches_everything_with_a_visible_focus(tab, language, width):
     visit = tab(width=width)
     visit.open(f"{language}/activations/gelu/")
     page = visit.page
@@ -52,7 +52,7 @@ def test_keyboard_reaches_everything_and_shows_where_it_is(tab, language, width)
 
 
 def press(visit, text: str, keys: tuple[str, ...]) -> None:
-    """Tab until what has this text, or stands for it, has the focus, then press these keys."""
+    """Press Tab until an element whose text starts with `text` has the focus, then press the keys."""
     page = visit.page
     for _ in range(30):
         page.keyboard.press("Tab")
@@ -99,7 +99,7 @@ def test_menu_of_a_phone_by_keyboard(tab):
     page.wait_for_url("**/activations/gelu/")
 
 
-def test_search_above_the_menu_of_a_phone(tab):
+def test_search_opens_above_the_menu_of_a_phone(tab):
     visit = tab(width=PHONE)
     visit.open("en/activations/gelu/")
     page = visit.page
@@ -112,7 +112,7 @@ def test_search_above_the_menu_of_a_phone(tab):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_results_of_a_search_show_the_focus(tab, scheme):
+def test_search_results_show_the_focus(tab, scheme):
     visit = tab(color_scheme=scheme)
     visit.open("en/activations/gelu/")
     page = visit.page
@@ -146,11 +146,11 @@ def test_figure_is_enlarged(tab, way, scheme):
     figure.click()
     large.click()
     assert not dialog.is_visible()
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
 @pytest.mark.parametrize("width", [PHONE, 412])
-def test_figure_is_enlarged_on_a_phone_too(tab, width):
+def test_figure_is_enlarged_on_a_phone(tab, width):
     visit = tab(width=width)
     visit.open("en/activations/gelu/")
     figure = visit.page.locator(".enlarge.only-light").first
@@ -172,7 +172,7 @@ def test_figure_is_a_link_without_javascript(tab):
     visit = tab(java_script_enabled=False)
     visit.open("en/activations/gelu/")
     visit.page.click(".enlarge.only-light >> nth=0")
-    assert visit.at() == "en/activations/gelu/shape-light.svg"
+    assert visit.path() == "en/activations/gelu/shape-light.svg"
 
 
 def test_wide_formula_is_reached_without_a_script(tab):
@@ -185,7 +185,7 @@ def test_wide_formula_is_reached_without_a_script(tab):
     pytest.fail("no formula was reached")
 
 
-# What a printed page shows of what this selects, and what it hides.
+# How many of the selected elements a printed page shows, and how many it hides.
 SHOWN = "(selector) => [...document.querySelectorAll(selector)].filter(each => each.checkVisibility()).length"
 HIDDEN = "(selector) => [...document.querySelectorAll(selector)].filter(each => !each.checkVisibility()).length"
 COLOURS = "() => [...document.querySelectorAll('pre code span')].map(span => getComputedStyle(span).color)"
@@ -211,26 +211,26 @@ def test_print_shows_the_article_and_its_answers_in_black_on_white(tab, kind, fu
     assert page.evaluate(COLOURS) == light.page.evaluate(COLOURS)
 
 
-def test_formula_in_rare_characters_has_our_font(tab):
+def test_formula_in_rare_characters_loads_the_rest_of_our_font(tab):
     visit = tab()
     visit.open("en/activations/gelu/")
     add = "text => document.querySelector('article p').innerHTML += `<math><mi>${text}</mi></math>`"
     visit.page.evaluate(add, "x")
     visit.page.evaluate("document.fonts.ready")
-    assert not [url for url in visit.asked if "math-rest" in url]
+    assert not [url for url in visit.requests if "math-rest" in url]
     with visit.page.expect_response(re.compile("math-rest")) as response:
         visit.page.evaluate(add, "𝐱")
     assert response.value.ok
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
-def test_policy_lets_no_other_script_run(tab):
+def test_policy_blocks_other_scripts(tab):
     visit = tab()
     visit.open("en/")
     run = "code => document.body.append(Object.assign(document.createElement('script'), { textContent: code }))"
     visit.page.evaluate(run, "document.title = 'changed'")
     assert visit.page.title() != "changed"
-    assert any("Content Security Policy" in what for what in visit.wrong)
+    assert any("Content Security Policy" in problem for problem in visit.problems)
 
 
 @LANGUAGE_AND_WIDTH
@@ -254,10 +254,10 @@ def test_file_of_a_definition_is_copied_or_downloaded(tab, language, width):
         assert download.value.suggested_filename == name.rpartition("/")[2]
     for offer, label in zip(offers, labels, strict=True):
         offer.locator("button").get_by_text(label, exact=True).wait_for()  # it can be copied again
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
-def test_file_that_is_copied_twice_is_still_called_by_its_name(tab):
+def test_button_that_copies_a_file_twice_shows_its_label_again(tab):
     visit = tab(permissions=["clipboard-read", "clipboard-write"])
     visit.open("en/activations/gelu/")
     button = visit.page.locator(".take button").first
@@ -276,24 +276,24 @@ def test_file_that_cannot_be_copied_is_downloaded(tab):
     assert download.value.suggested_filename.endswith(".py")
 
 
-def test_without_script_a_file_is_still_downloaded(tab):
+def test_file_can_be_downloaded_without_a_script(tab):
     visit = tab(java_script_enabled=False)
     visit.open("en/activations/gelu/")
     assert visit.page.locator(".take button").first.is_hidden()
     assert visit.page.locator(".take a").first.is_visible()
 
 
-def test_notebook_is_reached_from_both_languages_and_leads_back(tab):
+def test_notebook_is_linked_from_both_languages_and_links_back(tab):
     visit = tab()
     for language in "en", "zh":
         visit.open(f"{language}/activations/gelu/")
         visit.page.click(".lab a")
-        assert visit.at() == "en/lab/activations/gelu/"
+        assert visit.path() == "en/lab/activations/gelu/"
     visit.page.click(".md-header .twin-of-lab")
-    assert visit.at() == "zh/activations/gelu/"
+    assert visit.path() == "zh/activations/gelu/"
     visit.page.click(".lab a")
     for ending in ".ipynb", ".py":
         with visit.page.expect_download() as download:
             visit.page.click(f"a[href$='gelu{ending}']")
         assert download.value.suggested_filename == f"gelu{ending}"
-    assert visit.wrong == []
+    assert visit.problems == []

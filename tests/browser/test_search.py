@@ -1,4 +1,4 @@
-"""What searches find, in queries/<page>.csv, and how the search box behaves."""
+"""Test the first hits of the queries in queries/<page>.csv, and the search box."""
 
 import csv
 import re
@@ -25,7 +25,7 @@ class Search:
         self.page.keyboard.press("/")
 
     def find(self, query: str) -> list[str]:
-        """The addresses below the language's folder of what is found."""
+        """Search, and return the addresses of the results, relative to the site."""
         self.page.fill(".search input", query)
         self.page.wait_for_function("query => document.querySelector('.search').dataset.shown === query", arg=query)
         links = self.page.eval_on_selector_all(".search li a", "links => links.map(link => link.href)")
@@ -46,11 +46,11 @@ FIRST_HITS = """async queries => {
 
 
 @LANGUAGES
-def test_first_hits_are_those_of_the_table(tab, language):
+def test_first_hits_match_the_table(tab, language):
     search, missed = Search(tab, language), []
     rows = [row for row in ROWS if row["language"] == language]
     assert len(rows) >= 30
-    search.find(rows[0]["query"])  # the index is there
+    search.find(rows[0]["query"])  # wait for the index
     hits = search.page.evaluate(FIRST_HITS, [row["query"] for row in rows])
     for row, hit in zip(rows, hits, strict=True):
         first = hit.removeprefix(search.visit.address)
@@ -58,11 +58,11 @@ def test_first_hits_are_those_of_the_table(tab, language):
         if first != f"{wanted}#{row['section']}" if row["section"] else first.partition("#")[0] != wanted:
             missed.append((row["query"], first))
     assert missed == []
-    assert search.visit.wrong == []
+    assert search.visit.problems == []
 
 
 @LANGUAGES
-def test_results_are_of_the_readers_language_alone(tab, language):
+def test_results_are_only_in_the_readers_language(tab, language):
     search = Search(tab, language)
     for query in "GELU", "function" if language == "en" else "函数":
         search.find(query)
@@ -77,34 +77,34 @@ def test_results_are_of_the_readers_language_alone(tab, language):
     assert search.page.locator(".search [role=status]").inner_text() == ""
 
 
-def test_little_words_are_looked_for_where_there_are_no_others(tab):
+def test_stop_words_are_searched_if_there_are_no_others(tab):
     search = Search(tab, "en")
     assert search.find("why")
     assert search.find("what is it")
 
 
-def test_index_is_asked_for_when_the_box_first_opens(tab):
+def test_index_is_fetched_once_when_the_box_first_opens(tab):
     visit = tab()
     visit.open("en/activations/gelu/")
     visit.page.wait_for_timeout(300)
-    assert not [url for url in visit.asked if "search.json" in url or "vendor" in url]
+    assert not [url for url in visit.requests if "search.json" in url or "vendor" in url]
     visit.page.click(".search-open")
     visit.page.wait_for_selector(".search[data-shown]")
-    assert sum("search.json" in url for url in visit.asked) == 1
+    assert sum("search.json" in url for url in visit.requests) == 1
     visit.page.keyboard.press("Escape")
     visit.page.click(".search-open")
     visit.page.wait_for_timeout(300)
-    assert sum("search.json" in url for url in visit.asked) == 1
+    assert sum("search.json" in url for url in visit.requests) == 1
 
 
-def test_page_itself_comes_first_for_its_name(tab):
+def test_page_comes_first_for_its_name(tab):
     search = Search(tab, "en")
     for query, wanted in {"gelu": "gelu", "swish": "swish", "ＧＥＬＵ": "gelu"}.items():
         assert search.find(query)[0] == f"en/activations/{wanted}/", query
     assert search.find("torch.nn.SiLU")[0].startswith("en/activations/swish/")
 
 
-def test_words_that_objects_have_of_themselves_are_words(tab):
+def test_names_of_object_properties_are_found_as_words(tab):
     visit = tab()
     entry = {"id": "a/b/", "title": "The constructor", "page": "The constructor", "place": 0, "text": "x", "code": ""}
     visit.page.route("**/search.json", lambda route: route.fulfill(json=[entry]))
@@ -112,10 +112,10 @@ def test_words_that_objects_have_of_themselves_are_words(tab):
     visit.page.keyboard.press("/")
     visit.page.fill(".search input", "constructor")
     assert visit.page.locator(".search li a").first.get_attribute("href").endswith("/a/b/")
-    assert visit.wrong == []
+    assert visit.problems == []
 
 
-def test_index_that_does_not_come_is_told_and_asked_for_again(tab):
+def test_failure_to_load_the_index_is_shown_and_retried(tab):
     visit = tab()
     visit.page.route("**/search.json", lambda route: route.abort())
     visit.open("en/")
@@ -136,18 +136,18 @@ def test_enter_waits_for_the_index(tab):
     visit.page.wait_for_url("**/activations/swish/")
 
 
-def test_keys_in_the_box_are_for_the_box(tab):
+def test_keys_in_the_box_trigger_no_shortcuts_of_the_page(tab):
     search = Search(tab, "en")
     search.find("gradient")
     search.page.keyboard.press("ArrowDown")
     search.page.keyboard.press("n")  # the theme's key for the next page
     search.page.keyboard.press("p")
     search.page.wait_for_timeout(300)
-    assert search.visit.at() == "en/activations/gelu/"
+    assert search.visit.path() == "en/activations/gelu/"
     assert search.page.locator(".search").is_visible()
 
 
-def test_selection_may_end_beside_the_box(tab):
+def test_selection_may_end_outside_the_box(tab):
     search = Search(tab, "en")
     box = search.page.locator(".search input").bounding_box()
     search.page.mouse.move(box["x"] + 50, box["y"] + 5)
@@ -159,7 +159,7 @@ def test_selection_may_end_beside_the_box(tab):
     assert not search.page.locator(".search").is_visible()
 
 
-def test_search_by_keyboard_alone(tab):
+def test_search_works_with_the_keyboard_alone(tab):
     search = Search(tab, "en")
     page = search.page
     assert search.find("left tail")[0] == "en/activations/gelu/#left-tail"
@@ -175,7 +175,7 @@ def test_search_by_keyboard_alone(tab):
     assert not page.locator(".search").is_visible()
 
 
-def test_what_was_found_is_marked_in_its_surroundings(tab):
+def test_matches_are_marked_in_results(tab):
     search = Search(tab, "zh")
     search.find("误差函数")
     assert search.page.locator(".search li").first.locator("mark").all_inner_texts() == ["误差函数"]
@@ -190,7 +190,7 @@ def test_search_fits_a_phone(tab):
     assert search.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_box_is_not_there_without_javascript(tab):
+def test_search_button_is_hidden_without_javascript(tab):
     visit = tab(java_script_enabled=False)
     visit.open("en/")
     assert not visit.page.locator(".search-open").is_visible()
