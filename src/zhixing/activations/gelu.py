@@ -68,8 +68,8 @@ def gelu_derivative(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The tanh approximation, x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), elementwise.
 
-    What GPT-2 and `torch.nn.functional.gelu(x, approximate="tanh")` compute. It lies at most
-    0.00048 from GELU.
+    GPT-2 and `torch.nn.functional.gelu(x, approximate="tanh")` compute it. It differs from GELU by
+    at most 0.00048.
 
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
@@ -96,7 +96,7 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def gelu_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The sigmoid approximation, x σ(1.702 x), elementwise.
 
-    Called QuickGELU in CLIP. It lies at most 0.0204 from GELU.
+    Called QuickGELU in CLIP. It differs from GELU by at most 0.0204.
 
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are

@@ -19,7 +19,7 @@ def glu(
 ) -> Float[Tensor, "*shape"]:
     """sigmoid(gate) · value (Dauphin et al. 2016, arXiv 1612.08083, equation 1).
 
-    The gate stands first, as in Shazeer's paper; `torch.nn.functional.glu` wants it in the second
+    The gate comes first, as in Shazeer's paper; `torch.nn.functional.glu` expects it in the second
     half of its input.
 
     Args:

@@ -1,6 +1,6 @@
 """Activation functions of one variable, from the threshold to squared ReLU.
 
-GELU has a module of its own, `zhixing.activations.gelu`; the gated units are in
+GELU is in a separate module, `zhixing.activations.gelu`; the gated units are in
 `zhixing.activations.glu`. Every function works elementwise on a tensor of a floating-point type and
 of any shape; types of fewer than 32 bits are computed in float32. Another type raises `ValueError`.
 """
@@ -19,11 +19,11 @@ SELU_SCALE = 1.0507009873554805
 def split(
     x: Float[Tensor, "*shape"],
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """max(x, 0) and min(x, 0), the parts that the piecewise functions are put together from.
+    """max(x, 0) and min(x, 0), the parts from which the piecewise functions are built.
 
     Neither exp(min(x, 0)) nor exp(-max(x, 0)) can overflow, so nothing that a formula does not need
-    turns into inf, or its gradient into NaN. At 0 the gradient is that of the left side. NaN goes
-    into the first part, and the second is 0 there.
+    becomes inf, nor does its gradient become NaN. At 0 the gradient is that of the left side. For
+    NaN the first part is NaN and the second is 0.
 
     Examples:
         >>> import torch

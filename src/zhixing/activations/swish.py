@@ -81,7 +81,7 @@ def swish_derivative(
 
 
 def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
-    """Where Swish is least and its value there, -(1 + w) / β and -w / β with w = W(1/e).
+    """The minimum of Swish, at x = -(1 + w) / β with the value -w / β, where w = W(1/e).
 
     There, and at the mirror image -x, Swish is farthest from ReLU, by w / β.
 
@@ -105,7 +105,7 @@ def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
 
 
 def _steepness(beta: float | Tensor, x: Tensor) -> float | Tensor:
-    """`beta`; where it is a tensor, once it is known to broadcast to the shape of `x`."""
+    """Return `beta`; check that a tensor is floating-point and broadcasts to the shape of `x`."""
     if not isinstance(beta, Tensor):
         return beta
     if not beta.is_floating_point():

@@ -26,8 +26,8 @@ def flash_attention(
 ) -> Float[Tensor, "b h n d"]:
     """`softmax_attention(q, k, v)` by Triton kernels, in memory that grows as N + M, not N · M.
 
-    Differentiable once, in q, k and v. Works under `torch.compile`. Products of float32 are those
-    of float32, not TF32. A row that attends to nothing is 0, and so is its gradient. Once the
+    Differentiable once, in q, k and v. Works under `torch.compile`. float32 products are computed
+    in float32, not TF32. A row that attends to nothing is 0, and so is its gradient. Once the
     tiles for a shape are chosen, which the first call does, the same call gives the same bits.
 
     Args:
@@ -35,20 +35,20 @@ def flash_attention(
             k and v need be contiguous.
         k: Keys (B, G, M, D), where G divides H: query head h reads head h // (H / G).
         v: Values (B, G, M, D).
-        causal: Let a query see the keys up to its own position, where the last query stands at
-            the last key (bottom right): query i sees the keys j ≤ i + M - N.
+        causal: Let a query see the keys up to its own position, where the last query is aligned
+            with the last key (bottom right): query i sees the keys j ≤ i + M - N.
         scale: The factor before the softmax, positive; 1/√D by default.
 
     Returns:
         (B, H, N, D), laid out in memory as q is.
 
     Raises:
-        ValueError: What `check_qkv` says; or the type or the head size is none of those above,
+        ValueError: `check_qkv` rejects the inputs; or the type or head size is none of those above,
             or the scale is not positive and finite.
         RuntimeError: There is no Triton, or neither a GPU nor Triton's interpreter.
 
     Examples:
-        Logits of 0 give all keys that are seen the same weight. TRITON_INTERPRET=1 where no GPU is.
+        Logits of 0 give all visible keys equal weights. Without a GPU, set TRITON_INTERPRET=1.
 
         >>> import torch
         >>> device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,7 +69,7 @@ def flash_attention(
     return out
 
 
-# Operators of torch's, which torch.compile takes whole, and of which it knows shapes and gradient.
+# Custom operators: torch.compile does not trace into them, but knows their shapes and gradients.
 
 
 @torch.library.custom_op("zhixing::flash_attention", mutates_args=())
@@ -126,7 +126,7 @@ _flash_forward.register_autograd(_gradients, setup_context=_keep)
 def _check_device(q: Tensor) -> None:
     if not find_spec("triton"):
         raise RuntimeError(
-            "flash_attention needs Triton, which there is for Linux: pip install triton"
+            "flash_attention needs Triton, which is available for Linux: pip install triton"
         )
     from zhixing.attention.flash_attention_triton import INTERPRET
 

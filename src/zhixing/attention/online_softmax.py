@@ -38,7 +38,7 @@ def mean_in_three_passes(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Flo
 
 
 def mean_in_two_passes(x: Float[Tensor, " n"], v: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-    """The same: find maximum and sum at once, then the mean.
+    """The same: find maximum and sum in one pass, then the mean.
 
     Examples:
         >>> import torch
@@ -89,7 +89,7 @@ def running_max_and_sum(
 
 
 class Partial(NamedTuple):
-    """All that is kept of the logits x_j and values v_j that a weighted mean has seen.
+    """The state of a softmax-weighted mean after the logits x_j and values v_j seen so far.
 
     Examples:
         >>> import torch
@@ -103,7 +103,7 @@ class Partial(NamedTuple):
 
 
 def nothing(like: Float[Tensor, "*rows d"]) -> Partial:
-    """What `merge` leaves the other by: no logit seen, for means of the shape of `like`.
+    """The neutral element of `merge`: no logit seen, for means of the shape of `like`.
 
     Examples:
         >>> import torch
@@ -115,10 +115,10 @@ def nothing(like: Float[Tensor, "*rows d"]) -> Partial:
 
 
 def part(x: Float[Tensor, "*rows n"], v: Float[Tensor, "n d"]) -> Partial:
-    """A block of logits and values, seen at once.
+    """The state after one block of logits and values.
 
     Raises:
-        ValueError: The block is empty; `nothing` is for that.
+        ValueError: The block is empty; use `nothing` instead.
 
     Examples:
         >>> import torch
@@ -133,10 +133,10 @@ def part(x: Float[Tensor, "*rows n"], v: Float[Tensor, "n d"]) -> Partial:
 
 
 def merge(a: Partial, b: Partial) -> Partial:
-    """What is kept of all that a and b have seen; associative and commutative.
+    """The state after all that a and b have seen; associative and commutative.
 
-    Both are brought to the common maximum. Where neither has seen a logit above -inf, that is
-    -inf, and -inf - -inf would be NaN; `finite` stands in for it.
+    Both are rescaled to the common maximum. Where neither has seen a logit above -inf, that is
+    -inf, and -inf - -inf would be NaN; `finite` replaces it with 0.
 
     Examples:
         >>> import torch

@@ -21,26 +21,26 @@ def softmax_attention(
 ) -> Float[Tensor, "b h n d"]:
     """softmax(scale · q kᵀ) v, one head at a time.
 
-    `scaled_dot_product_attention(q, k, v, enable_gqa=True)`, and with `causal` that with
-    `attn_mask=causal_mask(N, M)`; only that a row that attends to nothing is 0 everywhere, and so
-    is its gradient.
+    Equals `scaled_dot_product_attention(q, k, v, enable_gqa=True)`, with
+    `attn_mask=causal_mask(N, M)` if `causal`, except that a row that attends to nothing is 0
+    everywhere, and so is its gradient.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
         k: Keys (B, G, M, D), where G divides H: query head h reads head h // (H / G).
         v: Values (B, G, M, D).
-        causal: Let a query see the keys up to its own position, where the last query stands at
-            the last key (bottom right): query i sees the keys j ≤ i + M - N.
+        causal: Let a query see the keys up to its own position, where the last query is aligned
+            with the last key (bottom right): query i sees the keys j ≤ i + M - N.
         scale: The factor before the softmax; 1/√D by default.
 
     Returns:
         (B, H, N, D), of the type and device of q.
 
     Raises:
-        ValueError: What `check_qkv` says.
+        ValueError: `check_qkv` rejects the inputs.
 
     Examples:
-        Logits of 0 give all keys that are seen the same weight.
+        Logits of 0 give all visible keys equal weights.
 
         >>> import torch
         >>> q = k = torch.zeros(1, 1, 4, 1)
@@ -55,14 +55,14 @@ def softmax_attention(
     if not causal:
         return torch.softmax(logits, dim=-1) @ v
     visible = causal_mask(q.shape[2], k.shape[2], device=q.device)
-    # The softmax of a row that is -inf throughout would be NaN: leave it, and empty it afterwards.
+    # The softmax of a row of -inf would be NaN: leave such rows unmasked, and zero them afterwards.
     hidden = ~visible & visible.any(dim=-1, keepdim=True)
     p = torch.softmax(logits.masked_fill(hidden, -math.inf), dim=-1)
     return p.masked_fill(~visible, 0) @ v
 
 
 def causal_mask(n: int, m: int, *, device: torch.device | str = "cpu") -> Bool[Tensor, "n m"]:
-    """Which of m keys each of n queries sees, if the last query stands at the last key.
+    """Which of m keys each of n queries sees, if the last query is aligned with the last key.
 
     Examples:
         >>> causal_mask(2, 3).int().tolist()
@@ -72,13 +72,13 @@ def causal_mask(n: int, m: int, *, device: torch.device | str = "cpu") -> Bool[T
 
 
 def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Whether q can attend to k and v.
+    """Check that q can attend to k and v.
 
     Raises:
-        ValueError: Their types or devices differ or the type is no floating-point type; one of
-            them has not four dimensions; batch or head size differ, or the number or length of
-            keys and values; the head size is 0; or the number of key heads does not divide that
-            of query heads.
+        ValueError: Their types or devices differ, or the type is not floating-point; one of
+            them does not have four dimensions; batch or head size differ, or the number or length
+            of keys and values; the head size is 0; or the number of key heads does not divide
+            that of query heads.
 
     Examples:
         >>> import torch

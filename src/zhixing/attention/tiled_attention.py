@@ -1,7 +1,7 @@
 """Softmax attention tile by tile, forward and backward, without a matrix of N × M.
 
 Source: Dao, FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2; the idea: Dao et al.,
-FlashAttention, arXiv 2205.14135. Plain torch, to be read beside the paper.
+FlashAttention, arXiv 2205.14135. Plain torch, to be read alongside the paper.
 """
 
 import math
@@ -26,9 +26,9 @@ def tiled_attention(
 ) -> Float[Tensor, "b h n d"]:
     """`softmax_attention` with memory that grows with N, not with N².
 
-    Beyond the output it keeps one number a query for the backward pass, which computes the
-    weights anew, and at any time only tiles of block_q × block_k logits. Types of fewer than 32
-    bits are computed in float32, a tile at a time. A second derivative keeps all tiles after all.
+    Beyond the output it keeps one number per query for the backward pass, which recomputes the
+    weights, and at any time only tiles of block_q × block_k logits. Types of fewer than 32 bits
+    are computed in float32, a tile at a time. A second derivative does keep all tiles.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
@@ -43,10 +43,10 @@ def tiled_attention(
         (B, H, N, D), of the type and device of q.
 
     Raises:
-        ValueError: What `check_qkv` says; or a block is smaller than 1.
+        ValueError: `check_qkv` rejects the inputs; or a block is smaller than 1.
 
     Examples:
-        Logits of 0 give all keys that are seen the same weight.
+        Logits of 0 give all visible keys equal weights.
 
         >>> import torch
         >>> q = k = torch.zeros(1, 1, 4, 1)
@@ -145,7 +145,7 @@ def tiled_backward(
     block_q: int,
     block_k: int,
 ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g m d"], Float[Tensor, "b g m d"]]:
-    """The gradients of q, k and v; the weights are computed anew from the log-sum-exp.
+    """The gradients of q, k and v; the weights are recomputed from the log-sum-exp.
 
     Examples:
         Each of two queries gives each of two values the weight 1/2.
@@ -159,7 +159,7 @@ def tiled_backward(
         tensor([1., 1.])
     """
     groups, wide = k.shape[1], lse.dtype
-    # The gradient of the log-sum-exp is P, so that of logits gets P d_lse besides P (dP - δ).
+    # The gradient of the log-sum-exp is P, so that of the logits is P (dP - δ) + P d_lse.
     delta = (d_out.to(wide) * out.to(wide)).sum(dim=-1) - d_lse
     delta, lse = (x.unflatten(1, (groups, -1)).unsqueeze(-1) for x in (delta, finite(lse)))
     d_out = d_out.unflatten(1, (groups, -1))

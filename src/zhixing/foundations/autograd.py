@@ -4,7 +4,7 @@ Values are torch tensors; torch's own autograd takes no part. Each derivative ru
 engine's operations, so that a gradient is an expression like any other, and can be differentiated.
 
 Source: Baydin, Pearlmutter, Radul & Siskind, Automatic Differentiation in Machine Learning: a
-Survey, arXiv 1502.05767, section 3.2; names and conventions are torch's.
+Survey, arXiv 1502.05767, section 3.2; names and conventions follow torch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ _recording = ContextVar("recording", default=True)
 
 
 class Edge(NamedTuple):
-    """From a result to one of its parents.
+    """An edge from a result to one of its parents.
 
     Examples:
         >>> import torch
@@ -41,18 +41,18 @@ class Variable:
     """A tensor, its gradient, and edges to the variables that it was computed from.
 
     Operands of one expression have one floating-point type and one device. Python numbers may
-    stand among them. `+ - * / ** @` and indexing mean what they mean in torch; an exponent is a
+    be mixed in. `+ - * / ** @` and indexing mean what they mean in torch; an exponent is a
     number. No operation works in place, but `value` may be changed in place between two passes.
 
     Attributes:
         value: The tensor; it shares its memory and its version counter with the one given.
         requires_grad: Whether gradients flow into it.
-        grad: What `backward` has summed so far, for leaves alone.
+        grad: The sum of the gradients from `backward` so far; only leaves have it.
         edges: Empty for a leaf, None once a backward pass has freed the graph.
 
     Args:
         value: A tensor of any shape, in a floating-point type.
-        requires_grad: Whether it is a leaf for which `backward` shall collect the gradient.
+        requires_grad: Whether it is a leaf for which `backward` accumulates the gradient.
 
     Raises:
         ValueError: `value` is not a tensor of a floating-point type.
@@ -75,7 +75,7 @@ class Variable:
         self.edges: tuple[Edge, ...] | None = ()
 
     def record(self, *rules: tuple["Variable", Callable[["Variable"], "Variable"]]) -> "Variable":
-        """Note for each parent how its gradient follows from that of `self`; returns `self`.
+        """Record for each parent how its gradient follows from that of `self`; return `self`.
 
         A rule may return a gradient of any shape to which the parent broadcasts. What it closes
         over counts as saved: it must not change before the backward pass.
@@ -112,7 +112,7 @@ class Variable:
         return Variable(self.value)
 
     def lift(self, other: "Variable | Number") -> "Variable":
-        """`other`, or the constant of our type and device where it is a number."""
+        """`other`; a number becomes a constant of the type and device of `self`."""
         if isinstance(other, Variable):
             return other
         if not isinstance(other, Number):
@@ -125,7 +125,7 @@ class Variable:
 
     @property
     def operation(self) -> str:
-        """The name of what computed it, such as `mul`; empty where nothing was recorded."""
+        """The operation that computed it, such as `mul`; empty if nothing was recorded."""
         if not self.edges:
             return ""
         return self.edges[0].rule.__qualname__.split(".<locals>")[0].split(".")[-1].strip("_")
@@ -134,7 +134,7 @@ class Variable:
         source = f", operation={self.operation}" if self.edges else ""
         return f"Variable({self.value}, requires_grad={self.requires_grad}{source})"
 
-    # Arithmetic. A rule need not care for broadcasting: `grad` sums what it returns.
+    # Arithmetic. A rule can ignore broadcasting: `grad` sums its result to the parent's shape.
 
     def __add__(self, other: "Variable | Number") -> "Variable":
         other = self.lift(other)
@@ -171,20 +171,20 @@ class Variable:
 
     def __matmul__(self, other: "Variable") -> "Variable":
         a, b = self, other
-        if a.value.ndim == 1:  # a row; alone with a column it gives a number
+        if a.value.ndim == 1:  # a row; times a single column it gives a number
             return (a[None] @ b)[..., 0, :] if b.value.ndim > 1 else (a[None] @ b)[0]
         if b.value.ndim == 1:
             return (a @ b[:, None])[..., 0]
         return Variable(a.value @ b.value).record((a, lambda g: g @ b.mT), (b, lambda g: a.mT @ g))
 
-    # Moving, copying and adding elements: linear maps, each beside its transpose.
+    # Moving, copying and adding elements: linear maps, each with its transpose.
 
     def __getitem__(self, index: Any) -> "Variable":
         shape = self.shape
         return Variable(self.value[index]).record((self, lambda g: g.put(index, shape)))
 
     def put(self, index: Any, shape: Sequence[int]) -> "Variable":
-        """Zeros of `shape`, to which at [index] `self` is added, twice where it is named twice."""
+        """Zeros of `shape` with `self` added at [index]; repeated indices accumulate."""
         zeros = self.value.new_zeros(shape)
         places = torch.arange(zeros.numel(), device=zeros.device).reshape(zeros.shape)[index]
         value = zeros.put_(places, self.value, accumulate=True)
@@ -195,7 +195,7 @@ class Variable:
         return Variable(self.value.expand(shape)).record((self, lambda g: g))
 
     def sum_to(self, shape: Sequence[int]) -> "Variable":
-        """The sum over all that broadcasting from `shape` to our shape has copied."""
+        """The sum over all copies that broadcasting from `shape` to the shape of `self` made."""
         if self.shape == shape:
             return self
         wide = self.shape
@@ -228,7 +228,7 @@ class Variable:
         return Variable(self.value.mT).record((self, lambda g: g.mT))
 
     def clone(self) -> "Variable":
-        """A copy with memory of its own."""
+        """A copy in separate memory."""
         return Variable(self.value.clone()).record((self, lambda g: g))
 
 
@@ -244,9 +244,9 @@ def grad(
 
     Args:
         output: What is differentiated.
-        inputs: Leaves, or any variables on the way to `output`.
+        inputs: Leaves, or any variables that `output` was computed from.
         gradient: The vector, of the shape and type of `output`; 1 where that has one element.
-        retain_graph: Whether the graph can be walked again; by default as `create_graph`.
+        retain_graph: Whether the graph is kept for another pass; by default as `create_graph`.
         create_graph: Whether the gradients are recorded, to be differentiated in turn.
 
     Returns:
@@ -274,8 +274,8 @@ def grad(
         raise ValueError(f"the gradient must be {wanted} like the output, but is {given}")
     order = topological(output)
     reached = set(order)
-    if strangers := [number for number, x in enumerate(inputs) if x not in reached]:
-        raise ValueError(f"the output does not depend on the inputs number {strangers}")
+    if unreached := [number for number, x in enumerate(inputs) if x not in reached]:
+        raise ValueError(f"the output does not depend on the inputs number {unreached}")
     grads = {output: gradient}
     with recording(create_graph):
         for node in reversed(order):
@@ -319,7 +319,7 @@ def topological(output: Variable) -> list[Variable]:
 
 @contextmanager
 def recording(enabled: bool) -> Iterator[None]:
-    """Whether operations inside note what they were computed from.
+    """Set whether operations inside record what they were computed from.
 
     Examples:
         >>> with recording(False):
@@ -334,7 +334,7 @@ def recording(enabled: bool) -> Iterator[None]:
 
 
 def no_grad():
-    """`with no_grad():` results inside are constants.
+    """A context in which all results are constants: `with no_grad():`.
 
     Examples:
         >>> with no_grad():

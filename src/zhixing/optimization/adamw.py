@@ -77,7 +77,7 @@ def adamw_update(
     eps: float = 1e-8,
     weight_decay: Number = 1e-2,
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """One step of AdamW: the decay goes past the moments, to the parameter itself.
+    """One step of AdamW: the decay bypasses the moments and acts on the parameter itself.
 
     As in torch the decay is multiplied by the learning rate; algorithm 2 of the paper multiplies
     it by the schedule alone, so its λ is `lr * weight_decay` here.
@@ -104,18 +104,18 @@ def adamw_update(
 class Adam(torch.optim.Optimizer):
     """`adam_update` for the parameters of a model, with the arguments of `torch.optim.Adam`.
 
-    Groups of parameters and schedulers work as with torch's, and a `state_dict` may go either
-    way. `amsgrad`, `maximize`, `foreach`, `fused` and the rest are left to torch's.
+    Groups of parameters and schedulers work as with torch's, and each can load a `state_dict` of
+    the other. `amsgrad`, `maximize`, `foreach`, `fused` and the rest are left to torch.
 
     Args:
-        params: Tensors, or groups of them as dicts with settings of their own.
+        params: Tensors, or groups of them as dicts with separate settings.
         lr: α, not negative.
         betas: β1 and β2, each in [0, 1).
         eps: ε, not negative.
         weight_decay: λ, not negative.
 
     Raises:
-        ValueError: A setting is out of its range, or asks for what is left to torch's; a
+        ValueError: A setting is out of its range, or asks for what is left to torch; a
             parameter or its gradient is not dense and real.
 
     Examples:
@@ -144,7 +144,7 @@ class Adam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move every parameter that has a gradient; returns what `closure` returns."""
+        """Update every parameter that has a gradient; return the result of `closure`."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
         for group in self.param_groups:
@@ -206,7 +206,7 @@ class AdamW(Adam):
 def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for an optimiser: matrices and kernels, which decay, and the rest, which do not.
 
-    What has fewer than two dimensions is a bias, or the scale or shift of a normalisation layer.
+    A tensor of fewer than two dimensions is a bias, or the scale or shift of a normalisation layer.
     Frozen parameters are left out, and one that is used twice is named once.
 
     Args:
@@ -214,7 +214,7 @@ def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, An
         weight_decay: λ of the first group.
 
     Returns:
-        The groups, in the order of `module.parameters()` each; either may be empty.
+        The groups, each in the order of `module.parameters()`; either may be empty.
 
     Examples:
         >>> from torch import nn
