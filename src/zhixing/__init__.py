@@ -1,1 +1,1 @@
-"""知行 Zhixing: deep learning, one module an article: `zhixing.<area>.<article>`."""
+"""知行 Zhixing: deep learning, one module per article: `zhixing.<area>.<article>`."""

@@ -97,8 +97,7 @@ const mark = heading => {
   else box.scrollTop = 0;
 };
 
-// The URL's target if it is visible. At the end of the page, where a heading cannot reach the line, it is the one being
-// read.
+// The URL's target if visible; at the end of the page, where no heading reaches the line, it counts as being read.
 const visibleTarget = () => {
   const heading = named(location.hash), place = heading?.getBoundingClientRect();
   return place && place.bottom > 0 && place.top < innerHeight ? heading : null;

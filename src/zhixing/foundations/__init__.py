@@ -1,1 +1,1 @@
-"""What everything else stands on."""
+"""The basis of all other areas."""
