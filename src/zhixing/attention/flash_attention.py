@@ -126,7 +126,7 @@ _flash_forward.register_autograd(_gradients, setup_context=_keep)
 def _check_device(q: Tensor) -> None:
     if not find_spec("triton"):
         raise RuntimeError(
-            "flash_attention needs Triton, which is available for Linux: pip install triton"
+            "flash_attention needs Triton, which there is for Linux: pip install triton"
         )
     from zhixing.attention.flash_attention_triton import INTERPRET
 

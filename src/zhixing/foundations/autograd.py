@@ -274,8 +274,8 @@ def grad(
         raise ValueError(f"the gradient must be {wanted} like the output, but is {given}")
     order = topological(output)
     reached = set(order)
-    if unreached := [number for number, x in enumerate(inputs) if x not in reached]:
-        raise ValueError(f"the output does not depend on the inputs number {unreached}")
+    if strangers := [number for number, x in enumerate(inputs) if x not in reached]:
+        raise ValueError(f"the output does not depend on the inputs number {strangers}")
     grads = {output: gradient}
     with recording(create_graph):
         for node in reversed(order):
