@@ -1,4 +1,4 @@
-"""A small project to build: two articles in both languages, two snippets, a package of four modules."""
+"""Build a small project: two articles in both languages, two snippets and a package of four modules."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ from zhixing_site.site.mkdocs import Renderer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 
 MKDOCS = f"""\
 site_name: Small
@@ -186,7 +186,7 @@ MAX_FILES = os.sysconf("SC_OPEN_MAX")
 
 
 def work_in_fork(config: str, root: Path, requests: Connection) -> None:
-    """What a process does that is forked from this one, and has nothing of it open."""
+    """Run the rendering process in a fork of this one, after closing all inherited files."""
     os.closerange(3, requests.fileno())
     os.closerange(requests.fileno() + 1, MAX_FILES)
     warnings.resetwarnings()
@@ -195,7 +195,7 @@ def work_in_fork(config: str, root: Path, requests: Connection) -> None:
 
 @contextlib.contextmanager
 def forked_workers() -> Iterator[None]:
-    """Fork the processes that render, instead of having each import MkDocs."""
+    """Fork the rendering processes, so that they need not import MkDocs again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mkdocs, "SPAWN", FORK)
         patch.setattr(mkdocs, "work", work_in_fork)
@@ -204,9 +204,9 @@ def forked_workers() -> Iterator[None]:
 
 @dataclass
 class Project:
-    """A project in a folder of its own. After `build` or `run`, `ran` names the snippets that were not cached.
+    """A project in its own folder. After `build` or `run`, `ran` names the snippets that were not cached.
 
-    If it `forks`, what builds has no MkDocs to import.
+    With `forks`, its rendering processes are forked and need not import MkDocs.
     """
 
     root: Path
@@ -217,7 +217,7 @@ class Project:
         return Project(shutil.copytree(self.root, root))
 
     def reset(self, root: Path) -> "Project":
-        """A copy in a folder that is emptied, but that a process may have for its own."""
+        """Replace the contents of the folder with a copy; the folder itself stays, as running processes use it."""
         for path in root.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return Project(shutil.copytree(self.root, root, dirs_exist_ok=True))
@@ -235,24 +235,24 @@ class Project:
         self.write(path, text.replace(old, new))
 
     def line(self, path: str, part: str) -> int:
-        """The number of the only line of the file that holds this text."""
+        """Return the number of the only line of the file that contains this text."""
         (number,) = (number for number, line in enumerate(self.read(path).splitlines(), 1) if part in line)
         return number
 
     def article(self, name: str, snippet: str, page: str = "") -> None:
-        """A snippet and a reviewed page, the same in both languages; unless given, it shows each cell not hidden."""
+        """Write a snippet and its reviewed page, the same in both languages; the default page shows all visible cells."""
         self.write(f"snippets/{name}.py", snippet)
-        self.page(name, page or self.shows(name, snippet))
+        self.page(name, page or self.default_page(name, snippet))
 
     def articles(self, snippets: dict[str, str]) -> None:
-        """Several at once, whose pages are reviewed at the end."""
+        """Write several snippets with their default pages, and review all pages at the end."""
         for name, snippet in snippets.items():
             self.write(f"snippets/{name}.py", snippet)
-        self.pages({name: self.shows(name, snippet) for name, snippet in snippets.items()})
+        self.pages({name: self.default_page(name, snippet) for name, snippet in snippets.items()})
 
     @staticmethod
-    def shows(name: str, snippet: str) -> str:
-        """A page that shows each cell that is not hidden."""
+    def default_page(name: str, snippet: str) -> str:
+        """Return a page that shows each cell that is not hidden."""
         cells = re.findall(r'^# %% (\w+)(?!.*"hidden")', snippet, re.MULTILINE)
         return "# Trial { #trial }\n" + "".join(f'\n```python\n--8<-- "{name}.py:{cell}"\n```\n' for cell in cells)
 
@@ -260,26 +260,31 @@ class Project:
         self.pages({name: english}, {name: chinese or english})
 
     def pages(self, english: dict[str, str], chinese: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Reviewed pages, in Chinese as in English where nothing else is given."""
+        """Write reviewed pages; a page without a Chinese text has the English text in both languages."""
         for name, text in english.items():
             self.write(f"docs/en/{name}.md", text)
             self.write(f"docs/zh/{name}.md", chinese.get(name, text))
         self.command("accept")
 
     def command(self, *arguments: str) -> tuple[int, str]:
-        """The exit code and what was said on standard error."""
-        said, told = io.StringIO(), io.StringIO()
+        """Run a command of the builder; return the exit code and the text on standard error."""
+        messages, output = io.StringIO(), io.StringIO()
         workers = forked_workers() if self.forks else contextlib.nullcontext()
-        with contextlib.chdir(self.root), workers, contextlib.redirect_stderr(said), contextlib.redirect_stdout(told):
+        with (
+            contextlib.chdir(self.root),
+            workers,
+            contextlib.redirect_stderr(messages),
+            contextlib.redirect_stdout(output),
+        ):
             code = cli.main(list(arguments))
-        self.ran = set(re.findall(r"^ran .* snippets/(\S+)\s*$", told.getvalue(), re.MULTILINE))
-        return code, said.getvalue()
+        self.ran = set(re.findall(r"^ran .* snippets/(\S+)\s*$", output.getvalue(), re.MULTILINE))
+        return code, messages.getvalue()
 
     def build(self, *options: str) -> tuple[int, str]:
         return self.command("build", *options)
 
     def failing_build(self) -> str:
-        """The messages of a build of reviewed pages that fails."""
+        """Review all pages and build; check that the build fails, and return its messages."""
         self.command("accept")
         code, messages = self.build()
         assert code == 1
@@ -292,11 +297,11 @@ class Project:
         return self.entry(name)["notebook"]
 
     def entry(self, name: str) -> dict:
-        """What the cache keeps of the snippet's run: the executed notebook, and what it depends on."""
+        """Return the cache entry of the snippet's run: the executed notebook and its dependencies."""
         return json.loads(store.load(self.root / f".cache/runs/{name}.json"))
 
     def printed(self, name: str, cell: str) -> str:
-        """What the cell printed, as the notebook keeps it."""
+        """Return the text that the cell printed, as stored in the notebook."""
         (cell,) = (each for each in self.notebook(name)["cells"] if each["id"] == cell)
         return "".join(output.get("text", "") for output in cell["outputs"])
 
@@ -310,8 +315,8 @@ class Project:
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory) -> Project:
-    """Built once; tests take a copy."""
-    from mkdocs_jupyter.convert import nb2html  # not above: few test files need what it imports
+    """The small project, built once; tests copy it."""
+    from mkdocs_jupyter.convert import nb2html  # imported here, as few test files need it
 
     project = Project(tmp_path_factory.mktemp("pristine"), forks=False)
     for path, text in FILES.items():
@@ -319,14 +324,14 @@ def pristine(tmp_path_factory) -> Project:
     assert project.command("accept") == (0, "")
     assert project.build() == (0, "")
     with contextlib.chdir(project.root):
-        load_config()  # imports the extensions, for the forks
-        nb2html("site/en/lab/area/squares.ipynb")  # imports the rest
+        load_config()  # imports the extensions before processes are forked
+        nb2html("site/en/lab/area/squares.ipynb")  # imports everything else
     return project
 
 
 @pytest.fixture(scope="module")
 def renderer(pristine, tmp_path_factory) -> Iterator[Renderer]:
-    """For projects that lie in its folder, one after the other."""
+    """A renderer for projects that are placed in its folder one after another."""
     root = pristine.copy(tmp_path_factory.mktemp("renderer") / "project").root
     with Renderer(root) as renderer:
         yield renderer

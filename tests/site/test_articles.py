@@ -1,4 +1,4 @@
-"""What front matter says: areas, reading order, navigation; and what is wrong with it."""
+"""Front matter: areas, reading order, navigation, and errors in it."""
 
 import pytest
 
@@ -9,13 +9,11 @@ KEYS = "menu: {menu}\nsummary: What it is about.\n"
 
 
 def article(name: str, english: str = "", chinese: str = "", **keys: str) -> dict[str, Page]:
-    """An article's pages; `keys` are the neutral ones."""
-    neutral = "".join(f"{key}: {value}\n" for key, value in ({"date": "2026-01-01"} | keys).items())
+    """Return an article's pages; `keys` are those that do not depend on the language."""
+    shared = "".join(f"{key}: {value}\n" for key, value in ({"date": "2026-01-01"} | keys).items())
     stem = name.partition("/")[2].capitalize()
     return {
-        "en": Page(
-            f"docs/en/{name}.md", english or f"---\n{KEYS.format(menu=stem)}{neutral}---\n\n# {stem} {{ #a }}\n"
-        ),
+        "en": Page(f"docs/en/{name}.md", english or f"---\n{KEYS.format(menu=stem)}{shared}---\n\n# {stem} {{ #a }}\n"),
         "zh": Page(f"docs/zh/{name}.md", chinese or f"---\n{KEYS.format(menu=f'文{stem}')}---\n\n# 文 {{ #a }}\n"),
     }
 
@@ -38,12 +36,12 @@ def names(*pairs: dict[str, Page]) -> list[list[str]]:
     return [[each.name for each in area.articles] for area in areas]
 
 
-def test_areas_stand_in_their_order_with_their_own_articles():
+def test_areas_are_sorted_by_order_with_their_articles():
     pairs = article("b/two"), area("b", 1), article("a/one"), area("a", 2)
     assert names(*pairs) == [["b/two"], ["a/one"]]
 
 
-def test_what_is_required_stands_before_then_the_older_then_by_name():
+def test_articles_are_sorted_by_requirements_then_date_then_name():
     pairs = (
         article("a/first", requires="[a/second]"),
         article("a/second", date="2026-02-02"),
@@ -53,17 +51,17 @@ def test_what_is_required_stands_before_then_the_older_then_by_name():
     assert names(area("a", 1), *pairs) == [["a/third", "a/zero", "a/second", "a/first"]]
 
 
-def test_what_is_required_by_way_of_another_area_stands_before():
+def test_requirement_through_another_area_comes_first():
     pairs = article("a/early", requires="[b/bridge]"), article("b/bridge", requires="[a/late]"), article("a/late")
     assert names(area("a", 1), area("b", 2), *pairs) == [["a/late", "a/early"], ["b/bridge"]]
 
 
-def test_article_of_another_area_does_not_hold_up_its_own():
+def test_requirement_in_another_area_does_not_delay_an_article():
     pairs = article("a/early", requires="[b/new]"), article("a/late"), article("b/new", date="2027-01-01")
     assert names(area("a", 1), area("b", 2), *pairs)[0] == ["a/early", "a/late"]
 
 
-def test_links_lead_in_both_directions():
+def test_requirements_are_found_in_both_directions():
     areas, _, _ = read(area("a", 1), article("a/one"), article("a/two", requires="[a/one]"))
     one, two = areas[0].articles
     assert [each.name for each in leads_to(one, areas)] == ["a/two"] == [two.name]
@@ -71,7 +69,7 @@ def test_links_lead_in_both_directions():
     assert two.requires == ["a/one"]
 
 
-def test_navigation_is_home_areas_and_the_rest_in_each_language():
+def test_navigation_lists_home_areas_and_other_pages_in_each_language():
     home = {
         "en": Page("docs/en/index.md", "---\nmenu: Home\n---\n\n# Site { #a }\n"),
         "zh": Page("docs/zh/index.md", "---\nmenu: 首页\n---\n\n# 站 { #a }\n"),
@@ -91,7 +89,7 @@ def test_navigation_is_home_areas_and_the_rest_in_each_language():
     ]
 
 
-def test_each_page_of_the_navigation_has_a_title_that_html_shows_as_it_is():
+def test_titles_in_the_navigation_are_escaped():
     index = {
         "en": Page("docs/en/a/index.md", "---\nmenu: A\norder: 1\n---\n\n# R & *D* { #a }\n"),
         "zh": area("a", 1)["zh"],
@@ -100,7 +98,7 @@ def test_each_page_of_the_navigation_has_a_title_that_html_shows_as_it_is():
     assert navigation(areas, english) == [{"A": [{"R &amp; D": "a/index.md"}]}]
 
 
-WRONG = {
+INVALID = {
     "a menu of markup": ("en", "menu: One", "menu: '`One`'", "`menu` must be a short title for the navigation"),
     "no menu": ("zh", "menu: 文One\n", "", "`menu` is missing: a short title for the navigation"),
     "no summary": ("en", "summary: What it is about.\n", "", "`summary` is missing: a sentence of plain text"),
@@ -108,39 +106,49 @@ WRONG = {
     "a summary with a formula": ("en", "What it is", "What $x$ is", "`summary` must be a sentence of plain text"),
     "a summary with a value": ("en", "What it", 'Of "{{ x }}"', "`summary` must be a sentence of plain text"),
     "no date": ("en", "date: 2026-01-01\n", "", "`date` is missing: the day of the first publication"),
-    "a date that is none": ("en", "2026-01-01", "January", "`date` must be the day of the first publication"),
+    "an invalid date": ("en", "2026-01-01", "January", "`date` must be the day of the first publication"),
     "a date on both pages": ("zh", "menu:", "date: 2026-01-01\nmenu:", "`date` belongs in the English page alone"),
-    "a key that is none": ("en", "date:", "author: X\ndate:", "`author` is no key of an article; there are menu, "),
-    "a requirement that is no list": ("en", "date:", "requires: a/two\ndate:", "`requires` must be a list of articles"),
-    "a number that is not quoted": (
+    "an unknown key": ("en", "date:", "author: X\ndate:", "`author` is no key of an article; there are menu, "),
+    "a requirement that is not a list": (
+        "en",
+        "date:",
+        "requires: a/two\ndate:",
+        "`requires` must be a list of articles",
+    ),
+    "an unquoted arXiv number": (
         "en",
         "date:",
         "papers: [1606.08410]\ndate:",
         "`papers` must be a list of arXiv numbers in quotes",
     ),
     "a paper without a title": ("en", "date:", "papers: [{url: x}]\ndate:", "`papers` must be a list of arXiv numbers"),
-    "a path that is none": ("en", "date:", "start: {old: 1}\ndate:", "`start` must be a place in one or more of new, "),
-    "a place that is no number": ("en", "date:", "start: {new: first}\ndate:", "`start` must be a place in one or"),
-    "a cover that is no figure": (
+    "an unknown path": ("en", "date:", "start: {old: 1}\ndate:", "`start` must be a place in one or more of new, "),
+    "a place that is not a number": ("en", "date:", "start: {new: first}\ndate:", "`start` must be a place in one or"),
+    "a cover that is not a figure": (
         "en",
         "date:",
         "cover: curve\ndate:",
         "`cover` is no figure of this page's own snippet, whose figures are: none",
     ),
-    "an article that is none": (
+    "an unknown article": (
         "en",
         "date:",
         "requires: [a/two]\ndate:",
         "`requires` names a/two, which is no article",
     ),
     "an area as an article": ("en", "date:", "requires: [a/index]\ndate:", "`requires` names a/index, which is no"),
-    "itself": ("en", "date:", "requires: [a/one]\ndate:", "`requires` leads in a circle: a/one → a/one"),
-    "no YAML": ("en", "menu: One", "menu: [", "the front matter is no YAML"),
+    "a requirement of itself": (
+        "en",
+        "date:",
+        "requires: [a/one]\ndate:",
+        "`requires` leads in a circle: a/one → a/one",
+    ),
+    "invalid YAML": ("en", "menu: One", "menu: [", "the front matter is no YAML"),
 }
 
 
-@pytest.mark.parametrize(("language", "old", "new", "cause"), WRONG.values(), ids=WRONG)
-def test_wrong_key_is_a_error(language, old, new, cause):
+@pytest.mark.parametrize(("language", "old", "new", "cause"), INVALID.values(), ids=INVALID)
+def test_invalid_key_is_an_error(language, old, new, cause):
     pages = article("a/one")
     text = pages[language].text
     assert old in text
@@ -153,7 +161,7 @@ def test_wrong_key_is_a_error(language, old, new, cause):
     assert error.line == next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
 
 
-def test_figure_without_a_cover_is_a_error():
+def test_article_with_a_figure_needs_a_cover():
     pages = article("a/one")
     page = Page(pages["en"].path, pages["en"].text + "\n![A curve.](a/one.py:curve)\n![Of another.](a/two.py:line)\n")
     _, (error,), _ = read(area("a", 1), pages | {"en": page})
@@ -166,13 +174,13 @@ def test_figure_without_a_cover_is_a_error():
 
 
 @pytest.mark.parametrize("order", ["first", "1.5", "true", ""])
-def test_area_without_a_place_is_a_error(order):
+def test_area_without_a_valid_order_is_an_error(order):
     areas, (error,), _ = read(area("a", order), article("a/one"))
     assert str(error) == "docs/en/a/index.md:2: `order` must be the area's place among the others: 3"
     assert areas == []
 
 
-def test_circle_names_all_that_it_goes_through():
+def test_circular_requirement_names_every_article_of_the_circle():
     pairs = (
         article("a/one", requires="[a/two]"),
         article("a/two", requires="[a/three]"),
@@ -186,12 +194,12 @@ def test_circle_names_all_that_it_goes_through():
     assert follows == {"a/one": "a/two", "a/two": "a/three", "a/three": "a/one"}
 
 
-def test_requirement_that_is_at_error_itself_is_told_of_once():
-    faulty = article("a/two", english="---\nmenu: Two\nsummary: S.\n---\n\n# Two { #a }\n")
-    _, (error,), _ = read(area("a", 1), article("a/one", requires="[a/two]"), faulty)
+def test_invalid_requirement_is_reported_once():
+    invalid = article("a/two", english="---\nmenu: Two\nsummary: S.\n---\n\n# Two { #a }\n")
+    _, (error,), _ = read(area("a", 1), article("a/one", requires="[a/two]"), invalid)
     assert error.path == "docs/en/a/two.md"
 
 
-def test_page_of_a_folder_that_is_no_area_is_no_article():
+def test_page_outside_an_area_is_not_an_article():
     areas, errors, (english, _) = read({"en": Page("docs/en/a/one.md", "# A"), "zh": Page("docs/zh/a/one.md", "# B")})
     assert (areas, errors, navigation(areas, english)) == ([], [], [])

@@ -23,27 +23,27 @@ ROOTS = ".cache/runs/area/roots.json"
 
 
 def runs_of(project) -> set[str]:
-    """What runs, where nothing of it is wrong."""
+    """Run all snippets, check that none fails, and return those that were not cached."""
     assert project.run() == (0, "")
     return project.ran
 
 
 def same_site(project, other) -> bool:
-    """But for the sitemaps, which hold the time."""
+    """Compare the built sites, except for the sitemaps, which contain the time."""
     ours, theirs = (
         {path: content for path, content in each.site().items() if "sitemap" not in path} for each in (project, other)
     )
     return ours == theirs
 
 
-def entry_without_cost(project) -> dict:
-    """The cache's entry of a snippet, without what differs from run to run."""
+def entry_without_time(project) -> dict:
+    """Return the cache entry of a snippet without the time of the run."""
     entry = project.entry("area/roots")
     del entry["notebook"]["metadata"]["zhixing"]["seconds"]
     return entry
 
 
-def test_nothing_changed_nothing_runs_in_any_process(project, tmp_path):
+def test_unchanged_project_runs_nothing_in_any_process(project, tmp_path):
     count = tmp_path / "count"
     count.write_text("")
     project.article("area/trial", f"# %% one\nwith open({str(count)!r}, 'a') as file:\n    file.write('run ')\n")
@@ -53,12 +53,12 @@ def test_nothing_changed_nothing_runs_in_any_process(project, tmp_path):
     assert project.ran == set()
 
 
-def test_first_run_of_all(project):
+def test_snippet_without_a_cache_entry_runs(project):
     (project.root / ".cache/runs/area/squares.json").unlink()
     assert runs_of(project) == {"area/squares.py"}
 
 
-def test_time_of_files_does_not_matter(project):
+def test_modification_times_do_not_matter(project):
     for path in project.root.rglob("*"):
         os.utime(path, (1, 1))
     assert runs_of(project) == set()
@@ -79,7 +79,7 @@ def test_time_of_files_does_not_matter(project):
     ],
     ids=[
         "snippet",
-        "comment in it",
+        "comment in the snippet",
         "module",
         "other module",
         "package",
@@ -89,13 +89,13 @@ def test_time_of_files_does_not_matter(project):
         "home",
     ],
 )
-def test_change_of_a_file(project, path, old, new, wanted):
+def test_changed_file_reruns_the_snippets_that_depend_on_it(project, path, old, new, wanted):
     project.replace(path, old, new)
     assert runs_of(project) == wanted
     assert runs_of(project) == set()
 
 
-def test_change_of_prose_runs_nothing_and_builds(project):
+def test_changed_prose_runs_nothing_and_is_built(project):
     for language in ("en", "zh"):
         project.replace(
             f"docs/{language}/area/squares.md", "{ #table }\n", "{ #table }\n\n<!-- A comment. -->\n\n1, 2, 3.\n"
@@ -112,7 +112,7 @@ def test_changed_function_changes_the_page(project):
     assert "-3.0" in project.html("zh/area/roots").text_content()
 
 
-def test_failed_run_is_not_kept(project):
+def test_failed_run_is_not_cached(project):
     project.write(TRIAL, "# %% one\nfrom things.root import root\n\nroot(None)\n")
     assert project.run()[0] == 1
     assert project.run()[0] == 1
@@ -120,12 +120,12 @@ def test_failed_run_is_not_kept(project):
     assert runs_of(project) == {"area/roots.py", "area/trial.py"}
 
 
-# How a cell reads the file beside its snippet.
+# Ways in which a cell reads the file next to its snippet.
 READERS = {
     "open": "with open(path) as file:\n    text = file.read()",
     "pathlib": "text = path.read_text()",
     "relative to the working directory": "import os\n\nos.chdir(path.parent)\ntext = Path(path.name).read_text()",
-    "to and fro": "text = (path.parent / '..' / 'area' / path.name).read_text()",
+    "path with dots": "text = (path.parent / '..' / 'area' / path.name).read_text()",
     "bytes path": "with open(bytes(path)) as file:\n    text = file.read()",
     "descriptor": "import os\n\nnumber = os.open(path, os.O_RDONLY)\ntext = os.read(number, 99)\nos.close(number)",
     "numpy": "import numpy as np\n\ntext = np.loadtxt(path)",
@@ -136,7 +136,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_change_of_a_file_that_was_read(project, reader):
+def test_changed_file_that_was_read_reruns_the_snippet(project, reader):
     project.write("snippets/area/data.txt", "1 2\n")
     snippet = f"# %% one\nfrom pathlib import Path\n\npath = Path(__file__).parent / 'data.txt'\n{reader}\n"
     project.write(TRIAL, snippet)
@@ -149,7 +149,7 @@ def test_change_of_a_file_that_was_read(project, reader):
 
 
 @pytest.mark.parametrize("content", ["present", ""], ids=["full", "empty"])
-def test_file_that_was_absent_and_appears(project, content):
+def test_new_file_that_was_looked_for_reruns_the_snippet(project, content):
     snippet = """\
 # %% one
 from pathlib import Path
@@ -167,7 +167,7 @@ except FileNotFoundError:
     assert project.printed("area/trial", "one") == f"read {content}\n"
 
 
-def test_module_that_was_absent_and_appears(project):
+def test_new_module_that_was_looked_for_reruns_the_snippet(project):
     snippet = """\
 # %% one
 try:
@@ -183,7 +183,7 @@ print(EXTRA)
     assert project.printed("area/trial", "one") == "present\n"
 
 
-def test_file_that_is_only_written_is_no_dependency(project):
+def test_file_that_is_only_written_is_not_a_dependency(project):
     snippet = (
         "# %% one\nfrom pathlib import Path\n\n(Path(__file__).parents[2] / 'out.txt').write_text(str(id(Path)))\n"
     )
@@ -246,7 +246,7 @@ print(subprocess.run([sys.executable, "-c", {read!r}], env=path, capture_output=
     assert "3, 4" in project.printed("area/trial", "one")
 
 
-def test_another_version_of_what_was_imported(project, monkeypatch):
+def test_new_version_of_an_imported_distribution_reruns_the_snippet(project, monkeypatch):
     version = cache._version
     monkeypatch.setattr(cache, "_version", lambda name: "0" if name == "mkdocs" else version(name))
     assert (project.run(), project.ran) == ((0, ""), set())
@@ -256,7 +256,7 @@ def test_another_version_of_what_was_imported(project, monkeypatch):
     assert (project.run(), project.ran) == ((0, ""), set())
 
 
-def test_distribution_that_only_one_snippet_imports(project, monkeypatch):
+def test_new_version_of_a_distribution_reruns_only_its_importers(project, monkeypatch):
     project.write(TRIAL, "# %% one\nimport scipy.special\n")
     assert runs_of(project) == {"area/trial.py"}
     version = cache._version
@@ -265,14 +265,14 @@ def test_distribution_that_only_one_snippet_imports(project, monkeypatch):
     assert project.ran == {"area/trial.py"}
 
 
-def test_change_of_the_builder_runs_all(project, monkeypatch):
+def test_changed_builder_reruns_all_snippets(project, monkeypatch):
     monkeypatch.setattr(cache, "_builder", lambda: "another")
     project.run()
     assert project.ran == {"area/roots.py", "area/squares.py"}
     assert (project.run(), project.ran) == ((0, ""), set())
 
 
-def test_builder_is_python_and_every_file_of_the_package(monkeypatch, tmp_path):
+def test_digest_of_the_builder_covers_python_and_every_file_of_the_package(monkeypatch, tmp_path):
     (tmp_path / "fonts").mkdir()
     for path, text in {"cache.py": "1", "fonts/x.otf": "2"}.items():
         (tmp_path / path).write_text(text)
@@ -290,7 +290,7 @@ def test_builder_is_python_and_every_file_of_the_package(monkeypatch, tmp_path):
     assert len(digests) == 4
 
 
-def test_damage_anywhere_in_a_file_of_the_cache_is_noticed(project):
+def test_damage_anywhere_in_a_cache_entry_is_detected(project):
     path = project.root / ROOTS
     snippet = read_snippet(project.root / "snippets/area/roots.py", project.root)
     whole = path.read_bytes()
@@ -322,23 +322,23 @@ def test_damage_anywhere_in_a_file_of_the_cache_is_noticed(project):
         "empty",
         "1 byte",
         "half",
-        "one less",
-        "one more",
-        "other result",
-        "no text",
+        "a byte less",
+        "a byte more",
+        "changed result",
+        "invalid UTF-8",
         "null",
         "list",
         "no digest",
     ],
 )
-def test_run_after_damage_of_the_cache_is_right(project, pristine, damage):
+def test_damaged_cache_entry_is_computed_again(project, pristine, damage):
     (project.root / ROOTS).write_bytes(damage((project.root / ROOTS).read_bytes()))
     assert runs_of(project) == {"area/roots.py"}
-    assert entry_without_cost(project) == entry_without_cost(pristine)
+    assert entry_without_time(project) == entry_without_time(pristine)
     assert runs_of(project) == set()
 
 
-def test_build_after_damage_of_the_whole_cache_is_right(project, pristine):
+def test_build_with_a_damaged_cache_gives_the_same_site(project, pristine):
     for path in (project.root / ".cache").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:1000])
@@ -347,15 +347,15 @@ def test_build_after_damage_of_the_whole_cache_is_right(project, pristine):
     assert same_site(project, pristine)
 
 
-def test_result_of_another_snippet_is_not_taken(project):
+def test_result_of_another_snippet_is_not_used(project):
     project.write(TRIAL, "# %% root\nprint('trial')\n")
     assert runs_of(project) == {"area/trial.py"}
     (project.root / ".cache/runs/area/trial.json").replace(project.root / ROOTS)
     assert runs_of(project) == {"area/roots.py", "area/trial.py"}
 
 
-def test_edit_of_the_same_size_in_the_same_second(project):
-    """A .pyc of the old source whose time and size fit the new one, which Python itself would take."""
+def test_edit_of_the_same_size_in_the_same_second_reruns_the_snippet(project):
+    """Python itself would import the old .pyc, whose recorded time and size match the new source."""
     path = project.root / "src/things/root.py"
     py_compile.compile(str(path), doraise=True)
     before = path.stat()
@@ -401,7 +401,7 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 @pytest.fixture
 def builds(project):
-    """Starts builds of the project that can be killed, and kills what is left of them."""
+    """Return a function that starts a build in a new process; kill what remains after the test."""
     mark, started = uuid.uuid4().hex, []
 
     def start() -> subprocess.Popen:
@@ -420,17 +420,17 @@ def builds(project):
         build.stderr.close()
 
 
-# When a build is killed: what there is of it in the project's folder.
+# When to kill a build, as recognised from files in the project's folder.
 MOMENTS = {
     "while the first process starts": lambda root: True,
     "while a snippet runs": lambda root: (root / "begun").exists(),
-    "while a result is kept": lambda root: (root / ROOTS).exists(),
+    "while a result is stored": lambda root: (root / ROOTS).exists(),
     "while the sites are built": lambda root: any(root.glob(".cache/*/site")),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
-def test_killed_build_leaves_nothing_and_spoils_nothing(project, pristine, builds, moment):
+def test_killed_build_leaves_no_processes_and_a_valid_cache(project, pristine, builds, moment):
     if moment is not MOMENTS["while the sites are built"]:
         project.article("area/trial", SLOW)
         (project.root / ROOTS).unlink()
@@ -449,27 +449,27 @@ def test_killed_build_leaves_nothing_and_spoils_nothing(project, pristine, build
     assert same_site(project, pristine)
 
 
-def test_interrupted_build_leaves_nothing(project, builds):
+def test_interrupted_build_leaves_no_processes_and_no_files(project, builds):
     project.article("area/trial", SLOW)
     before = project.site()
     build = builds()
     wait_until(lambda: (project.root / "begun").exists())
     build.send_signal(signal.SIGINT)
-    said = build.communicate()[1]
+    messages = build.communicate()[1]
     assert build.returncode == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in messages
     wait_until(lambda: not processes_with(builds.mark), 30)
     assert project.site() == before
     assert not list(project.root.glob(".cache/*/site"))
 
 
 ENDS = [(kind, seconds) for kind in (signal.SIGKILL, signal.SIGINT) for seconds in (0.5, 1.5, 3)]
-ENDS += [(signal.SIGTERM, 1.5)]  # which nothing catches, so that it is as SIGKILL
+ENDS += [(signal.SIGTERM, 1.5)]  # not caught, so that it acts like SIGKILL
 
 
 @pytest.mark.parametrize(("kind", "seconds"), ENDS, ids=[f"{kind.name} {seconds}" for kind, seconds in ENDS])
-def test_build_ended_at_any_time_leaves_nothing(project, builds, kind, seconds):
-    """Also at moments that no file tells of: the fork server loads, a watcher starts."""
+def test_build_ended_at_any_time_leaves_no_processes(project, builds, kind, seconds):
+    """Include moments that leave no file: the start of the fork server or of a watcher."""
     project.article("area/trial", SLOW)
     build = builds()
     time.sleep(seconds)
@@ -477,8 +477,8 @@ def test_build_ended_at_any_time_leaves_nothing(project, builds, kind, seconds):
     wait_until(lambda: not processes_with(builds.mark), 30)
 
 
-def test_two_builds_at_once(project, pristine, builds):
-    """Both from nothing, with compiled modules around that both want to be rid of."""
+def test_two_simultaneous_builds_give_the_same_site(project, pristine, builds):
+    """Both start without cached results, and with compiled modules that both delete."""
     for path in (project.root / ".cache/runs").rglob("*.json"):
         path.unlink()
     for path in (project.root / "src").rglob("*.py"):
@@ -492,7 +492,7 @@ def test_two_builds_at_once(project, pristine, builds):
     assert runs_of(project) == set()
 
 
-def test_build_waits_while_another_puts_its_site_into_place(project, builds):
+def test_build_waits_while_another_replaces_the_site(project, builds):
     before = project.site()
     project.replace("docs/index.html", "Small", "Smaller")
     with open(project.root / ".cache/lock", "w") as lock:
@@ -506,11 +506,11 @@ def test_build_waits_while_another_puts_its_site_into_place(project, builds):
     assert "Smaller" in project.read("site/index.html")
 
 
-def test_compiled_modules_that_come_and_go_meanwhile_are_no_error(project, monkeypatch):
-    """As they do where another build imports the sources and is rid of them at the same time."""
+def test_compiled_modules_that_appear_and_vanish_are_not_an_error(project, monkeypatch):
+    """Another build may import the sources and delete their compiled modules at the same time."""
     scandir = os.scandir
 
-    def restless(path):
+    def unstable_scandir(path):
         name = "" if isinstance(path, int) else Path(path).name
         if name == "things":
             (Path(path) / "__pycache__").mkdir(exist_ok=True)
@@ -518,21 +518,21 @@ def test_compiled_modules_that_come_and_go_meanwhile_are_no_error(project, monke
             Path(path).rmdir()
         return scandir(path)
 
-    monkeypatch.setattr("os.scandir", restless)
+    monkeypatch.setattr("os.scandir", unstable_scandir)
     assert project.run() == (0, "")
 
 
-def test_entry_of_the_cache_tells_what_its_run_took(project):
+def test_cache_entry_records_the_processor_time_of_the_run(project):
     busy = "import time\n\nwhile time.process_time() < 0.5:\n    pass"
     project.write(TRIAL, f"# %% one\n{busy}\ntime.sleep(0.5)\nspent = time.process_time()\n")
     assert runs_of(project) == {"area/trial.py"}
     snippet = read_snippet(project.root / TRIAL, project.root)
     seconds = Run(snippet, cache.load(snippet, project.root)).seconds
     spent = project.notebook("area/trial")["metadata"]["zhixing"]["values"]["spent"]
-    assert spent - 0.01 <= seconds < spent + 0.5  # sleeping takes none
+    assert spent - 0.01 <= seconds < spent + 0.5  # sleeping uses no processor time
 
 
-def test_entry_of_the_cache_tells_what_its_run_depended_on(project):
+def test_cache_entry_records_the_dependencies_of_the_run(project):
     entry = project.entry("area/roots")
     read = {"snippets/area/roots.py", "src/things/__init__.py", "src/things/root.py"}
     assert {path for path, digest in entry["files"].items() if digest != "absent"} == read
@@ -541,7 +541,7 @@ def test_entry_of_the_cache_tells_what_its_run_depended_on(project):
 
 
 def test_distributions_of_modules():
-    """That of a package, of a module of one file, of one of another name, and all of one that several share."""
+    """Look up a package, a single-file module, a module with another name, and a namespace that several share."""
     owners = importlib.metadata.packages_distributions()
     for module in "torch", "six", "PIL", "nvidia", "typing_extensions", "nothing":
         assert {*owners.get(module, ())} <= {*cache._distributions_of(module)}

@@ -1,4 +1,4 @@
-"""What the builder writes into pages from front matter, runs and tests."""
+"""Components that the builder adds to pages from front matter, runs and tests."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_sum():
 
 @pytest.fixture(scope="module")
 def built(pristine, tmp_path_factory):
-    """The small project with an area, front matter, a paper in its references, and a module that is tested; built."""
+    """Build the small project with an area, front matter, a paper in its references, and a tested module."""
     project = pristine.copy(tmp_path_factory.mktemp("parts") / "project")
     for language in "en", "zh":
         for name, meta in ("squares", SQUARES), ("roots", ROOTS):
@@ -86,7 +86,7 @@ def facts(project, page: str) -> dict[str, str]:
 
 
 def addresses(project, page: str, element) -> list[str]:
-    """Where links lead, below site/."""
+    """Return the targets of the links, relative to site/."""
     base = project.root / "site" / page
     found = [(base / each.get("href")).resolve() for each in element.iter("a")]
     return [path.relative_to(project.root / "site").as_posix() for path in found]
@@ -113,7 +113,7 @@ def test_facts_are_below_the_title(built):
     assert links == ["https://arxiv.org/abs/1606.08415", "https://example.org/a", "../roots/"]
 
 
-def test_paper_without_a_link_on_the_page_has_its_number_for_title(library):
+def test_paper_without_a_link_on_the_page_is_shown_by_its_number(library):
     for language in "en", "zh":
         library.replace(f"docs/{language}/area/squares.md", "abs/1606.08415", "abs/1606.00000")
     library.command("accept")
@@ -134,7 +134,7 @@ def test_paper_without_a_link_on_the_page_has_its_number_for_title(library):
         ("zh", "# 标题 { #title }\n\n![图](area/trial.py:curve)", 3),
     ],
 )
-def test_words_that_are_counted(language, text, count):
+def test_counted_words(language, text, count):
     assert count_words(Page(f"docs/{language}/area/trial.md", text)) == count
 
 
@@ -176,26 +176,26 @@ def test_evidence_is_in_the_language_of_its_page(built):
     assert "title = {平方}" in re.sub(r"\s+", " ", block.find_class("cite")[0].text_content())
 
 
-def test_page_without_tested_code_says_nothing_of_tests(built):
+def test_page_without_tested_code_lists_no_tests(built):
     (block,) = built.html("en/area/roots").find_class("evidence")
     assert [each.text for each in block.iter("summary")] == ["How to cite this page"]
 
 
-def test_modules_that_the_snippet_imports_count(library):
+def test_tests_of_modules_that_the_snippet_imports_are_listed(library):
     library.replace("snippets/area/roots.py", "from things", "from zhixing.area.ruler import measure\nfrom things")
     assert library.build() == (0, "")
     (block,) = library.html("en/area/roots").find_class("evidence")
     assert block.find(".//summary").text == "2 test functions check the code of this page"
 
 
-def test_tests_are_those_of_the_files_as_they_are(library):
+def test_renamed_test_is_listed_by_its_new_name(library):
     library.replace("tests/area/test_ruler.py", "test_sum", "test_total")
     assert library.build() == (0, "")
     (tests,) = library.html("en/area/squares").find_class("tests")
     assert [each.text_content() for each in tests.iter("li")] == ["test_length", "test_total"]
 
 
-def test_helper_adds_no_tests_of_what_else_uses_it(library):
+def test_imported_helper_does_not_add_tests_of_its_other_users(library):
     for user in "ruler", "brush":
         code = "from zhixing.area.pen import ink\n\n\ndef measure(x):\n    return abs(ink(x))\n"
         library.write(f"src/zhixing/area/{user}.py", code)
@@ -206,7 +206,7 @@ def test_helper_adds_no_tests_of_what_else_uses_it(library):
     assert library.build() == (0, "")
     (tests,) = library.html("en/area/squares").find_class("tests")
     assert [each.text_content() for each in tests.iter("li")] == ["test_length", "test_sum"]
-    (tests,) = library.html("en/area/roots").find_class("tests")  # which shows nothing else
+    (tests,) = library.html("en/area/roots").find_class("tests")  # the page has no other tested code
     assert [each.text_content() for each in tests.iter("li")] == ["test_brush", "test_length", "test_sum"]
 
 
@@ -237,7 +237,7 @@ def test_home_shows_areas_with_cards_paths_and_numbers(built):
     assert (built.root / "site/en/area/squares/curve-dark.svg").is_file()
 
 
-def test_area_shows_its_own_articles(built):
+def test_area_shows_its_articles(built):
     page = built.html("zh/area")
     (cards,) = page.find_class("cards")
     assert [each.text_content() for each in cards.iter("h2")] == ["根", "平方"]
@@ -245,7 +245,7 @@ def test_area_shows_its_own_articles(built):
     assert next(cards.iter("img")).get("src") == "squares/curve-light.svg"
 
 
-def test_quotation_marks_of_a_caption_stay_in_the_description(library):
+def test_quotation_marks_of_a_caption_are_kept_in_the_alternative_text(library):
     for language in "en", "zh":
         text = library.read(f"docs/{language}/area/squares.md")
         library.write(f"docs/{language}/area/squares.md", re.sub(r"!\[[^]]*\]", '![A "b" <c>.]', text))
@@ -254,7 +254,7 @@ def test_quotation_marks_of_a_caption_stay_in_the_description(library):
     assert next(library.html("en").find_class("cards")[0].iter("img")).get("alt") == 'A "b" .'
 
 
-def test_components_are_not_searched(built):
+def test_components_are_not_in_the_search_index(built):
     index = json.loads(built.read("site/en/search.json"))
     assert {section["id"] for section in index} >= {"area/", "area/squares/"}
     text = json.dumps(index)
@@ -263,7 +263,7 @@ def test_components_are_not_searched(built):
         assert part in built.html("en/area/squares").text_content() + built.html("en").text_content()
 
 
-def test_navigation_comes_from_front_matter(library):
+def test_navigation_is_built_from_front_matter(library):
     template = (
         "{% for item in nav recursive %}<i>{{ item.title }}</i>{{ loop(item.children or []) }}{% endfor %}</article>"
     )
@@ -292,7 +292,7 @@ def test_components_that_differ_between_the_languages_stop_the_build(library):
     assert "a part of section #home differs from its translation" in library.failing_build()
 
 
-def test_wrong_front_matter_stops_the_build(library):
+def test_invalid_front_matter_stops_the_build(library):
     library.replace("docs/en/area/squares.md", "[area/roots]", "[area/trees]")
     assert "docs/en/area/squares.md:6: `requires` names area/trees, which is no article" in library.failing_build()
 
@@ -315,7 +315,7 @@ def test_markdown_depends_on_neither_commit_nor_day(tmp_path, has_commit, commit
     assert (values["commit"], values["day"]) == (commit, "zhixing-build-day")
 
 
-def test_commit_says_whether_files_differ(tmp_path):
+def test_commit_marks_uncommitted_changes(tmp_path):
     assert read_commit(tmp_path) == ""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     (tmp_path / "file").write_text("one")
@@ -327,7 +327,7 @@ def test_commit_says_whether_files_differ(tmp_path):
     assert read_commit(tmp_path) == f"{commit}-dirty"
 
 
-def test_commit_is_named(library):
+def test_pages_show_the_commit(library):
     for command in ["init", "-q"], ["add", "docs"], ["commit", "-qm", "Start"]:
         subprocess.run(
             ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *command], cwd=library.root, check=True

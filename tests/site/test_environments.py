@@ -1,4 +1,4 @@
-"""An environment is made where there is none that fits, and kept while nothing changes that it was made from."""
+"""Test environments are created once and reused until their requirements, constraints or Python change."""
 
 import sys
 import tomllib
@@ -27,8 +27,8 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def made(monkeypatch) -> list[tuple[list[str], str]]:
-    """What environments were made from; they are folders with one file."""
+def created(monkeypatch) -> list[tuple[list[str], str]]:
+    """Create folders in place of environments; return the requirements and constraints of each."""
     calls = []
 
     def make(place, requirements, constraints):
@@ -39,19 +39,19 @@ def made(monkeypatch) -> list[tuple[list[str], str]]:
     return calls
 
 
-def there(root) -> list[Path]:
+def environments_in(root) -> list[Path]:
     return [path for path in (root / environments.FOLDER).iterdir() if path.is_dir()]
 
 
-def test_it_is_made_once(root, made):
+def test_environment_is_created_once(root, created):
     first = environments.environment("fresh", ["peer", "any"], root)
     assert environments.environment("fresh", ["any", "peer"], root) == first
-    assert made == [(["any", "peer"], PINS)]
-    assert there(root) == [first]
+    assert created == [(["any", "peer"], PINS)]
+    assert environments_in(root) == [first]
 
 
 @pytest.mark.parametrize("change", ["pyproject.toml", "constraints.txt", "requirements", "constraints", "Python"])
-def test_it_is_made_again_in_the_place_of_the_old_one(root, made, monkeypatch, change):
+def test_changed_input_replaces_the_environment(root, created, monkeypatch, change):
     old = environments.environment("fresh", ["any"], root)
     if (root / change).exists():
         (root / change).write_text((root / change).read_text() + "\n")
@@ -59,12 +59,12 @@ def test_it_is_made_again_in_the_place_of_the_old_one(root, made, monkeypatch, c
         monkeypatch.setattr(sys, "version", "4.0")
     given = {"constraints": "any==4\n"} if change == "constraints" else {}
     new = environments.environment("fresh", ["peer"] if change == "requirements" else ["any"], root, **given)
-    assert len(made) == 2
+    assert len(created) == 2
     assert new != old
-    assert there(root) == [new]
+    assert environments_in(root) == [new]
 
 
-def test_half_of_one_does_not_count(root, made, monkeypatch):
+def test_incomplete_environment_is_not_used(root, created, monkeypatch):
     make = environments._make
 
     def fail(place, *given):
@@ -76,30 +76,30 @@ def test_half_of_one_does_not_count(root, made, monkeypatch):
         environments.environment("fresh", ["any"], root)
     monkeypatch.setattr(environments, "_make", make)
     environments.environment("fresh", ["any"], root)
-    assert len(made) == 2
-    assert len(there(root)) == 1
+    assert len(created) == 2
+    assert len(environments_in(root)) == 1
 
 
-def test_kinds_are_kept_side_by_side(root, made):
+def test_environments_of_different_kinds_are_kept(root, created):
     both = {environments.environment(kind, ["any"], root) for kind in ("fresh", "oldest")}
-    assert {*there(root)} == both
+    assert {*environments_in(root)} == both
 
 
-def test_programs_of_it_find_it_first_and_none_of_ours(tmp_path, monkeypatch):
+def test_variables_put_the_environment_first_and_drop_our_sources(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "src")
     found = variables(tmp_path)
     assert found["PATH"].startswith(f"{tmp_path / 'bin'}:")
     assert "PYTHONPATH" not in found
 
 
-def test_oldest_has_lower_bounds_in_the_place_of_pins(root):
+def test_oldest_replaces_pins_with_lower_bounds(root):
     requirements, constraints = oldest(root)
     assert requirements == ["torch>=2.13", "small>=1; sys_platform == 'linux'", "any", "checks", "peer >= 0.2.1"]
     assert constraints == "any==5\nchecks==6\nsmall-too==8\ntorch==2.13\nsmall==1\npeer==0.2.1\n"
 
 
-def test_what_users_install_has_lower_bounds():
-    """As torch has; `nox -s oldest` runs with these."""
+def test_dependencies_have_lower_bounds():
+    """`nox -s oldest` runs with these versions."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert all(">=" in each for each in project["dependencies"])
     requirements, constraints = oldest(REPOSITORY)

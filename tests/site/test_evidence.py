@@ -1,4 +1,4 @@
-"""Which tests check a module, and against what: read from test files."""
+"""Find in test files the tests of a module, and the libraries that they compare it with."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def names_of(module, project):
     return [path.name for path in files_that_test(module, read_modules(project / "src/zhixing"), project)]
 
 
-def test_own_file_comes_first_then_those_that_import_then_those_of_users(project):
+def test_modules_test_file_is_preferred_to_importing_files_and_files_of_users(project):
     assert names_of("area/line", project) == ["test_line.py"]
     assert names_of("area/ruler", project) == ["test_line.py"]  # line uses it
     assert names_of("area/idle", project) == []
@@ -71,11 +71,11 @@ def test_own_file_comes_first_then_those_that_import_then_those_of_users(project
     assert names_of("area/ruler", project) == ["test_ruler.py"]
 
 
-def test_functions_are_the_tests_without_mutations(project):
+def test_functions_exclude_helpers_and_mutation_tests(project):
     assert functions_in(project / "tests/area/test_line.py") == ["test_length"]
 
 
-def test_references_are_libraries_and_no_helpers_or_tools(project):
+def test_reference_libraries_exclude_helpers_and_tools(project):
     assert reference_libraries(project / "tests/area/test_line.py") == {"mpmath", "scipy", "torch", "torchvision"}
 
 

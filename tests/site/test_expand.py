@@ -1,4 +1,4 @@
-"""What a page becomes, from its Markdown and made-up results."""
+"""Expansion of the marks in a page's Markdown, with invented results."""
 
 import csv
 import re
@@ -81,7 +81,7 @@ class Power:
 
 @pytest.fixture
 def expanded(tmp_path):
-    """Expands the text of a page that stands where its snippet does."""
+    """Return a function that expands the text of a page, by default of the page of the snippet."""
 
     def expanded(text: str, path: str = "docs/en/area/trial.md") -> str:
         (tmp_path / "src").mkdir(exist_ok=True)
@@ -103,11 +103,11 @@ PROSE = {
     "thousands": ("{{ count:, }}", "12,345"),
     "fixed": ("{{ gap:.5f }}", "0.00047"),
     "power of ten": ("{{ gap:.1e }}", "4.7e−04"),
-    "below zero": ("{{ below }}", "−2.5"),
-    "share": ("{{ share:.1% }}", "25.6%"),
-    "truth": ("{{ true }}", "True"),
+    "negative": ("{{ below }}", "−2.5"),
+    "percentage": ("{{ share:.1% }}", "25.6%"),
+    "Boolean": ("{{ true }}", "True"),
     "text": ("{{ word }}", "GPT-2"),
-    "amid text": ("x{{ below:.0f }}y", "x−2y"),
+    "within text": ("x{{ below:.0f }}y", "x−2y"),
     "twice": ("{{ count }}{{ count }}", "1234512345"),
     "escaped": (r"\{{ count }}", r"\{{ count }}"),
     "in code": ("`{{ count }}`", "`{{ count }}`"),
@@ -120,7 +120,7 @@ def test_value_in_prose(expanded, text, wanted):
     assert expanded(text) == wanted
 
 
-def test_text_value_is_shown_as_it_is(expanded):
+def test_text_value_is_shown_literally(expanded):
     assert rendered(expanded("It is {{ marked }}.")).text_content().strip() == f"It is {VALUES['marked']}."
 
 
@@ -136,7 +136,7 @@ def test_text_value_is_shown_as_it_is(expanded):
         ("x_{{{ count }}}", "x_{12345}"),
         ("2e-3 {{ count }}", "2e-3 12345"),
     ],
-    ids=["power", "amid", "great", "both below", "below", "integer", "in braces", "beside a typed number"],
+    ids=["power", "within", "large", "negative power", "negative", "integer", "in braces", "next to a typed number"],
 )
 @pytest.mark.parametrize("mark", ["$", "$$"], ids=["inline", "block"])
 def test_value_in_a_formula(expanded, formula, tex, mark):
@@ -175,7 +175,7 @@ FORMULAS = {
 )
 @pytest.mark.parametrize("tex", FORMULAS.values(), ids=FORMULAS)
 def test_formula_survives_markdown(expanded, tex, place):
-    """The same MathML wherever it stands, with the TeX as its annotation."""
+    """The MathML is the same in every context, with the TeX as its annotation."""
     alone = rendered(expanded(f"${tex}$")).xpath(".//math")
     (math,) = rendered(expanded("Text.\n\n" + place.format(f"${tex}$") + "\n")).xpath(".//math")
     assert math.xpath("string(.//annotation)") == tex
@@ -183,18 +183,18 @@ def test_formula_survives_markdown(expanded, tex, place):
     assert not math.xpath(".//em | .//strong | .//code | .//a | .//img | .//br")
 
 
-def test_punctuation_after_a_formula_stays(expanded):
+def test_punctuation_after_a_formula_is_kept(expanded):
     text = rendered(expanded("So ($x$), $y$: and $z$。")).xpath("string(.)")
     for punctuation in ("),", ":", "。"):
         assert punctuation in text
 
 
-def test_block_formula_is_marked_as_one(expanded):
+def test_block_formula_has_its_class(expanded):
     assert "formula-block" in expanded("$$x$$")
     assert "formula-block" not in expanded("$x$")
 
 
-def test_definitions_of_one_formula_do_not_reach_the_next(expanded):
+def test_macro_of_one_formula_is_not_defined_in_the_next(expanded):
     with pytest.raises(BuildError, match="does not parse"):
         expanded("$\\newcommand{\\own}{x} \\own$ and $\\own$")
 
@@ -214,12 +214,12 @@ DEFINITIONS = {
 
 
 @pytest.mark.parametrize(("name", "source"), DEFINITIONS.values(), ids=DEFINITIONS)
-def test_definition_by_its_name(expanded, name, source):
+def test_definition_is_included_by_name(expanded, name, source):
     text = expanded(f'```python\n--8<-- "src/power.py:{name}"\n```')
     assert text == f'```python title="src/power.py"\n{source}\n```'
 
 
-def test_whole_file(expanded):
+def test_whole_file_is_included(expanded):
     assert expanded('```python\n--8<-- "src/power.py"\n```') == f'```python title="src/power.py"\n{SOURCE.strip()}\n```'
 
 
@@ -236,7 +236,7 @@ def test_cell_with_its_output(expanded, name, shown):
     assert (code, output) == ({"loud": "print('a')", "fails": "1 / 0"}[name], shown)
 
 
-def test_several_includes_are_one_block_and_their_outputs_follow(expanded):
+def test_several_includes_form_one_block_followed_by_their_outputs(expanded):
     includes = "\n".join(
         f'--8<-- "{name}"' for name in ("src/power.py:power", "area/trial.py:loud", "area/trial.py:quiet")
     )
@@ -246,7 +246,7 @@ def test_several_includes_are_one_block_and_their_outputs_follow(expanded):
     assert output == "a\n"
 
 
-def test_other_fences_stay_as_they_are(expanded):
+def test_other_fences_are_unchanged(expanded):
     for fence in (
         "```text\n$x$ {{ y }} $\n```",
         "```console\n$ pip install zhixing\n```",
@@ -256,7 +256,7 @@ def test_other_fences_stay_as_they_are(expanded):
         assert expanded(fence) == fence
 
 
-def test_figure_has_an_image_for_each_scheme(expanded):
+def test_figure_has_an_image_for_each_colour_scheme(expanded):
     light, dark = rendered(expanded("![A curve.](area/trial.py:curve)")).xpath(".//span[@class='figure']//img")
     assert [image.get("src") for image in (light, dark)] == ["trial/curve-light.svg", "trial/curve-dark.svg"]
     assert [image.getparent().get("class") for image in (light, dark)] == ["enlarge only-light", "enlarge only-dark"]
@@ -265,14 +265,14 @@ def test_figure_has_an_image_for_each_scheme(expanded):
         assert (image.get("width"), image.get("height"), image.get("alt")) == ("480", "289", "A curve.")
 
 
-def test_first_figure_comes_with_the_page(expanded):
+def test_first_figure_is_loaded_with_high_priority(expanded):
     figures = "Text.\n\n![A curve.](area/trial.py:curve)\n\n![It again.](area/trial.py:curve)"
     images = rendered(expanded(figures)).xpath(".//img")
     assert [image.get("fetchpriority") for image in images] == ["high", None, None, None]
     assert [image.get("loading") for image in images] == [None, "lazy", "lazy", "lazy"]
 
 
-def test_second_figure_of_a_line_is_not_the_first(expanded):
+def test_second_figure_of_a_line_is_loaded_lazily(expanded):
     images = rendered(expanded("![A curve.](area/trial.py:curve) ![It again.](area/trial.py:curve)")).xpath(".//img")
     assert [image.get("fetchpriority") for image in images] == ["high", None, None, None]
 
@@ -285,12 +285,12 @@ def test_second_figure_of_a_line_is_not_the_first(expanded):
         ("docs/zh/deep/er/page.md", "../../area/trial/curve-light.svg"),
     ],
 )
-def test_figure_is_found_from_any_page(expanded, path, source):
+def test_address_of_a_figure_is_relative_to_the_page(expanded, path, source):
     image = rendered(expanded("![A curve.](area/trial.py:curve)", path)).xpath(".//img")[0]
     assert image.get("src") == source
 
 
-def test_caption_keeps_its_marks(expanded):
+def test_marks_in_a_caption_are_expanded(expanded):
     caption = rendered(expanded("![At **{{ below }}**, $x_1$, [see](other.md).](area/trial.py:curve)")).find(
         ".//span[@class='caption']"
     )
@@ -300,7 +300,7 @@ def test_caption_keeps_its_marks(expanded):
     assert caption.find(".//a").get("href") == "other.md"
 
 
-def test_table_shows_the_cells_of_a_file_as_they_are(expanded, tmp_path):
+def test_table_shows_the_cells_of_a_file_literally(expanded, tmp_path):
     rows = [["term", "术语"], ["a|b", "<i>*甲*</i>"], ["$x$, {{ y }}", ""]]
     with open(tmp_path / "words.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -308,24 +308,24 @@ def test_table_shows_the_cells_of_a_file_as_they_are(expanded, tmp_path):
     assert [[cell.text_content() for cell in row] for row in table.iter("tr")] == rows
 
 
-def test_table_whose_rows_differ_in_length_is_a_error(expanded, tmp_path):
+def test_table_whose_rows_differ_in_length_is_an_error(expanded, tmp_path):
     (tmp_path / "words.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(BuildError, match=r"area/trial\.md:3: words\.csv: a row of 1 cells below a head of 2: \['3'\]"):
         expanded('Text.\n\n--8<-- "words.csv"\n')
 
 
-def test_table_of_a_file_that_is_not_there_is_a_error(expanded):
+def test_table_of_a_missing_file_is_an_error(expanded):
     with pytest.raises(BuildError, match=r"area/trial\.md:1: there is no file words\.csv"):
         expanded('--8<-- "words.csv"\n')
 
 
-def test_what_is_no_mark_stays_as_it_is(expanded):
+def test_other_markdown_is_unchanged(expanded):
     text = (
         "# T { #t }\n\n*a* [b](c.md) `d` \\* {: .e } { .f }\n\n| g | h |\n| - | - |\n\n![i](j.png)\n\n{ k } -- 8 < --\n"
     )
     assert expanded(text) == text
 
 
-def test_values_of_another_pages_snippet_are_not_taken(expanded):
+def test_values_of_another_pages_snippet_are_not_available(expanded):
     with pytest.raises(BuildError, match=r"docs/en/area/other\.md:3: .*`count`"):
         expanded("Text.\n\n{{ count }}", "docs/en/area/other.md")

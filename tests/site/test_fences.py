@@ -1,4 +1,4 @@
-"""What docs/conftest.py makes of a page: its Python runs as the reader sees it, or fails where it stands."""
+"""Tests that docs/conftest.py makes from pages: their Python runs as shown, and errors name the page's line."""
 
 import os
 import shutil
@@ -24,13 +24,13 @@ def fence(include: str) -> str:
     return f'```python\n--8<-- "{include}"\n```\n'
 
 
-# Snippets; their pages show all cells that are not hidden, each in a fence of its own.
+# Snippets; their pages show each cell that is not hidden in a separate fence.
 RIGHT = {
     "shares_names": "# %% one\nx = 1\n\n# %% two\nassert x == 1\n",
-    "raises": '# %% raises raises="KeyError"\n{}["a"]\n\n# %% goes_on\nassert True\n',
+    "raises": '# %% raises raises="KeyError"\n{}["a"]\n\n# %% continues\nassert True\n',
     "quits": '# %% quits raises="SystemExit"\nraise SystemExit\n',
     "warns": '# %% warns warns="UserWarning"\nimport warnings\n\nwarnings.warn("hot")\n',
-    "lets_others_warn_of_themselves": "# %% imports\nimport sys\n\nsys.path.append('{elsewhere}')\nimport heated\n",
+    "ignores_warnings_of_other_packages": "# %% imports\nimport sys\n\nsys.path.append('{elsewhere}')\nimport heated\n",
     "prints": '# %% prints\nprint("much")\n',
     "draws": "# %% draws\nimport matplotlib.pyplot as plt\n\nplt.figure()\n\n# %% later\n"
     'assert not plt.get_fignums() and plt.get_backend() == "svg"\n',
@@ -42,7 +42,7 @@ RIGHT = {
     'assert inspect.getsource(one) == "def one():\\n    return 1\\n"\n',
 }
 
-# Snippets whose cell `wrong` fails in the line marked `# here`, and what is told below that line.
+# Snippets whose cell `wrong` fails in the line marked `# here`, and the message below that line.
 WRONG = {
     "raises": ("# %% fine\nx = 1\n\n# %% wrong\ny = 0\nx / y  # here\n", "ZeroDivisionError: division by zero"),
     "raises_in_src": (
@@ -60,8 +60,8 @@ WRONG = {
     ),
 }
 
-# Snippets whose only cell does not do what its header says, by the line marked `# here`.
-UNTRUE = {
+# Snippets whose only cell contradicts its header, as reported for the line marked `# here`.
+CONTRADICTED = {
     "does_not_raise": ('# %% wrong raises="KeyError"\nx = 1  # here\n', "should raise KeyError, but does not"),
     "warns": ('# %% wrong\nimport warnings\n\nwarnings.warn("hot")  # here\n', "warns UserWarning: hot"),
     "does_not_warn": ('# %% wrong warns="UserWarning"\nx = 1  # here\n', "should warn UserWarning, but does not"),
@@ -89,7 +89,7 @@ BROKEN = "def broken():\n    return 1\n\n\n1 / 0\n"
 HOT = "import warnings\n\nwarnings.warn('hot')\n"
 EMPTY = 'def empty():\n    """Nothing but words."""\n'
 
-# Pages that show these, and a part of the line that fails.
+# Pages with such a fence, and a part of the failing line.
 FAILING = {
     "in_a_box": ("??? question\n\n" + textwrap.indent(FAILS, "    "), ":fails"),
     "in_a_tab": ('=== "One"\n\n' + textwrap.indent(FAILS, "    "), ":fails"),
@@ -103,23 +103,23 @@ FAILING = {
     "whole_file_that_fails": (fence("src/things/broken.py"), "broken.py"),
     "typed": (FINE + "\n~~~ python\nx = 1\n~~~\n", "~~~ python"),
     "in_a_quotation": ("> ```py\n> x = 1\n> ```\n\n" + FINE, "> ```py"),
-    "beside_a_bullet": ("- ``` {.python}\n  x = 1\n  ```\n\n" + FINE, "- ```"),
+    "after_a_bullet": ("- ``` {.python}\n  x = 1\n  ```\n\n" + FINE, "- ```"),
 }
 
-# A definition that, run again, would be seen by the cell below it.
+# A definition that counts its runs, so that the cell below it notices a second one.
 COUNTED = "CALLS = []\n\n\n@CALLS.append\ndef counted():\n    return 1\n"
 COUNTS = "# %% counts\nfrom things.counted import CALLS\n\nassert len(CALLS) == 1\nassert 'counted' not in globals()\n"
 
 
 @pytest.fixture(scope="module")
 def pages(pristine, tmp_path_factory):
-    """A project with all of these, and with what makes its pages tests."""
+    """A project with all these pages, and with the conftest.py that makes them tests."""
     project, elsewhere = pristine.copy(tmp_path_factory.mktemp("fences") / "project"), tmp_path_factory.mktemp("other")
     (elsewhere / "heated.py").write_text(HOT)
     for path in "pyproject.toml", "docs/conftest.py":
         shutil.copy(REPOSITORY / path, project.root / path)
     right = {f"right/{name}": text.replace("{elsewhere}", str(elsewhere)) for name, text in RIGHT.items()}
-    project.articles(right | {f"wrong/{name}": text for name, (text, _) in (WRONG | UNTRUE).items()})
+    project.articles(right | {f"wrong/{name}": text for name, (text, _) in (WRONG | CONTRADICTED).items()})
     project.article("wrong/in_a_thread", UNCAUGHT)
     project.write("snippets/area/cells.py", CELLS)
     for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY, "hot": HOT}.items():
@@ -131,61 +131,64 @@ def pages(pristine, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(pages) -> dict[str, str]:
-    """{page: how it failed, or nothing}"""
-    command = [sys.executable, "-m", "pytest", "--markdown-docs", "docs/en", "--junitxml=told.xml"]
+def failures(pages) -> dict[str, str]:
+    """{page: its error, or an empty text}"""
+    command = [sys.executable, "-m", "pytest", "--markdown-docs", "docs/en", "--junitxml=results.xml"]
     environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}  # set by a build
     environment["PYTHONPATH"] = os.pathsep.join([str(pages.root / "src"), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(command, cwd=pages.root, env=environment, capture_output=True, text=True)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "much" not in result.stdout
-    cases = lxml.etree.parse(pages.root / "told.xml").iter("testcase")
+    cases = lxml.etree.parse(pages.root / "results.xml").iter("testcase")
     return {case.get("classname").removeprefix("docs.en."): "".join(case.itertext()) for case in cases}
 
 
 @pytest.mark.parametrize("name", [*RIGHT, "defines"])
-def test_page_passes(told, name):
-    assert told[f"right.{name}.md"] == ""
+def test_page_passes(failures, name):
+    assert failures[f"right.{name}.md"] == ""
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_failure_leads_from_the_page_to_the_snippet(pages, told, name):
+def test_traceback_names_the_page_and_the_snippet(pages, failures, name):
     places = {f"docs/en/wrong/{name}.md": ":wrong", f"snippets/wrong/{name}.py": "# here"}
     frames = [
         f'  File "{pages.root / path}", line {pages.line(path, part)}, in <module>' for path, part in places.items()
     ]
-    lines = told[f"wrong.{name}.md"].splitlines()
+    lines = failures[f"wrong.{name}.md"].splitlines()
     assert [lines[0], lines[2]] == frames
     assert WRONG[name][1] in "\n".join(lines[3:])
 
 
-def test_exception_in_a_thread_fails_the_page(pages, told):
+def test_exception_in_a_thread_fails_the_page(pages, failures):
     line = pages.line("snippets/wrong/in_a_thread.py", "# here")
-    assert f'snippets/wrong/in_a_thread.py", line {line}, in <lambda>' in told["wrong.in_a_thread.md"]
-    assert "ZeroDivisionError" in told["wrong.in_a_thread.md"]
+    assert f'snippets/wrong/in_a_thread.py", line {line}, in <lambda>' in failures["wrong.in_a_thread.md"]
+    assert "ZeroDivisionError" in failures["wrong.in_a_thread.md"]
 
 
-@pytest.mark.parametrize("name", UNTRUE)
-def test_header_is_held_to_its_word(pages, told, name):
+@pytest.mark.parametrize("name", CONTRADICTED)
+def test_contradicted_header_is_an_error(pages, failures, name):
     path = f"docs/en/wrong/{name}.md"
-    assert f'{path}", line {pages.line(path, ":wrong")}, in <module>' in told[f"wrong.{name}.md"]
+    assert f'{path}", line {pages.line(path, ":wrong")}, in <module>' in failures[f"wrong.{name}.md"]
     snippet = f"snippets/wrong/{name}.py"
-    assert f"{snippet}:{pages.line(snippet, '# here')}, cell wrong: {UNTRUE[name][1]}" in told[f"wrong.{name}.md"]
+    assert (
+        f"{snippet}:{pages.line(snippet, '# here')}, cell wrong: {CONTRADICTED[name][1]}"
+        in failures[f"wrong.{name}.md"]
+    )
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_no_fence_is_passed_over(pages, told, name):
+def test_every_fence_is_tested(pages, failures, name):
     path = f"docs/en/failing/{name}.md"
-    assert f'{path}", line {pages.line(path, FAILING[name][1])}, in <module>' in told[f"failing.{name}.md"]
+    assert f'{path}", line {pages.line(path, FAILING[name][1])}, in <module>' in failures[f"failing.{name}.md"]
 
 
-def test_page_without_python_is_no_test(told):
-    assert "area.squares.md" in told
-    assert "index.md" not in told
+def test_page_without_python_is_not_tested(failures):
+    assert "area.squares.md" in failures
+    assert "index.md" not in failures
 
 
 def shown(page: Page, root: Path) -> list[str]:
-    """The page's fences as its readers see them, less what they print."""
+    """Return the page's fences as readers see them, without their output."""
     snippets = [
         read_snippet(root / "snippets" / use.path, root) for use in page.uses if not use.path.startswith("src/")
     ]
@@ -207,7 +210,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("old", "new"), CHANGES.values(), ids=CHANGES)
-def test_chinese_page_that_shows_other_code_is_seen(project, old, new):
+def test_different_code_on_the_chinese_page_is_detected(project, old, new):
     project.replace("docs/zh/area/squares.md", old, new)
     english, chinese = (read_pages(project.root, language)["area/squares"] for language in LANGUAGES)
     assert shown(english, project.root)[0].startswith("```python\nimport matplotlib")

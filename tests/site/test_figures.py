@@ -1,4 +1,4 @@
-"""Figures: four drawings of one cell, the same bytes each time, and their labels in Chinese."""
+"""Figures: four drawings of a cell, identical in every run, with labels translated into Chinese."""
 
 import re
 
@@ -16,13 +16,13 @@ CATALOGUE = {
 
 @pytest.fixture
 def drawings(project) -> dict[str, str]:
-    """Of the cell `curve`: an axis named `value`, another named $x$, a legend `Square`, numbers as ticks."""
+    """Drawings of the cell `curve`: an axis named `value`, another named $x$, a legend `Square`, numbers as ticks."""
     (cell,) = [cell for cell in project.notebook("area/squares")["cells"] if cell["id"] == "curve"]
     return cell["metadata"]["drawings"]
 
 
 def drawn_texts(svg: str) -> set[str]:
-    """matplotlib draws letters as paths, and puts the text beside them into a comment."""
+    """Return the texts of a drawing: matplotlib draws letters as paths, and adds the text as a comment."""
     return set(re.findall(r"<!-- (.*?) -->", svg))
 
 
@@ -43,7 +43,7 @@ def test_labels_are_in_the_drawings_language(drawings):
         assert "value" not in drawn_texts(drawings[f"zh-{scheme}"])
 
 
-def test_schemes_differ_in_colours_alone(drawings):
+def test_schemes_differ_only_in_colours(drawings):
     for language in ("en", "zh"):
         light, dark = drawings[f"{language}-light"], drawings[f"{language}-dark"]
         assert light != dark
@@ -51,12 +51,12 @@ def test_schemes_differ_in_colours_alone(drawings):
         assert not set(re.findall('#[0-9a-f]{6}(?=[;"])', light)) & set(re.findall('#[0-9a-f]{6}(?=[;"])', dark))
 
 
-def test_ground_is_transparent(drawings):
+def test_background_is_transparent(drawings):
     patch = re.search(r'<g id="patch_1">\s*<path d="[^"]*" style="([^"]*)"', drawings["en-light"])
     assert re.search(r"fill: none|opacity: 0(?!\.)", patch[1])
 
 
-def test_same_input_same_bytes(project, drawings):
+def test_unchanged_cell_is_drawn_identically(project, drawings):
     (project.root / ".cache/runs/area/squares.json").unlink()
     project.replace("snippets/area/squares.py", "# %% curve", '# %% rolls tags=["hidden"]\n1\n\n# %% curve')
     assert project.run("snippets/area/squares.py") == (0, "")
@@ -72,7 +72,7 @@ def test_page_shows_the_drawings_of_its_language(project):
         assert "only-dark" in dark.getparent().get("class")
 
 
-def test_size_of_the_image_is_that_of_the_drawing(project, drawings):
+def test_image_has_the_size_of_the_drawing(project, drawings):
     image, _ = project.html("en/area/squares").xpath("//span[@class='figure']//img")
     width, height = (
         float(each) for each in re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings["en-light"]).groups()
@@ -90,7 +90,7 @@ FENCES = """\
 ```
 """
 
-# A caption and the text in its place.
+# A caption and its alternative text.
 CAPTIONS = {
     "words": ("The squares.", "The squares."),
     "Chinese": ("平方。", "平方。"),
@@ -106,7 +106,7 @@ CAPTIONS = {
 
 @pytest.fixture(scope="module")
 def captioned(pristine, tmp_path_factory):
-    """A built page that shows one figure with each of the captions."""
+    """The figures of a built page that shows one figure with each caption."""
     project = pristine.copy(tmp_path_factory.mktemp("captions") / "project")
     figures = [f"![{caption}](area/squares.py:curve)\n" for caption, _ in CAPTIONS.values()]
     project.page("area/squares", "\n".join(["# Squares { #squares }\n", *figures, FENCES]))
@@ -135,7 +135,7 @@ LABELS = {
     "number with a minus sign": ("−1,000.5", "−1,000.5"),
     "power of ten": (r"$\mathdefault{10^{-3}}$", r"$\mathdefault{10^{-3}}$"),
     "float": ("1e-05", "1e-05"),
-    "share": ("50%", "50%"),
+    "percentage": ("50%", "50%"),
     "mathematics": ("$x$", "$x$"),
     "mathematics and numbers": (r"$\alpha = 2$, 3 × 4", r"$\alpha = 2$, 3 × 4"),
     "name": ("GELU", "GELU"),
@@ -171,7 +171,7 @@ def test_label_in_chinese(label, chinese):
         "3 m",
     ],
 )
-def test_label_without_chinese(label):
+def test_label_without_a_translation_is_an_error(label):
     with pytest.raises(UnknownLabel, match=re.escape(label)):
         translate(label, CATALOGUE)
 
@@ -182,14 +182,14 @@ def test_label_without_catalogue():
         translate("value", {})
 
 
-def test_snippet_without_catalogue_draws_figures_without_words(project):
+def test_figure_without_words_needs_no_catalogue(project):
     project.write(
         "snippets/area/trial.py", "# %% one\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.title('$x$')\n"
     )
     assert project.run("snippets/area/trial.py") == (0, "")
 
 
-def test_numbers_and_patterns_in_a_drawing(project):
+def test_numbers_and_patterns_in_a_drawing_are_translated(project):
     snippet = """\
 # %% one
 import matplotlib.pyplot as plt
@@ -208,7 +208,7 @@ axes.legend()
     assert {"12 steps", "3.5 steps", "value", "Square"} < drawn_texts(drawings["en-light"])
 
 
-def test_change_of_the_catalogue_draws_again(project):
+def test_changed_catalogue_redraws_figures(project):
     project.write("snippets/area/roots.toml", "[text]\n")  # of a snippet that draws nothing
     project.replace("snippets/area/squares.toml", "函数值", "值")
     assert project.build() == (0, "")
@@ -217,7 +217,7 @@ def test_change_of_the_catalogue_draws_again(project):
     assert not list((project.root / "site").rglob("*.toml"))
 
 
-def test_catalogue_that_appears_or_vanishes_draws_again(project):
+def test_added_or_removed_catalogue_redraws_figures(project):
     snippet = "# %% one\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.title('$x$')\n"
     project.write("snippets/area/trial.py", snippet)
     assert project.run() == (0, "")
@@ -230,7 +230,7 @@ def test_catalogue_that_appears_or_vanishes_draws_again(project):
     assert project.ran == {"area/trial.py"}
 
 
-def test_black_and_white_are_exchanged_on_dark(project):
+def test_dark_drawing_replaces_black_and_white(project):
     project.write(
         "snippets/area/trial.py",
         "# %% one\nimport matplotlib.pyplot as plt\n\nfigure, axes = plt.subplots()\n"
@@ -244,7 +244,7 @@ def test_black_and_white_are_exchanged_on_dark(project):
 
 
 @pytest.mark.parametrize("text", ["- item\n\n    {}\n\n- next", '??? note "Box"\n\n    {}\n\n    after'])
-def test_figure_stays_whole_in_a_list_and_a_box(project, text):
+def test_figure_is_complete_in_a_list_and_in_a_box(project, text):
     for language in ("en", "zh"):
         picture = re.search(r"!\[[^]]*\]\([^)]*\)", project.read(f"docs/{language}/area/squares.md"))[0]
         project.replace(f"docs/{language}/area/squares.md", picture, text.format(picture))

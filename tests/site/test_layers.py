@@ -1,4 +1,4 @@
-"""Which module may import what."""
+"""Allowed imports of each package."""
 
 import ast
 import sys
@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
 def imported(path: Path) -> set[str]:
-    """The top-level names of all that the file imports, wherever in it."""
+    """Return the top-level names of all imports of the file, at any depth."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -26,21 +26,21 @@ COPY = sorted((SOURCE / "zhixing_copy").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_library_knows_nothing_of_its_documentation(path):
+def test_library_imports_no_documentation_tools(path):
     assert not imported(path) & {"mkdocs", "matplotlib", "zhixing_site", "IPython"}
 
 
 @pytest.mark.parametrize("path", BUILDER, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_builder_knows_no_deep_learning(path):
+def test_builder_imports_no_deep_learning(path):
     assert not imported(path) & {"zhixing", "torch"}
 
 
 @pytest.mark.parametrize("path", COPY, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_what_copies_code_needs_nothing_but_python(path):
+def test_copy_command_imports_only_the_standard_library(path):
     assert imported(path) <= {"zhixing_copy", *sys.stdlib_module_names}
 
 
-# What the modules of each package may import of the builder; those above them may import all.
+# The parts of the builder that each package may import; modules that are not listed may import all.
 PACKAGES = {
     "errors": set(),
     "project": set(),
@@ -55,19 +55,19 @@ PACKAGES = {
 EVERYTHING = {path.relative_to(SOURCE / "zhixing_site").parts[0].removesuffix(".py") for path in BUILDER}
 
 
-def imported_of_builder(path: Path) -> set[str]:
-    """The packages and modules below zhixing_site of which the file imports something."""
+def imported_from_builder(path: Path) -> set[str]:
+    """Return the packages and modules below zhixing_site from which the file imports."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
     names = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
     return {name.split(".")[1] for name in names if name.startswith("zhixing_site.")}
 
 
 @pytest.mark.parametrize("path", BUILDER, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_imports_run_downwards(path):
+def test_packages_import_only_lower_packages(path):
     package = path.relative_to(SOURCE / "zhixing_site").parts[0].removesuffix(".py")
-    assert imported_of_builder(path) <= PACKAGES.get(package, EVERYTHING)
+    assert imported_from_builder(path) <= PACKAGES.get(package, EVERYTHING)
 
 
-def test_modules_that_the_site_generator_loads_alone_import_it():
+def test_only_modules_that_mkdocs_loads_import_mkdocs():
     generator = {"mkdocs", "material", "markdown", "mkdocs_autorefs", "mkdocs_jupyter", "nbconvert"}
     assert [path.stem for path in BUILDER if imported(path) & generator] == ["mkdocs_hooks", "mkdocs_process"]

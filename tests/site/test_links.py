@@ -7,16 +7,16 @@ from zhixing_site.site.postprocess import read
 
 
 def check(site, url: str = "http://localhost/") -> list[str]:
-    """The messages for the links of all pages of the site, whose address this is."""
+    """Return the error messages for the links of all pages of a site with this address."""
     pages = {path.relative_to(site).as_posix(): read(path.read_text()) for path in site.rglob("*.html")}
     return list(map(str, check_links(site, pages, url) + check_published(site, pages, url)))
 
 
 @pytest.fixture
-def dead(tmp_path):
-    """The messages for a site with this body in en/area/index.html."""
+def messages(tmp_path):
+    """Return a function that gives the error messages for a site with this body in en/area/index.html."""
 
-    def dead(body: str) -> list[str]:
+    def messages(body: str) -> list[str]:
         pages = {
             "index.html": '<a href="en/">x</a>',
             "en/index.html": '<h1 id="top">x</h1><a name="old"></a><a href="area/#own">y</a>',
@@ -32,7 +32,7 @@ def dead(tmp_path):
         (tmp_path / "outside.html").write_text("")
         return check(site)
 
-    return dead
+    return messages
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def dead(tmp_path):
         "javascript:void(0)",
     ],
 )
-def test_link_that_leads_somewhere(dead, reference):
-    assert dead(f'<a href="{reference}">x</a>') == []
+def test_valid_link_is_accepted(messages, reference):
+    assert messages(f'<a href="{reference}">x</a>') == []
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_link_that_leads_somewhere(dead, reference):
         ("..//style.css", "a step without a name"),
     ],
 )
-def test_dead_link(dead, reference, cause):
-    (message,) = dead(f'<a href="{reference}">x</a>')
+def test_dead_link_is_reported(messages, reference, cause):
+    (message,) = messages(f'<a href="{reference}">x</a>')
     assert message.startswith(f"en/area/index.html: dead link {reference}: ")
     assert cause in message
 
@@ -99,17 +99,17 @@ def test_dead_link(dead, reference, cause):
     ],
     ids=["image", "script", "style sheet", "frame", "drawing"],
 )
-def test_every_kind_of_reference_is_followed(dead, element):
-    (message,) = dead(element)
+def test_every_kind_of_reference_is_checked(messages, element):
+    (message,) = messages(element)
     assert "dead link no." in message
 
 
-def test_each_dead_link_is_reported_once(dead):
+def test_each_dead_link_is_reported_once(messages):
     body = '<a href="#a">x</a><a href="#a">y</a><a href="#b">z</a>'
-    assert [message.split(":")[1] for message in dead(body)] == [" dead link #a", " dead link #b"]
+    assert [message.split(":")[1] for message in messages(body)] == [" dead link #a", " dead link #b"]
 
 
-def test_page_of_errors_may_start_at_the_root(tmp_path):
+def test_links_of_the_404_page_may_start_at_the_root(tmp_path):
     """It is served for addresses of any depth."""
     (tmp_path / "en").mkdir()
     for path in ("en/index.html", "en/404.html"):

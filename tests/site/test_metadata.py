@@ -1,4 +1,4 @@
-"""What search engines, feed readers and other sites read: heads of pages, sitemaps, feeds, plain Markdown, cards."""
+"""Metadata for search engines, feed readers and other sites: page heads, sitemaps, feeds, plain Markdown, cards."""
 
 import io
 import re
@@ -27,8 +27,8 @@ SQUARES, ROOTS = "area/squares", "area/roots"
 LOGO = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 2"><path d="M0 0h2v2z"/></svg>'
 
 
-def matter(project, page: str, **meta: str) -> None:
-    """Give both pages the same front matter."""
+def add_front_matter(project, page: str, **meta: str) -> None:
+    """Add the same front add_front_matter to the page in both languages."""
     lines = "".join(f"{key}: {value}\n" for key, value in meta.items())
     for language in "en", "zh":
         path = f"docs/{language}/{page}.md"
@@ -37,11 +37,13 @@ def matter(project, page: str, **meta: str) -> None:
 
 @pytest.fixture(scope="module")
 def hosted(pristine, tmp_path_factory):
-    """Built for an address with a path; `roots` has no figure and says nothing of itself but its day."""
+    """Build for an address with a path; the article `roots` has no figure."""
     project = pristine.copy(tmp_path_factory.mktemp("hosted") / "project")
-    matter(project, SQUARES, cover="curve", date="2026-05-04", summary="'What a \"square\" & its <root> are.'")
-    matter(project, ROOTS, date="2026-06-01", summary="'Undoing “squares”.'")
-    matter(project, "index", summary="Squares and more.")
+    add_front_matter(
+        project, SQUARES, cover="curve", date="2026-05-04", summary="'What a \"square\" & its <root> are.'"
+    )
+    add_front_matter(project, ROOTS, date="2026-06-01", summary="'Undoing “squares”.'")
+    add_front_matter(project, "index", summary="Squares and more.")
     project.command("accept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SITE_URL", URL.rstrip("/"))
@@ -54,13 +56,13 @@ def tree(project, path: str) -> lxml.etree._Element:
 
 
 def links(project, page: str, **wanted: str) -> list:
-    """The `<link>`s of the page that have these attributes."""
+    """Return the `<link>`s of the page that have these attributes."""
     found = project.html(page).xpath("//head/link")
     return [each for each in found if all(each.get(key) == value for key, value in wanted.items())]
 
 
 def properties(project, page: str) -> dict[str, str]:
-    """The Open Graph properties in the page's head."""
+    """Return the Open Graph properties in the page's head."""
     return {each.get("property"): each.get("content") for each in project.html(page).xpath("//head/meta[@property]")}
 
 
@@ -68,7 +70,7 @@ def properties(project, page: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_names_itself_and_its_translation(hosted, page):
+def test_page_links_to_its_address_and_its_translation(hosted, page):
     (canonical,) = links(hosted, page, rel="canonical")
     assert canonical.get("href") == URL + page
     alternates = {each.get("hreflang"): each.get("href") for each in links(hosted, page) if each.get("hreflang")}
@@ -83,14 +85,14 @@ def test_notebook_has_an_address_and_no_translation(hosted):
     assert links(hosted, "en/lab/area/squares", rel="alternate") == []
 
 
-def test_without_a_setting_the_site_is_on_this_machine(project):
+def test_default_address_is_localhost(project):
     assert project.html("en/area/squares").xpath("//link[@rel='canonical']/@href") == [
         "http://localhost/en/area/squares/"
     ]
     assert "http://localhost/zh/area/roots/" in project.read("site/zh/sitemap.xml")
 
 
-def test_address_is_in_what_readers_take_away(hosted):
+def test_downloads_contain_the_address(hosted):
     assert f"{URL}en/area/squares/" in hosted.read("site/en/lab/area/squares.py")
     assert "localhost" not in hosted.read("site/en/lab/area/squares.ipynb").replace("http://localhost/source/", "")
 
@@ -101,7 +103,7 @@ def test_address_without_a_scheme_stops_the_build(project, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["404.html", "en/404.html"])
-def test_page_of_errors_finds_its_files_from_anywhere(hosted, path):
+def test_links_of_the_404_page_start_at_the_root(hosted, path):
     (home,) = tree_of_html(hosted, path).xpath("//a/@href")
     assert home.rstrip("/") == "/know/en"
 
@@ -110,7 +112,7 @@ def tree_of_html(project, path: str):
     return lxml.html.fromstring((project.root / "site" / path).read_bytes())
 
 
-def test_page_of_errors_is_checked(project, monkeypatch):
+def test_links_of_the_404_page_are_checked(project, monkeypatch):
     monkeypatch.setenv("SITE_URL", URL)
     project.replace("theme/404.html", "{{ base_url }}", "/en/")
     assert "en/404.html: dead link /en/: it starts at the server's root" in project.failing_build()
@@ -134,7 +136,7 @@ def test_each_page_is_in_its_languages_sitemap_with_its_translation(hosted):
     assert listed[f"{URL}zh/"].findall("x:link", NAMES)[2].get("href") == URL
 
 
-def test_sitemaps_are_found_from_the_root(hosted):
+def test_sitemap_at_the_root_lists_both_sitemaps(hosted):
     index = tree(hosted, "sitemap.xml")
     assert index.tag == f"{{{NAMES['s']}}}sitemapindex"
     assert index.xpath("//s:sitemap/s:loc/text()", namespaces=NAMES) == [
@@ -148,7 +150,7 @@ def test_sitemaps_are_found_from_the_root(hosted):
 # Titles, descriptions, cards
 
 
-def test_head_holds_what_other_sites_show(hosted):
+def test_head_contains_open_graph_properties(hosted):
     here = f"{URL}zh/area/squares/"
     assert properties(hosted, "zh/area/squares") == {
         "og:type": "article",
@@ -169,7 +171,7 @@ def test_head_holds_what_other_sites_show(hosted):
     assert page.xpath("//meta[@name='description']/@content") == ['What a "square" & its <root> are.']
 
 
-def test_home_is_no_article(hosted):
+def test_home_page_is_not_an_article(hosted):
     assert properties(hosted, "en")["og:type"] == "website"
     assert "article:published_time" not in properties(hosted, "en")
 
@@ -184,8 +186,8 @@ def test_each_page_has_a_card_in_its_language(hosted):
     assert len(drawn) == len(PAGES)
 
 
-def test_card_shows_the_figure_that_the_article_names(hosted):
-    """In the colours of the figure: its line, on white."""
+def test_card_shows_the_cover_of_the_article(hosted):
+    """Recognise the figure by its colours: that of its line, and white."""
     colours = {}
     for page in SQUARES, ROOTS:
         with Image.open(hosted.root / f"site/en/{page}/card.png") as image:
@@ -196,15 +198,15 @@ def test_card_shows_the_figure_that_the_article_names(hosted):
     assert (0x0B, 0x62, 0xB8) not in colours[ROOTS]
 
 
-def test_cards_are_the_same_bytes_each_time(hosted):
+def test_cards_are_reproducible(hosted):
     before = {name: content for name, content in hosted.site().items() if name.endswith("card.png")}
-    again = hosted.copy(hosted.root.parent / "again")
-    for path in (again.root / ".cache/cards").iterdir():
+    rebuilt = hosted.copy(hosted.root.parent / "rebuilt")
+    for path in (rebuilt.root / ".cache/cards").iterdir():
         path.unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SITE_URL", URL)
-        assert again.build() == (0, "")
-    assert {name: content for name, content in again.site().items() if name.endswith("card.png")} == before
+        assert rebuilt.build() == (0, "")
+    assert {name: content for name, content in rebuilt.site().items() if name.endswith("card.png")} == before
 
 
 def test_unchanged_card_is_not_drawn_again(project, monkeypatch):
@@ -213,8 +215,8 @@ def test_unchanged_card_is_not_drawn_again(project, monkeypatch):
 
 
 @pytest.mark.parametrize("cover", ["table", "nothing", "squares"])
-def test_cover_that_is_no_figure_stops_the_build(project, cover):
-    matter(project, SQUARES, cover=cover)
+def test_cover_that_is_not_a_figure_stops_the_build(project, cover):
+    add_front_matter(project, SQUARES, cover=cover)
     cause = f"docs/en/area/squares.md:1: `cover: {cover}` names no cell of snippets/area/squares.py"
     assert cause in project.failing_build()
 
@@ -224,13 +226,13 @@ def test_character_that_the_font_lacks_stops_the_build(project):
     assert "docs/zh/area/roots.md:1: the font of cards and figures lacks 龘" in project.failing_build()
 
 
-def test_day_that_is_none_stops_the_build(project):
-    matter(project, SQUARES, date="May")
+def test_invalid_date_stops_the_build(project):
+    add_front_matter(project, SQUARES, date="May")
     assert "docs/en/area/squares.md:1: `date: May` is no day" in project.failing_build()
 
 
-def inked(svg: str, box: tuple[int, int, int, int]) -> bool:
-    """Whether anything white, as titles are, is drawn in this part of the card."""
+def has_white(svg: str, box: tuple[int, int, int, int]) -> bool:
+    """Return whether this part of the card has anything white, which is the colour of titles."""
     with Image.open(io.BytesIO(png(svg))) as image:
         return (255, 255, 255) in {colour for _, colour in image.convert("RGB").crop(box).getcolors(1 << 20)}
 
@@ -240,10 +242,10 @@ def inked(svg: str, box: tuple[int, int, int, int]) -> bool:
     ["根", "PyTorch 自动求导", "Activation functions, from the threshold to SwiGLU", "平方" * 27],
     ids=["one", "both", "long", "full"],
 )
-def test_title_stays_on_its_panel(title):
+def test_title_stays_within_its_panel(title):
     svg = card(title, "Small", LOGO, figure=LOGO)
-    assert inked(svg, (56, 150, 464, 600))
-    assert not inked(svg, (466, 0, 520, 630))
+    assert has_white(svg, (56, 150, 464, 600))
+    assert not has_white(svg, (466, 0, 520, 630))
 
 
 def test_line_does_not_begin_with_chinese_punctuation():
@@ -253,35 +255,35 @@ def test_line_does_not_begin_with_chinese_punctuation():
     assert not [line for line in lines if line[0] in "，。"]
 
 
-def test_last_line_is_no_mere_rest():
+def test_last_line_is_not_a_short_remainder():
     lines = re.findall(r'<text x="56"[^>]*>(.*)</text>', card("GELU 激活函数", "Small", LOGO))
     assert lines == ["GELU 激活函数"]
 
 
-def test_title_that_is_too_long_is_refused():
+def test_title_that_is_too_long_is_an_error():
     with pytest.raises(ValueError, match="too long for a card: 平方平方"):
         card("平方" * 60, "Small", LOGO, LOGO)
     with pytest.raises(ValueError, match="too long for a card: xx"):
         card("x" * 30, "Small", LOGO, LOGO)
 
 
-def test_title_is_text_and_no_markup():
+def test_title_is_escaped():
     assert "a &lt;b&gt; &amp; c" in card("a <b> & c", "Small", LOGO)
     png(card("a <b> & c", "Small & <more>", LOGO))
 
 
-def test_card_needs_no_font_of_the_machine(monkeypatch):
-    asked = {}
-    monkeypatch.setattr(resvg_py, "svg_to_bytes", lambda **options: asked.update(options) or b"")
+def test_card_uses_no_system_fonts(monkeypatch):
+    options_used = {}
+    monkeypatch.setattr(resvg_py, "svg_to_bytes", lambda **options: options_used.update(options) or b"")
     png(card("平方", "Small", LOGO))
-    assert asked["skip_system_fonts"]
-    assert [path.rpartition("/")[2] for path in asked["font_files"]] == ["NotoSansSC-figures.otf"]
+    assert options_used["skip_system_fonts"]
+    assert [path.rpartition("/")[2] for path in options_used["font_files"]] == ["NotoSansSC-figures.otf"]
 
 
 # Feeds
 
 
-def test_feed_has_what_rss_asks_for(hosted):
+def test_feed_has_the_elements_that_rss_requires(hosted):
     for language, code in {"en": "en", "zh": "zh-Hans"}.items():
         feed = tree(hosted, f"{language}/feed.xml")
         assert (feed.tag, feed.get("version")) == ("rss", "2.0")
@@ -321,12 +323,12 @@ def test_feed_has_the_newest_article_first(hosted):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_page_leads_to_the_feed_of_its_language(hosted, page):
+def test_each_page_links_to_the_feed_of_its_language(hosted, page):
     (feed,) = links(hosted, page, type="application/rss+xml")
     assert (feed.get("rel"), feed.get("href")) == ("alternate", f"{URL}{page[:2]}/feed.xml")
 
 
-def test_article_without_a_day_is_in_no_feed(project):
+def test_article_without_a_date_is_not_in_the_feed(project):
     assert "<item>" not in project.read("site/en/feed.xml")
 
 
@@ -377,7 +379,7 @@ def test_article_as_plain_markdown(hosted):
     assert hosted.read("site/en/area/squares.md") == PLAIN
 
 
-def test_each_article_leads_to_its_plain_markdown(hosted):
+def test_each_article_links_to_its_plain_markdown(hosted):
     for page in PAGES:
         found = [(link.get("rel"), link.get("href")) for link in links(hosted, page, type="text/markdown")]
         if page in ("en/", "zh/"):
@@ -442,7 +444,7 @@ After, for \\$5 or -2.5, $e = 4.7\\times10^{{-4}}$。
     )
 
 
-def test_llms_txt_leads_to_plain_markdown(hosted):
+def test_llms_txt_links_to_plain_markdown(hosted):
     assert (
         hosted.read("site/llms.txt")
         == f"""\
@@ -485,7 +487,7 @@ def test_description_is_the_summary_or_the_first_paragraph(text, description):
 
 
 @pytest.mark.parametrize("what", ["card.png", "feed.xml", ".md"])
-def test_address_that_leads_nowhere_stops_the_build(project, what):
+def test_dead_address_stops_the_build(project, what):
     project.replace("theme/main.html", "{{ page.meta.head }}", f"{{{{ page.meta.head | replace('{what}', 'no') }}}}")
     cause = r"en/area/squares/index.html: dead address http://localhost/en/\S*no: there is no such file"
     assert re.search(cause, project.failing_build())

@@ -1,4 +1,4 @@
-"""The processes that have MkDocs loaded: what they say, and when they end."""
+"""The processes that run MkDocs: their answers, and when they end."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from zhixing_site.site.mkdocs import Renderer
 
 @pytest.fixture
 def project(pristine, renderer):
-    """In the folder of the renderer, in which all tests go on with the same processes."""
+    """A project in the folder of the renderer, whose processes all tests share."""
     project = pristine.reset(renderer.root)
     for language in CONFIGS:
         project.write(f"pages/{language}/index.md", f"# {language}\n\n[more](area/more.md)\n")
@@ -34,7 +34,7 @@ def render(project, renderer):
     return "\n".join(map(str, renderer.answers(site)))
 
 
-def test_renders_both_languages_again_and_again(project, renderer):
+def test_both_languages_are_rendered_repeatedly(project, renderer):
     for old, new in ("more", "much more"), ("much more", "little more"):
         project.replace("pages/zh/index.md", f"[{old}]", f"[{new}]")
         assert render(project, renderer) == ""
@@ -44,19 +44,19 @@ def test_renders_both_languages_again_and_again(project, renderer):
         assert project.read("rendered/index.html") == project.read("docs/index.html")
 
 
-def test_warnings_are_given_each_time(project, renderer):
+def test_warnings_are_reported_each_time(project, renderer):
     assert render(project, renderer) == ""
     project.replace("pages/zh/index.md", "area/more", "nowhere")
     for _ in range(2):
-        said = render(project, renderer)
-        assert said.startswith("mkdocs.zh.yml: ")
-        assert said.count("nowhere.md") == 1
+        messages = render(project, renderer)
+        assert messages.startswith("mkdocs.zh.yml: ")
+        assert messages.count("nowhere.md") == 1
     project.replace("pages/zh/index.md", "nowhere", "area/more")
     assert render(project, renderer) == ""
 
 
-def test_pages_that_were_rendered_and_those_that_were_reused_are_read(project, renderer):
-    """A page is finished when it is read."""
+def test_rendered_and_reused_pages_are_read(project, renderer):
+    """Reading includes post-processing."""
     render(project, renderer)
     pages = [f"{language}/{page}.html" for language in CONFIGS for page in ("404", "index", "area/more/index")]
     assert sorted(renderer.rendered) == sorted([*pages, "index.html"])
@@ -73,11 +73,11 @@ def test_pages_that_were_rendered_and_those_that_were_reused_are_read(project, r
     assert renderer.rendered["en/index.html"].references == []
 
 
-def test_error_inside_mkdocs_is_told_with_its_place(project, renderer):
+def test_error_inside_mkdocs_is_reported_with_its_file(project, renderer):
     project.write("theme/main.html", "{{ page.content.nothing.more }}")
-    said = render(project, renderer)
-    assert said.count("UndefinedError") == said.count("main.html") == 2
-    project.write("theme/main.html", "mended")
+    messages = render(project, renderer)
+    assert messages.count("UndefinedError") == messages.count("main.html") == 2
+    project.write("theme/main.html", "fixed")
     assert render(project, renderer) == ""
 
 
@@ -89,7 +89,7 @@ def test_process_that_was_killed_is_reported_and_replaced(project, renderer):
     project.replace("pages/zh/index.md", "[more]", "[other]")
     assert render(project, renderer) == ""
     worker = renderer.start("en")
-    os.kill(worker.process.pid, signal.SIGSTOP)  # it is busy
+    os.kill(worker.process.pid, signal.SIGSTOP)  # as if it were busy
     renderer.ask("en", project.root / "nothing", project.root / "nowhere", [])
     worker.process.kill()
     assert worker.answer() == ("MkDocs was ended from outside (exit code -9)", {})
@@ -104,7 +104,7 @@ def test_processes_end_with_the_context(project):
     assert [process.exitcode for process in processes] == [-signal.SIGKILL] * 2
 
 
-def end_in_an_answer(config, root, requests):
+def end_during_an_answer(config, root, requests):
     requests.recv()
     os.write(requests.fileno(), b"\0\0\1\0half")  # of 256 bytes
     os._exit(3)
@@ -119,7 +119,7 @@ def end_before_a_request(config, root, requests):
     os._exit(3)
 
 
-@pytest.mark.parametrize("work", [end_in_an_answer, end_before_an_answer, end_before_a_request])
+@pytest.mark.parametrize("work", [end_during_an_answer, end_before_an_answer, end_before_a_request])
 def test_process_that_ends_without_an_answer_is_reported(project, monkeypatch, work):
     with Renderer(project.root) as renderer:
         monkeypatch.setattr(mkdocs, "SPAWN", multiprocessing.get_context("fork"))
@@ -128,32 +128,32 @@ def test_process_that_ends_without_an_answer_is_reported(project, monkeypatch, w
         if work is end_before_a_request:
             worker.process.join()
         monkeypatch.undo()
-        monkeypatch.setattr(worker.process, "is_alive", lambda: True)  # as it was a moment ago
+        monkeypatch.setattr(worker.process, "is_alive", lambda: True)  # as just before it ended
         assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code 3)"
         monkeypatch.undo()
         assert render(project, renderer) == ""
 
 
-def test_page_that_cannot_be_read_is_named(project, renderer):
+def test_message_names_a_page_that_cannot_be_read(project, renderer):
     project.write("pages/en/area/empty.html", "")
     assert "en/area/empty.html cannot be read" in render(project, renderer)
 
 
-def test_folder_of_a_failing_build_is_removed_when_no_process_writes_there_any_more(project, monkeypatch):
+def test_folder_of_a_failing_build_is_removed_after_its_processes_have_ended(project, monkeypatch):
     remove, writing, others = tempfile.TemporaryDirectory.__exit__, [], multiprocessing.active_children()
 
-    def look(folder, *error):
+    def record(folder, *error):
         if Path(folder.name).name.startswith("site-"):
             writing.append([process for process in multiprocessing.active_children() if process not in others])
         return remove(folder, *error)
 
-    monkeypatch.setattr(tempfile.TemporaryDirectory, "__exit__", look)
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "__exit__", record)
     project.replace("docs/zh/area/squares.md", "{{ nine }}", "{{ ten }}")
     assert project.build()[0] == 1
     assert writing == [[]]
 
 
-def test_processes_end_with_a_build_that_was_killed(project):
+def test_processes_end_when_their_build_is_killed(project):
     start = """
 import os, pathlib
 from zhixing_site.project import CONFIGS
@@ -163,7 +163,7 @@ renderer = Renderer(pathlib.Path.cwd())
 print(*(renderer.start(language).process.pid for language in CONFIGS), flush=True)
 os.kill(os.getpid(), 9)
 """
-    # They hold its standard error open: this returns when they have ended.
+    # The processes keep standard error open: this call returns when they have ended.
     done = subprocess.run(
         [sys.executable, "-c", start], cwd=project.root, capture_output=True, text=True, timeout=60, check=False
     )
@@ -172,7 +172,7 @@ os.kill(os.getpid(), 9)
     assert done.stderr == ""
 
 
-def test_forks_that_other_tests_build_with_render_the_same(pristine, project):
+def test_forked_processes_render_the_same_site(pristine, project):
     shutil.rmtree(project.root / "site")
     assert project.build() == (0, "")
     assert project.site() == pristine.site()

@@ -1,4 +1,4 @@
-"""What our hooks of MkDocs do to a page."""
+"""Our MkDocs hooks, applied to a page."""
 
 from types import SimpleNamespace
 
@@ -18,14 +18,14 @@ NOTEBOOK = """\
 
 
 def page(source: str, *anchors: str) -> SimpleNamespace:
-    """A page with these anchors, below one another."""
+    """Return a page with these anchors, each nested in the one before."""
     children = []
     for anchor in reversed(anchors):
         children = [{"level": 2, "id": anchor, "name": anchor.rpartition(".")[2].title(), "children": children}]
     return SimpleNamespace(file=SimpleNamespace(src_uri=source), toc=get_toc(children), present_anchor_ids=None)
 
 
-def test_notebook_has_the_title_the_contents_and_the_anchors_of_its_headings():
+def test_notebook_gets_title_contents_and_anchors_from_its_headings():
     lab = page("lab/area/squares/README.ipynb")
     assert on_page_content(f"{NOTEBOOK}\n<style>\nh2 {{}}\n</style>\n", lab) == f"{NOTEBOOK}\n"
     assert lab.title == "Squares &amp; roots: the notebook"
@@ -38,7 +38,7 @@ def test_notebook_has_the_title_the_contents_and_the_anchors_of_its_headings():
     assert lab.present_anchor_ids == {"notebook", "setup", "checks"}
 
 
-def test_article_is_left_as_it_is():
+def test_article_is_unchanged():
     article = page("area/squares.md", "squares")
     text = f"{NOTEBOOK}<style>p {{}}</style>"
     assert on_page_content(text, article) == text
@@ -54,26 +54,26 @@ def test_reference_to_the_same_page_is_a_link(caplog):
     assert caplog.text == ""
 
 
-def test_optional_reference_to_elsewhere_is_text(caplog):
+def test_optional_reference_to_another_page_is_text(caplog):
     html = on_page_content(REFERENCE.format("other.edge", "optional hover"), page("a.md", "things.edge"))
     assert html == '<span title="other.edge">Edge</span>'
     assert caplog.text == ""
 
 
-def test_other_reference_to_elsewhere_is_warned_of(caplog):
+def test_required_reference_to_another_page_gives_a_warning(caplog):
     html = on_page_content(REFERENCE.format("other.edge", ""), page("a.md", "things.edge"))
     assert html == "[Edge][other.edge]"
     assert "a.md: the cross-reference [other.edge] leads to nothing on this page" in caplog.text
 
 
-def test_no_reference_is_left_for_the_plugin_which_knows_other_pages():
+def test_no_reference_is_left_for_the_plugin():
     text = "".join(REFERENCE.format(name, kind) for name in ("here", "there") for kind in ("", "optional"))
     assert not AUTOREF_RE.search(on_page_content(text, page("a.md", "here")))
 
 
 @pytest.mark.parametrize("language", CONFIGS)
-def test_english_alone_loads_the_plugin_of_notebooks(language, request):
-    """Its import takes a second."""
+def test_only_the_english_site_loads_the_notebook_plugin(language, request):
+    """Importing the plugin takes a second."""
     plugins = load_config(str(request.config.rootpath / CONFIGS[language])).plugins
     assert ("mkdocs-jupyter" in plugins) == (language == "en")
     assert "mkdocstrings" in plugins

@@ -1,4 +1,4 @@
-"""Pages of notebooks, and the files to run."""
+"""Pages of notebooks, and the notebooks and scripts to download."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_code_and_output_have_the_markup_of_other_pages(project):
     assert blocks("en/lab/area/squares") == blocks("en/area/squares")
 
 
-STOCK = [
+PLUGIN_MARKUP = [
     "jp-",
     "jupyter",
     "highlight-ipynb",
@@ -72,14 +72,14 @@ STOCK = [
 ]
 
 
-def test_page_holds_nothing_else_of_the_plugin(project):
-    """Its style sheets, scripts and second copies of the code make a page twenty times as large."""
+def test_page_contains_no_markup_of_the_plugin(project):
+    """The plugin's style sheets, scripts and second copies of the code would make the page twenty times as large."""
     page = project.read(f"{LAB}/index.html").lower()
-    assert [mark for mark in STOCK if mark in page] == []
+    assert [mark for mark in PLUGIN_MARKUP if mark in page] == []
     assert project.html("en/lab/area/squares").text_content().count("assert nine == 9") == 1
 
 
-def test_contributors_own_configuration_changes_nothing(project, tmp_path, monkeypatch):
+def test_jupyter_configuration_of_the_user_is_ignored(project, tmp_path, monkeypatch):
     before = project.site()
     config = tmp_path / "jupyter/jupyter_nbconvert_config.py"
     template = tmp_path / "jupyter/nbconvert/templates/mkdocs_html/notebook.html.j2"
@@ -103,8 +103,8 @@ def test_every_type_of_output_is_shown(with_outputs):
     assert {block.get("class") for block in blocks} == {"language-text output no-copy highlight"}
 
 
-def test_output_of_another_type_is_refused(project):
-    """A run holds none; the page's template would leave it out without a word."""
+def test_output_of_another_type_is_an_error(project):
+    """A run contains none; the page's template would omit it without a message."""
     snippet = read_snippet(project.root / "snippets/area/roots.py", project.root)
     notebook = project.notebook("area/roots")
     notebook["cells"][0]["outputs"].append(
@@ -124,7 +124,7 @@ def test_both_articles_link_to_the_notebook(project):
     assert project.html("en").find_class("lab") == []
 
 
-def test_figure_without_a_caption_of_the_article_has_one(project):
+def test_figure_without_a_caption_in_the_article_gets_one(project):
     project.replace("snippets/area/squares.py", "nine = square(3)\n", "nine = square(3)\nplt.plot([1, 2])\n")
     assert project.build() == (0, "")
     assert "What values draws." in project.html("en/lab/area/squares").text_content()
@@ -142,13 +142,13 @@ def test_caption_leaves_out_links_and_keeps_values(project):
     assert not caption.findall(".//a")
 
 
-def test_notebooks_are_not_searched(project):
+def test_notebooks_are_not_in_the_search_index(project):
     index = json.loads(project.read("site/en/search.json"))
     assert index
     assert not [section["id"] for section in index if section["id"].startswith("lab/")]
 
 
-def test_notebook_is_valid_and_holds_what_ran(project):
+def test_notebook_is_valid_and_contains_the_run(project):
     notebook = nbformat.reads(project.read(f"{LAB}.ipynb"), as_version=4)
     nbformat.validate(notebook)
     about, *cells = notebook.cells
@@ -201,7 +201,7 @@ def test_script_runs_to_its_end(with_outputs):
         assert (done.returncode, done.stderr, done.stdout) == (0, "", printed)
 
 
-def test_notebook_goes_on_after_an_error_that_must_be(with_outputs):
+def test_notebook_continues_after_an_expected_error(with_outputs):
     notebook = nbformat.reads(with_outputs.read("site/en/lab/area/outputs.ipynb"), as_version=4)
     assert notebook.cells[3].metadata == {"tags": ["raises-exception"]}
     assert notebook.cells[4].metadata == {"tags": []}

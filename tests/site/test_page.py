@@ -1,4 +1,4 @@
-"""What a page is read as: marks, and sections with their ids."""
+"""Parsing of pages: marks, and sections with their ids."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def page(text: str) -> Page:
 
 
 def marks(text: str) -> dict[str, list[str]]:
-    """What the marks of all sections hold, {kind: in order}."""
+    """Return {kind: contents in order} of the marks of all sections."""
     found = contents(mark for section in page(text).sections for mark in section.marks)
     return {kind: values for kind, values in found.items() if values}
 
@@ -85,7 +85,7 @@ def test_last_group_is_the_kind_of_a_mark(kind, text):
     assert mark[kind]
 
 
-def test_marks_are_replaced_and_know_their_lines():
+def test_marks_are_replaced_and_have_line_numbers():
     text = "---\na: 1\n---\n\n# A { #a }\n\nBefore $x$, `y`\nand {{ z }}.\n"
     assert page(text).sub(lambda mark: f"<{mark.lastgroup}>") == (
         "<matter>\n<heading>\n\nBefore <inline> <code>\nand <value>.\n"
@@ -106,18 +106,18 @@ def test_sections_of_marks():
     assert [contents(section.marks)["inline"] for section in sections] == [["a"], ["b", "c"]]
 
 
-def test_heading_without_id():
+def test_heading_without_id_is_an_error():
     with pytest.raises(BuildError, match=r"docs/en/area/trial\.md:5: a heading without an id"):
         page("# A { #a }\n\ntext\n\n## B\n").sections  # noqa: B018
 
 
-def test_digest_is_of_the_sections_own_text():
+def test_digest_depends_only_on_the_sections_text():
     first, second = (page(f"# A {{ #a }}\n\n{a}\n\n## B {{ #b }}\n\nb\n").sections for a in "xy")
     assert first[1].digest != second[1].digest
     assert first[2].digest == second[2].digest
 
 
-def test_digest_does_not_see_blank_lines_around():
+def test_digest_ignores_blank_lines_at_the_end_of_a_section():
     first, second = (page(f"# A {{ #a }}\n{blank}\na\n{blank}").sections[1] for blank in ("", "\n"))
     assert first.digest == page("# A { #a }\n\na\n\n\n\n").sections[1].digest
     assert first.digest != second.digest
@@ -163,7 +163,7 @@ curve.](area/a.py:two)
         ";--8<--",
     ],
 )
-def test_fence_that_holds_more_than_includes(line):
+def test_fence_that_mixes_includes_with_other_text_is_an_error(line):
     with pytest.raises(BuildError, match=r"docs/en/area/trial\.md:3: a fence that includes holds nothing but"):
         page(f'```python\n--8<-- "area/a.py:one"\n{line}\n```\n').uses  # noqa: B018
 

@@ -1,4 +1,4 @@
-"""What is done to the pages when MkDocs has rendered them."""
+"""Post-processing of the pages that MkDocs rendered."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from zhixing_site.site.postprocess import COMMIT, DAY, finish, stamp
 
 
 def policy(project, page: str) -> dict[str, str]:
-    """The directives of the page's policy."""
+    """Return the directives of the page's content security policy."""
     (policy,) = project.html(page).xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
     return dict(part.split(" ", 1) for part in policy.split("; "))
 
@@ -36,7 +36,7 @@ def test_policy_allows_the_site_itself_and_inline_scripts(project):
         ("<style>a</style>", True),
     ],
 )
-def test_what_is_inline(project, inside, counts):
+def test_inline_scripts_and_styles_are_hashed(project, inside, counts):
     project.replace("theme/main.html", "<script>let here = 1;</script>", inside)
     for page in "squares", "roots":
         for language in "en", "zh":
@@ -70,7 +70,7 @@ def test_text_in_the_other_language_is_marked(project):
     assert [(each.tag, each.get("lang")) for each in marked] == [("li", "en"), ("p", "en")]
 
 
-def test_tokens_without_a_colour_are_no_elements():
+def test_tokens_without_a_colour_have_no_element():
     code = (
         '<pre><code><span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="p">(</span>'
     )
@@ -83,12 +83,12 @@ def test_stamp_fills_in_commit_and_day():
     assert stamp(page, "abc1234", "2026-05-04") == "<time>2026-05-04</time> <code>abc1234</code> 2026-05-04"
 
 
-def test_day_is_in_no_language():
+def test_date_has_no_language():
     page = f"<p><strong>{DAY}</strong> 构建 <strong>Build {DAY}</strong></p>"
     assert finish(page, "zh") == page.replace("<strong>Build", '<strong lang="en">Build')
 
 
-def test_name_of_a_file_is_in_english():
+def test_file_name_is_marked_as_english():
     name = '<span class="filename">src/one/two.py</span>'
     assert finish(name, "zh") == name.replace(">src", ' lang="en">src')
 
@@ -100,7 +100,7 @@ def test_evidence_after_the_api_is_in_the_language_of_its_page():
     assert finish(page, "zh") == wanted + '<a href="" lang="en">Page</a></p></div></article><p>Foot</p>'
 
 
-def test_scripts_are_not_marked_and_text_is_no_place_for_the_policy(project):
+def test_scripts_are_not_marked_and_the_policy_is_not_inserted_into_text(project):
     project.replace("theme/main.html", "<article>", '<script>let a = "知行";</script><article>')
     project.page(
         "area/trial", "# Trial { #trial }\n\nThe text `{content-security-policy}`.\n", "# 试 { #trial }\n\n文\n"
@@ -110,7 +110,7 @@ def test_scripts_are_not_marked_and_text_is_no_place_for_the_policy(project):
     assert "<code>{content-security-policy}</code>" in project.read("site/en/area/trial/index.html")
 
 
-def test_page_that_is_finished_stays_as_it_is(project):
+def test_second_build_does_not_change_the_site(project):
     project.build()
     once = project.site()
     project.build()

@@ -1,4 +1,4 @@
-"""Pages reused from an earlier build: the site is the same, byte for byte, as one that is built from nothing."""
+"""A build that reuses pages of an earlier one gives the same site, byte for byte, as a build from scratch."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ def replace(path: str, old: str, new: str):
 
 
 def document(project) -> None:
-    """Document a module on a page; the build after it is the one to start from."""
+    """Document a module on a page, before the first build."""
     for path in "docs/en/area/roots.md", "docs/zh/area/roots.md":
         project.write(path, project.read(path) + "\n::: things.root\n")
 
@@ -41,13 +41,13 @@ def remove_page(project) -> None:
 
 
 def commit(project) -> None:
-    """Commit what there is, which every article shows."""
+    """Make a commit; every article shows the latest."""
     git = ["git", "-C", str(project.root), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     for command in ["init", "--quiet"], ["add", "docs"], ["commit", "--quiet", "--allow-empty", "--message", "Docs"]:
         subprocess.run([*git, *command], check=True)
 
 
-# What is changed, and the pages that are rendered again in each language; None is all.
+# A change, and the pages that are rendered again in each language; None means all.
 CHANGES = {
     "nothing": (lambda project: None, set(), set()),
     "a sentence": (replace(PAGE, "The square of 3 is", "Three squared is"), {"area/squares"}, set()),
@@ -74,8 +74,8 @@ CHANGES = {
         {"area/roots"},
     ),
     "a title": (replace(PAGE, "# Squares", "# All squares"), {"area/squares", "lab/area/squares", "area"}, set()),
-    "a page more": (add_page, None, None),
-    "a page less": (remove_page, None, None),
+    "an added page": (add_page, None, None),
+    "a removed page": (remove_page, None, None),
     "a template": (replace("theme/main.html", "<body>", "<body><p>everywhere</p>"), None, None),
     "a file of the theme": (replace("theme/images/logo.svg", "M0 0h2v2z", "M0 0h1v1z"), None, None),
     "the configuration": (replace("mkdocs.yml", "tables: {}", "tables: {}\n  footnotes: {}"), None, None),
@@ -85,7 +85,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def documented(pristine, tmp_path_factory):
-    """A project with an area, whose navigation names its pages, and with a page that documents a module."""
+    """A built project with an area, whose pages are in the navigation, and a page that documents a module."""
     project = pristine.copy(tmp_path_factory.mktemp("reuse") / "project")
     for language, title in ("en", "The area"), ("zh", "领域"):
         for name in "squares", "roots":
@@ -104,14 +104,14 @@ def documented(pristine, tmp_path_factory):
 
 
 def rendered(project, language: str) -> dict[str, int]:
-    """When each page of the language was last rendered."""
+    """Return when each page of the language was last rendered."""
     folder = project.root / reuse.FOLDER / language
     paths = folder.rglob("index.html.pickle")
     return {path.parent.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_site_is_the_same_as_one_that_is_built_from_nothing(documented, tmp_path, change):
+def test_incremental_build_equals_a_full_build(documented, tmp_path, change):
     project = documented.copy(tmp_path / "project")
     make, *expected = CHANGES[change]
     before = [rendered(project, language) for language in LANGUAGES]
@@ -127,7 +127,7 @@ def test_site_is_the_same_as_one_that_is_built_from_nothing(documented, tmp_path
     assert project.site() == warm
 
 
-def test_mkdocs_is_not_started_where_nothing_changed(documented, tmp_path, monkeypatch):
+def test_mkdocs_is_not_started_if_nothing_changed(documented, tmp_path, monkeypatch):
     project = documented.copy(tmp_path / "project")
     started = []
     monkeypatch.setattr("zhixing_site.site.mkdocs.Renderer.start", lambda renderer, language: started.append(language))
@@ -154,8 +154,8 @@ def test_damaged_page_is_rendered_again(documented, tmp_path, damage):
     assert stored.read_bytes() == whole
 
 
-def test_warning_of_mkdocs_is_given_again(documented, tmp_path):
-    """A page that MkDocs warns of is not reused."""
+def test_warning_of_mkdocs_is_repeated(documented, tmp_path):
+    """A page with a warning is not reused."""
     project = documented.copy(tmp_path / "project")
     for path in PAGE, PAGE_ZH:
         project.replace(path, "roots.md#roots", "nowhere.md")

@@ -1,4 +1,4 @@
-"""What a snippet's run shows, keeps, and keeps to itself."""
+"""Runs of snippets: shown output, recorded values, and isolation from each other."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ TRIAL = "snippets/area/trial.py"
 
 
 def ran(project, snippet: str) -> dict:
-    """The executed notebook of a snippet that runs without an error."""
+    """Run a snippet that has no errors; return the executed notebook."""
     project.write(TRIAL, snippet)
     assert project.run(TRIAL) == (0, "")
     return project.notebook("area/trial")
@@ -22,7 +22,7 @@ def values(notebook: dict) -> dict:
     return notebook["metadata"]["zhixing"]["values"]
 
 
-# Text that must stand in the page as it was printed.
+# Text that the page must show exactly as it was printed.
 TEXTS = {
     "HTML": '<b>&amp;</code></pre><script>alert("x")</script>',
     "fences": "```\n````\n``` python\n~~~",
@@ -67,11 +67,11 @@ SHOWN = {f"printed: {name}": (f"# %% one\nprint({text!r})\n", [f"{text}\n"]) for
         ["[]\n"],
     ),
 }
-# The body of a cell that prints or ends in too much.
+# The body of a cell whose output is too long to show.
 LONG = {
     "a million lines one by one": "for number in range(1_000_000):\n    print(number)",
-    "a million lines at once": "print('\\n'.join(map(str, range(1_000_000))))",
-    "a line without end": "print('x' * 10**6, end='')",
+    "a million lines together": "print('\\n'.join(map(str, range(1_000_000))))",
+    "a line without a newline": "print('x' * 10**6, end='')",
     "a line": "print('x' * 10**6)",
     "a value": "'x' * 10**6",
 }
@@ -80,7 +80,7 @@ CODE = "text = '''\n```\n</code> & $x$ {{ y }}\n'''"
 
 @pytest.fixture(scope="module")
 def built(pristine, tmp_path_factory):
-    """One build with an article for each of the above; {language: [blocks of output]} by the article's name."""
+    """Build an article for each of the above; return a function that gives an article's page in one language."""
     project = pristine.copy(tmp_path_factory.mktemp("shown") / "project")
     snippets = {name: snippet for name, (snippet, _) in SHOWN.items()}
     snippets |= {name: f"# %% one\n{body}\n" for name, body in LONG.items()} | {"code": f"# %% one\n{CODE}\n"}
@@ -95,7 +95,7 @@ def outputs(html) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_page_shows(built, name):
+def test_page_shows_the_output(built, name):
     assert outputs(built(name, "en")) == SHOWN[name][1]
     assert outputs(built(name, "zh")) == SHOWN[name][1]
 
@@ -188,7 +188,7 @@ print(seeds)
 """
 
 
-def test_nothing_of_one_snippet_reaches_the_next(project):
+def test_snippets_do_not_affect_each_other(project):
     project.write("snippets/area/messy.py", MESSY)
     project.write("snippets/area/clean.py", CLEAN)
     assert project.run("snippets/area/messy.py") == (0, "")
@@ -203,13 +203,13 @@ def test_nothing_of_one_snippet_reaches_the_next(project):
     ]
 
 
-def test_warning_filters_of_one_cell_do_not_reach_the_next(project):
+def test_warning_filters_of_one_cell_do_not_affect_the_next(project):
     ignore = "import warnings\n\nwarnings.simplefilter('ignore')\nwarnings.warn('unheard')"
     project.article("area/trial", f"# %% one\n{ignore}\n\n# %% two\nwarnings.warn('heard')\n")
     assert "cell two: warns UserWarning: heard" in project.build()[1]
 
 
-def test_written_files_land_in_a_scratch_folder_that_goes(project):
+def test_files_are_written_to_a_temporary_folder_that_is_removed(project):
     before = {path for path in project.root.rglob("*") if ".cache" not in path.parts}
     snippet = """\
 # %% writes
@@ -231,12 +231,12 @@ here = os.getcwd()
     assert not os.path.exists(values(notebook)["here"])
 
 
-def test_scratch_folder_is_empty_at_the_start(project):
+def test_temporary_folder_is_empty_at_the_start(project):
     ran(project, "# %% lists\nimport os\n\nprint(os.listdir('.'))\n")
     assert project.printed("area/trial", "lists") == "[]\n"
 
 
-def test_file_is_the_snippets_own_path(project):
+def test_file_variable_is_the_path_of_the_snippet(project):
     notebook = ran(project, "# %% one\nfile, name = __file__, __name__\n")
     assert values(notebook)["file"] == str(project.root / TRIAL)
     assert values(notebook)["name"] == "__main__"
@@ -286,15 +286,15 @@ vector, number, function = torch.ones(3), 1 + 2j, len
         "from unittest.mock import MagicMock\n\nodd = MagicMock(ndim=0)",
         "class Odd:\n    def __getattr__(self, name):\n        raise RuntimeError(name)\n\n\nodd = Odd()",
     ],
-    ids=["meta tensor", "mock", "refusing object"],
+    ids=["meta tensor", "mock", "object whose attributes raise"],
 )
-def test_variable_that_cannot_be_read_is_no_value(project, body):
+def test_variable_that_cannot_be_read_is_not_a_value(project, body):
     assert "odd" not in values(ran(project, f"# %% one\n{body}\n"))
 
 
 def test_runs_are_deterministic(project):
-    set_by_us = '[os.environ[name] for name in ("OMP_NUM_THREADS", "TRITON_INTERPRET")]'
-    show = f'import os; print(hash("x"), {{"a", "b", "c", "d", "e", "f"}}, {set_by_us})'
+    set_by_the_builder = '[os.environ[name] for name in ("OMP_NUM_THREADS", "TRITON_INTERPRET")]'
+    show = f'import os; print(hash("x"), {{"a", "b", "c", "d", "e", "f"}}, {set_by_the_builder})'
     fixed = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
     printed = subprocess.run([sys.executable, "-c", show], env=fixed, capture_output=True, text=True).stdout
     ran(project, f"# %% one\n{show}\n\n# %% two\nimport torch\n\nprint(torch.get_num_threads())\n")
@@ -337,7 +337,7 @@ def test_snippet_cannot_wait_for_input(project):
     assert [output["output_type"] for output in notebook["cells"][0]["outputs"]] == ["stream", "error"]
 
 
-def test_killed_watcher_is_a_error_and_no_hang(project):
+def test_killed_watcher_is_an_error(project):
     snippet = """\
 # %% wrong
 import os
@@ -347,9 +347,9 @@ os.kill(os.getppid(), 9)
 time.sleep(1)
 """
     project.write(TRIAL, snippet)
-    code, said = project.run(TRIAL)
+    code, messages = project.run(TRIAL)
     assert code == 1
-    assert said == f"{TRIAL}:2, cell wrong: the run was ended from outside\n"
+    assert messages == f"{TRIAL}:2, cell wrong: the run was ended from outside\n"
 
 
 def test_runs_leave_no_process_and_no_folder(project, tmp_path, monkeypatch):
@@ -360,11 +360,11 @@ def test_runs_leave_no_process_and_no_folder(project, tmp_path, monkeypatch):
         project.write(TRIAL, f"# %% one\n{body}\n")
         project.run(TRIAL)
     after = {process.pid for process in psutil.Process().children(recursive=True)}
-    assert len(after - before) <= 2  # the fork server and its tracker, where this is the first test to run
+    assert len(after - before) <= 2  # the fork server and its tracker, if this is the first test to run
     assert not list(Path(tmp_path / "scratch").iterdir())
 
 
-def test_chosen_snippets_run_alone(project):
+def test_only_chosen_snippets_run(project):
     for name in ("one", "two", "deep/three"):
         project.write(f"snippets/other/{name}.py", "# %% one\n1\n")
     project.run("snippets/other/one.py")
@@ -380,11 +380,11 @@ def test_logging_set_up_in_one_cell_is_shown_in_the_next(project):
     assert project.printed("area/trial", "two") == "WARNING:root:hot\n"
 
 
-def test_value_that_cannot_be_shown_is_a_error(project):
+def test_value_without_a_repr_is_an_error(project):
     project.write(TRIAL, "# %% one\nclass Mute:\n    def __repr__(self):\n        return 1 / 0\n\n\nMute()\n")
-    code, said = project.run(TRIAL)
+    code, messages = project.run(TRIAL)
     assert code == 1
-    assert f"{TRIAL}:4, cell one: ZeroDivisionError" in said
+    assert f"{TRIAL}:4, cell one: ZeroDivisionError" in messages
 
 
 def test_picture_is_shown_as_text(project):

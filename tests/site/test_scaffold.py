@@ -1,4 +1,4 @@
-"""What `new` lays out: it builds, its tests pass, and it says where things are already."""
+"""Files that `new` creates: they build, their tests pass, and existing files are reported and kept."""
 
 import os
 import shutil
@@ -15,15 +15,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def desk(project):
-    """The small project, with our template."""
+def templated(project):
+    """The small project, with our template of an article."""
     shutil.copytree(REPOSITORY / "template", project.root / "template")
     project.write("src/zhixing/__init__.py", "")
     return project
 
 
 def check(project, *command: str) -> None:
-    """Run a program on the project's own files; it must end well."""
+    """Run a module on the project's files; check that it succeeds."""
     environment = {**os.environ, "PYTHONPATH": str(project.root / "src")}
     result = subprocess.run(
         [sys.executable, "-m", *command], cwd=project.root, env=environment, capture_output=True, text=True
@@ -31,36 +31,36 @@ def check(project, *command: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_new_article_builds_in_both_languages_and_its_tests_pass(desk):
-    assert desk.command("new", "fresh/two_words") == (0, "")
-    queries = desk.read("tests/browser/queries/fresh/two_words.csv").splitlines()
+def test_new_article_builds_in_both_languages_and_its_tests_pass(templated):
+    assert templated.command("new", "fresh/two_words") == (0, "")
+    queries = templated.read("tests/browser/queries/fresh/two_words.csv").splitlines()
     assert queries == ["language,query,section", "en,Two words,", "zh,Two words,"]
-    assert desk.build() == (0, "")
+    assert templated.build() == (0, "")
     for language in "en", "zh":
-        assert "largest at x = 1.571" in desk.html(f"{language}/fresh/two_words").text_content()
-    check(desk, "pytest", "-q", "-p", "no:cacheprovider", "tests")
+        assert "largest at x = 1.571" in templated.html(f"{language}/fresh/two_words").text_content()
+    check(templated, "pytest", "-q", "-p", "no:cacheprovider", "tests")
     for name in "pyproject.toml", "snippets/ruff.toml", "src/zhixing/ruff.toml":
-        shutil.copy(REPOSITORY / name, desk.root / name)
-    check(desk, "ruff", "check", "src/zhixing", "snippets/fresh", "tests")
-    check(desk, "ruff", "format", "--check", "src/zhixing/fresh", "snippets/fresh", "tests")
+        shutil.copy(REPOSITORY / name, templated.root / name)
+    check(templated, "ruff", "check", "src/zhixing", "snippets/fresh", "tests")
+    check(templated, "ruff", "format", "--check", "src/zhixing/fresh", "snippets/fresh", "tests")
 
 
-def test_second_article_of_an_area_keeps_what_is_there(desk):
-    desk.command("new", "fresh/one")
-    desk.write("src/zhixing/fresh/__init__.py", '"""Mine."""\n')
-    assert desk.command("new", "fresh/two") == (0, "")
-    assert desk.read("src/zhixing/fresh/__init__.py") == '"""Mine."""\n'
+def test_second_article_of_an_area_keeps_existing_files(templated):
+    templated.command("new", "fresh/one")
+    templated.write("src/zhixing/fresh/__init__.py", '"""Mine."""\n')
+    assert templated.command("new", "fresh/two") == (0, "")
+    assert templated.read("src/zhixing/fresh/__init__.py") == '"""Mine."""\n'
 
 
-def test_new_area_is_the_last_and_a_second_article_leaves_it_as_it_is(desk):
+def test_new_area_is_the_last_and_a_second_article_does_not_change_it(templated):
     for name in "newer/two", "fresh/one":
-        assert desk.command("new", name) == (0, "")
-    text = desk.read("docs/en/fresh/index.md")
-    desk.write("docs/en/fresh/index.md", text.replace("in two or three sentences", "in a word"))
-    desk.command("accept")
-    assert desk.command("new", "fresh/three") == (0, "")
-    assert "in a word" in desk.read("docs/en/fresh/index.md")
-    areas, errors = read_areas(*(read_pages(desk.root, language) for language in ("en", "zh")))
+        assert templated.command("new", name) == (0, "")
+    text = templated.read("docs/en/fresh/index.md")
+    templated.write("docs/en/fresh/index.md", text.replace("in two or three sentences", "in a word"))
+    templated.command("accept")
+    assert templated.command("new", "fresh/three") == (0, "")
+    assert "in a word" in templated.read("docs/en/fresh/index.md")
+    areas, errors = read_areas(*(read_pages(templated.root, language) for language in ("en", "zh")))
     assert errors == []
     assert [(area.name, [each.name for each in area.articles]) for area in areas] == [
         ("newer", ["newer/two"]),
@@ -69,17 +69,17 @@ def test_new_area_is_the_last_and_a_second_article_leaves_it_as_it_is(desk):
 
 
 @pytest.mark.parametrize("name", ["more", "Area/more", "area/more.md", "a/b/c", "area/2more", "../more", "area/"])
-def test_name_that_is_no_slug_is_a_error(desk, name):
-    code, said = desk.command("new", name)
+def test_invalid_name_is_an_error(templated, name):
+    code, messages = templated.command("new", name)
     assert code == 1
-    assert f"area/article, like optimization/adam_w, in small letters; this is {name}" in said
+    assert f"area/article, like optimization/adam_w, in small letters; this is {name}" in messages
 
 
-def test_article_that_is_there_is_not_touched(desk):
-    before = desk.read("docs/en/area/squares.md")
-    code, said = desk.command("new", "area/squares")
+def test_existing_article_is_not_changed(templated):
+    before = templated.read("docs/en/area/squares.md")
+    code, messages = templated.command("new", "area/squares")
     assert code == 1
-    assert "there is already docs/en/area/squares.md, docs/zh/area/squares.md, snippets/area/squares.py" in said
-    assert before == desk.read("docs/en/area/squares.md")
-    assert not (desk.root / "docs/en/area/index.md").exists()
-    assert not (desk.root / "src/zhixing/area").exists()
+    assert "there is already docs/en/area/squares.md, docs/zh/area/squares.md, snippets/area/squares.py" in messages
+    assert before == templated.read("docs/en/area/squares.md")
+    assert not (templated.root / "docs/en/area/index.md").exists()
+    assert not (templated.root / "src/zhixing/area").exists()

@@ -1,4 +1,4 @@
-"""How a snippet is read."""
+"""Parsing of snippets."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_header(read, header, hidden, raises, warns):
 
 
 @pytest.mark.parametrize("name", ["x", "_x", "tanh_gap", "x2", "A", "class"])
-def test_name(read, name):
+def test_valid_name(read, name):
     assert [cell.name for cell in read(f"# %% {name}\n1\n").cells] == [name]
 
 
@@ -55,7 +55,7 @@ SOURCES = {
     "comment with a plus": "# +\nx = 1\n# -",
     "magic": "%timeit x",
     "nothing": "",
-    "text over lines": 'x = """\n\n  one\n\n"""',
+    "string over several lines": 'x = """\n\n  one\n\n"""',
     "decorator": "@f\ndef g():\n    pass",
     "white space at the ends of lines": "x = 1  \n\ny = 2",
     "Chinese": "x = '知行'",
@@ -65,28 +65,28 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_source_is_kept_as_it_is(read, source):
+def test_source_is_unchanged(read, source):
     (cell, _) = read(f"# %% one\n{source}\n\n# %% two\n1\n").cells
     assert cell.source == source
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_source_of_the_last_cell_is_kept_as_it_is(read, source):
+def test_source_of_the_last_cell_is_unchanged(read, source):
     assert read(f"# %% one\n{source}\n").cells[0].source == source
 
 
-def test_header_in_a_text_starts_a_cell(read):
-    """The text is cut in two, and running either part tells so."""
+def test_header_inside_a_string_starts_a_cell(read):
+    """The string is cut in two, and running either part fails."""
     assert [cell.source for cell in read('# %% one\nx = """\n# %% two\n"""\n').cells] == ['x = """', '"""']
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r"], ids=["Windows", "old Mac"])
-def test_lines_may_end_otherwise(read, end):
+def test_other_line_endings(read, end):
     one, two = read("# %% one\n\nx = 1\ny = 2\n# %% two\nz\n".replace("\n", end)).cells
     assert (one.source, one.line, two.line) == ("x = 1\ny = 2", 3, 6)
 
 
-def test_file_that_is_not_utf8_is_a_error(read, tmp_path):
+def test_file_that_is_not_utf8_is_an_error(read, tmp_path):
     read("# %% one\n")
     (tmp_path / "snippets/area/trial.py").write_bytes(b"# %% one\n\xff")
     with pytest.raises(BuildError, match=r"^snippets/area/trial\.py: the file is not UTF-8"):
@@ -96,7 +96,7 @@ def test_file_that_is_not_utf8_is_a_error(read, tmp_path):
 @pytest.mark.parametrize(
     "line", ["# %% one two", "# %%one", "#%% one", "# %%% one", "# %% one # why", "# %% one raises=''"]
 )
-def test_line_that_looks_like_a_header(read, line):
+def test_malformed_header_is_an_error(read, line):
     with pytest.raises(BuildError, match=r"^snippets/area/trial\.py:4: a cell starts with") as caught:
         read(f"# %% first\n1\n\n{line}\n2\n")
     assert f"`{line}`" in str(caught.value)

@@ -1,4 +1,4 @@
-"""What stops the build: exit code 1, a message that says where and why, and the good site as it was."""
+"""Errors that stop the build: exit code 1, a message with index_of and cause, and an unchanged site."""
 
 import re
 import textwrap
@@ -8,7 +8,7 @@ import pytest
 
 from zhixing_site import cli
 
-# A snippet with the cell `wrong`; `# here` stands on the line that the message must name. And the cause.
+# A snippet with the cell `wrong`, in which `# here` marks the line that the message must name; and the cause.
 CELLS = {
     "raises": (
         "# %% fine\nx = 1\n\n# %% wrong\ny = 0\nx / y  # here\n",
@@ -30,7 +30,7 @@ CELLS = {
         "# %% fine\nx = 1\n\n# %% wrong tags=[\"hidden\"]\nassert x == 2, 'x is one'  # here\n",
         "AssertionError: x is one",
     ),
-    "raises another thing": (
+    "raises another exception": (
         '# %% wrong raises="KeyError"\nx = 1\nint("one")  # here\n',
         "should raise KeyError, but raises ValueError: invalid literal",
     ),
@@ -52,7 +52,7 @@ CELLS = {
         "fragile = Fragile()\ndel fragile\n",
         "OSError: gone",
     ),
-    "raises what it should, and in a thread what it should not": (
+    "raises the expected exception, and another in a thread": (
         '# %% wrong raises="KeyError"\nimport threading\n\nthread = threading.Thread(target=lambda: 1 / 0)  # here\n'
         'thread.start()\nthread.join()\n{}["a"]\n',
         "ZeroDivisionError",
@@ -61,7 +61,7 @@ CELLS = {
         "# %% wrong\nimport warnings\n\nwarnings.warn('too hot')  # here\n",
         "warns UserWarning: too hot",
     ),
-    "warns another thing": (
+    "warns in another category": (
         '# %% wrong warns="FutureWarning"\nimport warnings\n\nwarnings.warn("too hot")\nwarnings.warn("later", '
         "FutureWarning)\n",
         "warns UserWarning: too hot",
@@ -74,7 +74,7 @@ CELLS = {
         "# %% wrong\nimport warnings\n\nwarnings.warn('old', DeprecationWarning)  # here\n",
         "warns DeprecationWarning: old",
     ),
-    "calls what is deprecated": (
+    "calls a deprecated function": (
         "# %% wrong\nfrom elsewhere import old\n\nold.call(stacklevel=2)  # here\n",
         "warns DeprecationWarning: old.call",
     ),
@@ -82,7 +82,7 @@ CELLS = {
         "# %% wrong\ntext = open(__file__).read()  # here\n",
         "warns ResourceWarning: unclosed file",
     ),
-    "holds a bad escape": (
+    "contains an invalid escape": (
         "# %% wrong\nx = '\\d'  # here\n",
         "warns DeprecationWarning: invalid escape sequence",
     ),
@@ -106,11 +106,11 @@ CELLS = {
         "# %% wrong\nimport sys\n\nsys.exit(3)  # here\n",
         "quits the process: SystemExit: 3",
     ),
-    "quits at once, content": (
+    "exits immediately with code 0": (
         "# %% wrong\nimport os  # here\n\nos._exit(0)\n",
         "quits the process with exit code 0",
     ),
-    "quits at once": (
+    "exits immediately with code 3": (
         "# %% wrong\nimport os  # here\n\nos._exit(3)\n",
         "quits the process with exit code 3",
     ),
@@ -154,7 +154,7 @@ CELLS = {
     ),
 }
 
-# Snippets that cannot be read, the line named and the cause.
+# Malformed snippets, with the line and the cause in the message.
 HEADERS = {
     "unquoted value": ("# %% first\n1\n\n# %% wrong raises=KeyError\n2\n", 4, "raises=KeyError"),
     "unquoted tag": ("# %% wrong tags=[hidden]\n1\n", 1, "tags=[hidden]"),
@@ -176,7 +176,7 @@ HEADERS = {
     "the same name twice": ("# %% first\n1\n\n# %% other\n2\n\n# %% first\n3\n", 7, "a second cell of this name"),
 }
 
-# The body of a page from its third line on, the line named and the cause.
+# The body of a page from its third line on, with the line and the cause in the message.
 TRIAL = """\
 # %% one
 print(1)
@@ -249,10 +249,10 @@ MARKS = {
     "value in a heading": ("## At {{ number }} { #at }", 3, "a formula or value in a heading"),
 }
 
-# The same for what is found before the sites are built.
+# The same for errors that are found before the sites are built.
 STRUCTURE = {
     "include without a name": ('```python\n--8<-- "area/roots.py"\n```', 4, "a fence that includes holds nothing but"),
-    "include beside typed code": (
+    "include next to typed code": (
         '```python\nx = 1\n--8<-- "area/roots.py:root"\n```',
         4,
         "a fence that includes holds nothing but",
@@ -263,18 +263,18 @@ STRUCTURE = {
     "the same id twice": ("## Next { #next }\n\n## Again { #next }", 5, "next"),
 }
 
-# What stands on the English page in place of the Chinese one's, and words of the message.
-TWINS = {
+# The different bodies of the English and the Chinese page, and parts of the message.
+DIFFERENCES = {
     "another id": ("## B { #c }", "## B { #b }", ["#b", "no counterpart"]),
-    "a heading more": ("## B { #b }\n\n## C { #c }", "## B { #b }", ["docs/en/{page}.md:5", "#c", "no counterpart"]),
-    "a heading less": ("", "## B { #b }", ["docs/zh/{page}.md:3", "#b", "no counterpart"]),
+    "an added heading": ("## B { #b }\n\n## C { #c }", "## B { #b }", ["docs/en/{page}.md:5", "#c", "no counterpart"]),
+    "a missing heading": ("", "## B { #b }", ["docs/zh/{page}.md:3", "#b", "no counterpart"]),
     "headings in another order": ("## B { #b }\n\n## C { #c }", "## C { #c }\n\n## B { #b }", ["no counterpart"]),
     "another cell": (
         '```python\n--8<-- "area/roots.py:root"\n```',
         '```python\n--8<-- "area/squares.py:table"\n```',
         ["a fence of section #trial differs", "area/roots.py:root", "area/squares.py:table"],
     ),
-    "a fence more": ("```text\nx\n```", "", ["a fence of section #trial differs", "nothing"]),
+    "an added fence": ("```text\nx\n```", "", ["a fence of section #trial differs", "nothing"]),
     "fences in another order": (
         "```text\nx\n```\n\n```text\ny\n```",
         "```text\ny\n```\n\n```text\nx\n```",
@@ -282,7 +282,7 @@ TWINS = {
     ),
     "another language of a fence": ("```text\nx\n```", "```toml\nx\n```", ["a fence of section #trial differs"]),
     "another formula": ("It is $x^2$.", "它是 $x^3$。", ["section #trial differs", "x^2", "x^3"]),
-    "a formula less": ("It is $x^2$.", "它是平方。", ["section #trial differs", "x^2"]),
+    "a missing formula": ("It is $x^2$.", "它是平方。", ["section #trial differs", "x^2"]),
     "another block formula": ("$$\nx^2\n$$", "$$\nx^3\n$$", ["section #trial differs", "x^2", "x^3"]),
     "block formulas in another order": ("$$a$$\n\n$$b$$", "$$b$$\n\n$$a$$", ["a block of section #trial differs"]),
     "another link": (
@@ -290,7 +290,7 @@ TWINS = {
         "[r](squares.md)",
         ["a link of section #trial differs", "roots.md", "squares.md"],
     ),
-    "a link less": ("[r](roots.md)", "r", ["a link of section #trial differs", "roots.md"]),
+    "a missing link": ("[r](roots.md)", "r", ["a link of section #trial differs", "roots.md"]),
     "another value": ("{{ one }}", "{{ two }}", ["a value of section #trial differs", "one", "two"]),
     "another figure": ("![A.](a/b.py:c)", "![B.](a/b.py:d)", ["a figure of section #trial differs", "a/b.py:d"]),
     "a formula in another section": (
@@ -301,20 +301,20 @@ TWINS = {
 }
 
 
-def stopped(project, *options: str) -> str:
-    """Build in vain; what was said."""
+def failed_build(project, *options: str) -> str:
+    """Build; check that the build fails and leaves the site unchanged; return the messages."""
     before = project.site()
-    code, said = project.build(*options)
+    code, messages = project.build(*options)
     assert code == 1
     assert project.site() == before
     assert not list(project.root.glob(".cache/*/site"))
-    assert "Traceback" not in said
-    return said
+    assert "Traceback" not in messages
+    return messages
 
 
-def assert_error(said: str, *, where: str, cause: str, pages: list[str]):
-    """One error of the message has all of this."""
-    errors = re.split(r"\n(?=\S)", said)
+def assert_error(messages: str, *, where: str, cause: str, pages: list[str]):
+    """Check that one error has this index_of, cause and pages."""
+    errors = re.split(r"\n(?=\S)", messages)
     (error,) = [error for error in errors if error.startswith(f"{where}: ")]
     assert cause in error
     for page in pages:
@@ -328,10 +328,10 @@ import warnings
 def call(stacklevel=1, category=DeprecationWarning):
     warnings.warn("old.call", category, stacklevel=stacklevel)
 """
-# What a snippet needs to import it: a module that is neither the cell's nor the project's.
+# Code with which a snippet can import it: a module outside the cell and the project.
 PATH = 'import sys\nfrom pathlib import Path\n\nsys.path.append(str(Path(__file__).parents[3] / "elsewhere"))\n'
 
-# Modules of the project that warn, and the kind of warning.
+# Modules of the project that warn, and the category of the warning.
 SOURCES = {
     "deprecation": (
         "import warnings\n\n\ndef call():\n    warnings.warn('old', DeprecationWarning)  # here\n",
@@ -346,19 +346,19 @@ SOURCES = {
 CATEGORIES = ["UserWarning", "FutureWarning", "RuntimeWarning", "DeprecationWarning"]
 
 
-def place(cases: dict, case: str) -> int:
+def index_of(cases: dict, case: str) -> int:
     return list(cases).index(case)
 
 
-def error_of(said: str, path: str) -> str:
-    """The only error at this path."""
-    (error,) = [error for error in re.split(r"\n(?=\S)", said) if error.startswith(f"{path}:")]
+def error_of(messages: str, path: str) -> str:
+    """Return the only error at this path."""
+    (error,) = [error for error in re.split(r"\n(?=\S)", messages) if error.startswith(f"{path}:")]
     return error
 
 
 @pytest.fixture(scope="module")
 def wrong(pristine, tmp_path_factory):
-    """A project with a snippet for each way to go wrong, built once in vain: itself, and what was said."""
+    """Build a project with a snippet for each error; return the project and the messages."""
     project = pristine.copy(tmp_path_factory.mktemp("wrong") / "project")
     project.write("../elsewhere/elsewhere/__init__.py", "")
     project.write("../elsewhere/elsewhere/old.py", ELSEWHERE)
@@ -369,50 +369,52 @@ def wrong(pristine, tmp_path_factory):
     snippets = {name: f'# %% path tags=["hidden"]\n{PATH}\n{snippet}' for name, snippet in snippets.items()}
     headers = {f"headers/no{number}": snippet for number, (snippet, *_) in enumerate(HEADERS.values())}
     project.articles(snippets | headers)
-    return project, stopped(project)
+    return project, failed_build(project)
 
 
 @pytest.mark.parametrize("case", CELLS)
 def test_cell_stops_the_build(wrong, case):
-    (project, said), (snippet, cause) = wrong, CELLS[case]
-    name = f"cells/no{place(CELLS, case)}"
+    (project, messages), (snippet, cause) = wrong, CELLS[case]
+    name = f"cells/no{index_of(CELLS, case)}"
     line = project.line(f"snippets/{name}.py", "# here" if "# here" in snippet else cause.split(": ")[1])
     shown = [] if 'wrong tags=["hidden"]' in snippet else [project.line(f"docs/en/{name}.md", ":wrong")]
     pages = [f"docs/{language}/{name}.md:{number}" for language in ("en", "zh") for number in shown]
     cause = cause.replace("{catalogue}", f"snippets/{name}.toml")
-    assert_error(said, where=f"snippets/{name}.py:{line}, cell wrong", cause=cause, pages=pages)
+    assert_error(messages, where=f"snippets/{name}.py:{line}, cell wrong", cause=cause, pages=pages)
 
 
 def test_hidden_cell_names_the_pages_of_its_snippet(project):
     project.article("area/trial", '# %% one\n1\n\n# %% wrong tags=["hidden"]\nassert False\n')
-    said = stopped(project)
+    messages = failed_build(project)
     pages = ["docs/en/area/trial.md:4", "docs/zh/area/trial.md:4"]
-    assert_error(said, where="snippets/area/trial.py:5, cell wrong", cause="AssertionError", pages=pages)
+    assert_error(messages, where="snippets/area/trial.py:5, cell wrong", cause="AssertionError", pages=pages)
 
 
-def test_cell_after_the_wrong_one_does_not_run(project):
+def test_cell_after_a_failing_one_does_not_run(project):
     project.article(
         "area/trial", "# %% wrong\n1 / 0\n\n# %% later\nopen('../../reached', 'w').close()\nassert 1 == 2\n"
     )
-    assert "AssertionError" not in stopped(project)
+    assert "AssertionError" not in failed_build(project)
 
 
-def test_warning_of_another_distribution_about_itself_does_not_stop_a_run(project):
+def test_warning_inside_another_distribution_does_not_stop_a_run(project):
     project.write("../elsewhere/elsewhere/__init__.py", "")
     project.write("../elsewhere/elsewhere/old.py", ELSEWHERE)
     for category in CATEGORIES:
         call = f"from elsewhere import old\n\nold.call(category={category})\n"
         project.write(f"snippets/silent/{category}.py", f"# %% path\n{PATH}\n# %% right\n{call}")
-        project.write(f"snippets/told/{category}.py", f'# %% path\n{PATH}\n# %% told warns="{category}"\n{call}')
-    assert project.run("snippets/silent", "snippets/told") == (0, "")
+        project.write(
+            f"snippets/expected/{category}.py", f'# %% path\n{PATH}\n# %% expected warns="{category}"\n{call}'
+        )
+    assert project.run("snippets/silent", "snippets/expected") == (0, "")
     for category in CATEGORIES:
-        assert project.printed(f"told/{category}", "told") == f"{category}: old.call\n"
+        assert project.printed(f"expected/{category}", "expected") == f"{category}: old.call\n"
 
 
 @pytest.mark.parametrize("case", SOURCES)
-def test_deprecation_in_src_stops_the_build(wrong, case):
-    (project, said), number = wrong, place(SOURCES, case)
-    error, path = error_of(said, f"snippets/sources/no{number}.py"), f"src/things/passing{number}.py"
+def test_warning_in_src_stops_the_build(wrong, case):
+    (project, messages), number = wrong, index_of(SOURCES, case)
+    error, path = error_of(messages, f"snippets/sources/no{number}.py"), f"src/things/passing{number}.py"
     assert "cell wrong" in error
     assert f"warns {SOURCES[case][1]}Warning" in error
     assert f"{path}:{project.line(path, '# here')}" in error
@@ -435,10 +437,12 @@ time.sleep(1000)  # here
 """
     project.article("area/trial", snippet)
     before = {process.pid for process in psutil.process_iter()}
-    said = stopped(project, "--seconds", "0.7")  # of which sleeping takes none
+    messages = failed_build(project, "--seconds", "0.7")  # of processor time, which sleeping does not use
     pages = [f"docs/{language}/area/trial.md:4" for language in ("en", "zh")]
     line = project.line("snippets/area/trial.py", "# here")
-    assert_error(said, where=f"snippets/area/trial.py:{line}, cell wrong", cause="lasts longer than 7 s", pages=pages)
+    assert_error(
+        messages, where=f"snippets/area/trial.py:{line}, cell wrong", cause="lasts longer than 7 s", pages=pages
+    )
     assert project.read("../started")
     new = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
     assert not [process for process in new if "time.sleep(1000)" in " ".join(process.info["cmdline"] or [])]
@@ -447,19 +451,19 @@ time.sleep(1000)  # here
 
 
 BUSY = "import time\nwhile time.process_time() < {}: pass"
-# Runs of which each takes more than a second of processor time, in as many processes as are named.
+# Runs that each take more than a second of processor time, in the named processes.
 HARD = {
-    "itself": "while True: pass  # here\n",
-    "two at once": f"""\
+    "the run itself": "while True: pass  # here\n",
+    "two simultaneous processes": f"""\
 both = [subprocess.Popen([sys.executable, "-c", {BUSY.format(0.8)!r}]) for _ in range(2)]
 assert [process.wait() for process in both] == [0, 0]  # here
 time.sleep(1000)  # here
 """,
-    "one after another": f"""\
+    "consecutive processes": f"""\
 while True:  # here
     subprocess.run([sys.executable, "-c", {BUSY.format(0.4)!r}])  # here
 """,
-    "one that nobody waits for": f"""\
+    "a process that is not waited for": f"""\
 subprocess.Popen([sys.executable, "-c", {BUSY.format(3)!r}], start_new_session=True)
 time.sleep(1000)  # here
 """,
@@ -470,13 +474,13 @@ time.sleep(1000)  # here
 def test_processor_time_of_all_processes_is_limited(project, body):
     path = "snippets/area/trial.py"
     project.write(path, f"# %% wrong\nimport subprocess\nimport sys\nimport time\n\n{body}")
-    code, said = project.run("--seconds", "1", path)
+    code, messages = project.run("--seconds", "1", path)
     assert code == 1
-    assert re.match(rf"{path}:\d+, cell wrong: takes more than 1 s of processor time\n", said)
-    assert "# here" in project.read(path).splitlines()[int(said.split(":")[1].partition(",")[0]) - 1]
+    assert re.match(rf"{path}:\d+, cell wrong: takes more than 1 s of processor time\n", messages)
+    assert "# here" in project.read(path).splitlines()[int(messages.split(":")[1].partition(",")[0]) - 1]
 
 
-def test_processes_that_a_good_run_leaves_are_ended(project):
+def test_processes_left_by_a_successful_run_are_ended(project):
     snippet = """\
 # %% leaves
 import subprocess
@@ -491,38 +495,38 @@ process.returncode = 0  # so that it does not warn
     assert not psutil.pid_exists(project.notebook("area/trial")["metadata"]["zhixing"]["values"]["pid"])
 
 
-EATERS = {
-    "itself": "held = []\nwhile True:\n    held.append(b'x' * (32 << 20))\n    time.sleep(0.02)\n",
-    "in a process of its own": """\
-eat = "import time; held = b'x' * (900 << 20); time.sleep(1000)"
-subprocess.run([sys.executable, "-c", eat], start_new_session=True)
+MEMORY_USERS = {
+    "the run itself": "blocks = []\nwhile True:\n    blocks.append(b'x' * (32 << 20))\n    time.sleep(0.02)\n",
+    "another process": """\
+allocate = "import time; block = b'x' * (900 << 20); time.sleep(1000)"
+subprocess.run([sys.executable, "-c", allocate], start_new_session=True)
 """,
 }
 
 
-@pytest.mark.parametrize("eater", EATERS.values(), ids=EATERS)
-def test_memory_limit_ends_the_run(project, eater):
-    project.article("area/trial", f"# %% wrong\nimport subprocess\nimport sys\nimport time\n\n{eater}")
-    said = stopped(project, "--gigabytes", "0.8")
-    assert re.search(r"snippets/area/trial\.py:\d+, cell wrong: uses more than 0\.8 GB of memory", said)
-    assert "shown on docs/en/area/trial.md:4" in said
+@pytest.mark.parametrize("body", MEMORY_USERS.values(), ids=MEMORY_USERS)
+def test_memory_limit_ends_the_run(project, body):
+    project.article("area/trial", f"# %% wrong\nimport subprocess\nimport sys\nimport time\n\n{body}")
+    messages = failed_build(project, "--gigabytes", "0.8")
+    assert re.search(r"snippets/area/trial\.py:\d+, cell wrong: uses more than 0\.8 GB of memory", messages)
+    assert "shown on docs/en/area/trial.md:4" in messages
 
 
 @pytest.mark.parametrize("case", HEADERS)
 def test_malformed_snippet_stops_the_build(wrong, case):
     _, line, cause = HEADERS[case]
-    error = error_of(wrong[1], f"snippets/headers/no{place(HEADERS, case)}.py")
+    error = error_of(wrong[1], f"snippets/headers/no{index_of(HEADERS, case)}.py")
     assert re.match(rf"snippets/headers/no\d+\.py:{line}\b", error)
     assert cause in error
 
 
-# The language whose page has no caption, and what stands in its place.
+# The language whose page has no caption, and the text in its place.
 CAPTIONS = [("en", ""), ("en", " "), ("zh", ""), ("zh", " ")]
 
 
 @pytest.fixture(scope="module")
-def said_of_marks(pristine, tmp_path_factory) -> str:
-    """One build of a page for each of the wrong marks; what was said."""
+def mark_messages(pristine, tmp_path_factory) -> str:
+    """Build a page for each invalid mark; return the messages."""
     project = pristine.copy(tmp_path_factory.mktemp("marks") / "project")
     pages = {"en": {}, "zh": {}}
     for number, (body, *_) in enumerate(MARKS.values()):
@@ -537,50 +541,50 @@ def said_of_marks(pristine, tmp_path_factory) -> str:
             shown = caption if language == without else "A curve."
             texts[f"area/caption{number}"] = f"# Trial {{ #trial }}\n\n![{shown}](area/squares.py:curve)\n"
     project.pages(pages["en"], pages["zh"])
-    return stopped(project)
+    return failed_build(project)
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_mark_stops_the_build(said_of_marks, mark):
+def test_mark_stops_the_build(mark_messages, mark):
     _, line, cause = MARKS[mark]
     where = rf"docs/en/area/trial{list(MARKS).index(mark)}\.md:{line}\b"
-    (error,) = [error for error in said_of_marks.splitlines() if re.search(where, error)]
+    (error,) = [error for error in mark_messages.splitlines() if re.search(where, error)]
     assert cause in error
 
 
 @pytest.mark.parametrize(("body", "line", "cause"), STRUCTURE.values(), ids=STRUCTURE)
 def test_structure_of_a_page_stops_the_build(project, body, line, cause):
     project.page("area/trial", "# Trial { #trial }\n\n" + body + "\n")
-    said = stopped(project)
-    assert re.search(rf"docs/(en|zh)/area/trial\.md:{line}\b", said)
-    assert cause in said
+    messages = failed_build(project)
+    assert re.search(rf"docs/(en|zh)/area/trial\.md:{line}\b", messages)
+    assert cause in messages
 
 
-def test_name_that_a_module_only_imports(project):
+def test_imported_name_is_not_a_definition(project):
     project.write("src/things/borrowed.py", "from math import sqrt\n")
     project.page("area/trial", '# Trial { #trial }\n\n```python\n--8<-- "src/things/borrowed.py:sqrt"\n```\n')
-    said = stopped(project)
-    assert "docs/en/area/trial.md:4: there is no definition sqrt in src/things/borrowed.py" in said
+    messages = failed_build(project)
+    assert "docs/en/area/trial.md:4: there is no definition sqrt in src/things/borrowed.py" in messages
 
 
 def test_error_of_both_pages_names_both(project):
     project.page("area/trial", '# Trial { #trial }\n\n```python\n--8<-- "area/nothing.py:one"\n```\n')
-    said = stopped(project)
-    assert "docs/en/area/trial.md:4" in said
-    assert "docs/zh/area/trial.md:4" in said
+    messages = failed_build(project)
+    assert "docs/en/area/trial.md:4" in messages
+    assert "docs/zh/area/trial.md:4" in messages
 
 
 def test_lines_count_from_the_top_of_a_page_with_front_matter(project):
     project.page("area/trial", "---\ntitle: Trial\n---\n\n# Trial { #trial }\n\nIt is {{ nothing }}.\n")
-    assert "docs/en/area/trial.md:7" in stopped(project)
+    assert "docs/en/area/trial.md:7" in failed_build(project)
 
 
-def test_all_errors_of_a_step_are_told_at_once(project):
+def test_all_errors_of_a_step_are_reported_together(project):
     for name in ("one", "two"):
         project.article(f"area/{name}", f"# %% {name}_cell\nint('{name}')\n")
-    said = stopped(project)
-    assert "snippets/area/one.py:2, cell one_cell" in said
-    assert "snippets/area/two.py:2, cell two_cell" in said
+    messages = failed_build(project)
+    assert "snippets/area/one.py:2, cell one_cell" in messages
+    assert "snippets/area/two.py:2, cell two_cell" in messages
     for name in ("one", "two"):
         project.article(f"area/{name}", "# %% cell\n1\n", "# Trial { #trial }\n\nA $ here.\n\n## Next\n")
         project.article(
@@ -588,88 +592,88 @@ def test_all_errors_of_a_step_are_told_at_once(project):
             "# %% cell\n1\n",
             f'# T {{ #t }}\n\nA $ here.\n\n```python\n--8<-- "area/{name}.py:cell"\n```\n',
         )
-    said = stopped(project)
-    assert "docs/en/area/one.md:3" in said
-    assert "docs/en/area/two.md:3" in said
+    messages = failed_build(project)
+    assert "docs/en/area/one.md:3" in messages
+    assert "docs/en/area/two.md:3" in messages
 
 
-def test_cell_that_no_page_shows(project):
+def test_cell_that_no_page_shows_stops_the_build(project):
     page = '# Trial { #trial }\n\n```python\n--8<-- "area/trial.py:one"\n```\n'
     project.article("area/trial", "# %% one\n1\n\n# %% forgotten\n2\n", page)
-    said = stopped(project)
-    assert "snippets/area/trial.py:5, cell forgotten: no page shows this cell" in said
+    messages = failed_build(project)
+    assert "snippets/area/trial.py:5, cell forgotten: no page shows this cell" in messages
     project.replace("snippets/area/trial.py", "forgotten", 'forgotten tags=["hidden"]')
     assert project.build() == (0, "")
 
 
-def test_figure_shown_as_code_alone(project):
+def test_figure_shown_only_as_code_stops_the_build(project):
     project.article("area/trial", "# %% curve\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\n")
-    said = stopped(project)
+    messages = failed_build(project)
     for language in ("en", "zh"):
-        assert f"docs/{language}/area/trial.md:4, cell curve: a figure without a caption" in said
+        assert f"docs/{language}/area/trial.md:4, cell curve: a figure without a caption" in messages
 
 
 @pytest.mark.parametrize(("language", "caption"), CAPTIONS, ids=["en", "en space", "zh", "zh space"])
-def test_empty_caption(said_of_marks, language, caption):
+def test_empty_caption_stops_the_build(mark_messages, language, caption):
     page = f"area/caption{CAPTIONS.index((language, caption))}.md"
-    (error,) = [error for error in said_of_marks.splitlines() if page in error]
+    (error,) = [error for error in mark_messages.splitlines() if page in error]
     assert error.startswith(f"docs/{language}/{page}:3: a figure without a caption")
 
 
 @pytest.fixture(scope="module")
-def said_of_twins(pristine, tmp_path_factory) -> list[str]:
-    """One build with a pair of pages for each difference, and a page alone in each language; the errors."""
-    project = pristine.copy(tmp_path_factory.mktemp("twins") / "project")
-    for number, (*bodies, _) in enumerate(TWINS.values()):
+def translation_errors(pristine, tmp_path_factory) -> list[str]:
+    """Build two pages for each difference, and a page without a translation in each language; return the errors."""
+    project = pristine.copy(tmp_path_factory.mktemp("translations") / "project")
+    for number, (*bodies, _) in enumerate(DIFFERENCES.values()):
         for language, body in zip(("en", "zh"), bodies, strict=True):
             project.write(f"docs/{language}/area/no{number}.md", f"# Trial {{ #trial }}\n\n{body}\n")
     for language in ("en", "zh"):
         project.write(f"docs/{language}/area/only_{language}.md", "# Trial { #trial }\n")
-    return re.split(r"\n(?=\S)", stopped(project))
+    return re.split(r"\n(?=\S)", failed_build(project))
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_page_without_its_twin(said_of_twins, language):
+def test_page_without_a_translation_stops_the_build(translation_errors, language):
     path = f"docs/{language}/area/only_{language}.md"
-    (error,) = [error for error in said_of_twins if path in error]
+    (error,) = [error for error in translation_errors if path in error]
     assert error.startswith(f"{path}: the page has no counterpart")
 
 
-@pytest.mark.parametrize("case", TWINS)
-def test_difference_between_twins(said_of_twins, case):
-    page = f"area/no{place(TWINS, case)}"
-    said = "\n".join(error for error in said_of_twins if f"/{page}.md" in error)
-    assert re.match(rf"docs/(en|zh)/{page}\.md:\d+", said)
-    for part in TWINS[case][2]:
-        assert part.replace("{page}", page) in said
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_difference_between_translations_stops_the_build(translation_errors, case):
+    page = f"area/no{index_of(DIFFERENCES, case)}"
+    messages = "\n".join(error for error in translation_errors if f"/{page}.md" in error)
+    assert re.match(rf"docs/(en|zh)/{page}\.md:\d+", messages)
+    for part in DIFFERENCES[case][2]:
+        assert part.replace("{page}", page) in messages
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_section_changed_since_its_review(project, language):
+def test_section_changed_since_its_review_stops_the_build(project, language):
     path = f"docs/{language}/area/squares.md"
     project.replace(path, "{ #table }\n", "{ #table }\n\n1, 2, 3.\n")
-    said = stopped(project)
-    assert re.search(rf"docs/(en|zh)/area/squares\.md:{project.line(path, '{ #table }')}: ", said)
-    assert f"area/squares#table changed in {path} since it was reviewed" in said
-    assert "#squares" not in said
-    (command,) = re.findall(r"python -m zhixing_site (accept .*)", said)
+    messages = failed_build(project)
+    assert re.search(rf"docs/(en|zh)/area/squares\.md:{project.line(path, '{ #table }')}: ", messages)
+    assert f"area/squares#table changed in {path} since it was reviewed" in messages
+    assert "#squares" not in messages
+    (command,) = re.findall(r"python -m zhixing_site (accept .*)", messages)
     assert project.command(*command.split()) == (0, "")
     assert project.build() == (0, "")
 
 
-def test_section_changed_on_both_sides_names_both(project):
+def test_section_changed_in_both_languages_names_both_pages(project):
     for language in ("en", "zh"):
         project.replace(f"docs/{language}/area/roots.md", "{ #roots }", "{ #roots }\n\n1, 2, 3.")
-    assert "area/roots#roots changed in docs/en/area/roots.md and docs/zh/area/roots.md" in stopped(project)
+    assert "area/roots#roots changed in docs/en/area/roots.md and docs/zh/area/roots.md" in failed_build(project)
 
 
-def test_page_never_reviewed(project):
+def test_page_that_was_never_reviewed_stops_the_build(project):
     for language in ("en", "zh"):
         project.write(f"docs/{language}/area/trial.md", "# Trial { #trial }\n")
-    assert "area/trial#trial changed in docs/en/area/trial.md and docs/zh/area/trial.md" in stopped(project)
+    assert "area/trial#trial changed in docs/en/area/trial.md and docs/zh/area/trial.md" in failed_build(project)
 
 
-# MkDocs calls a dead anchor no error, and does not look into HTML.
+# MkDocs does not treat a dead anchor as an error, and does not check links in HTML.
 LINKS = {
     "anchor": ("[x](#nowhere)", "dead link #nowhere"),
     "another page's anchor": ("[x](roots.md#nowhere)", "dead link ../roots/#nowhere"),
@@ -681,63 +685,63 @@ LINKS = {
 
 
 @pytest.fixture(scope="module")
-def said_of_links(pristine, tmp_path_factory) -> list[str]:
-    """One build with a page for each dead link, one in each language alone, and one at the root; the errors."""
+def link_errors(pristine, tmp_path_factory) -> list[str]:
+    """Build a page for each dead link, one in each language only, and one at the root; return the errors."""
     project = pristine.copy(tmp_path_factory.mktemp("links") / "project")
     title = "# Trial { #trial }\n\n"
     pages = {f"area/no{number}": f"{title}{link}\n" for number, (link, _) in enumerate(LINKS.values())}
-    dead, sound = title + '<a href="#nowhere">x</a>\n', title + '<a href="#trial">x</a>\n'
-    pages |= {"area/only_en": dead, "area/only_zh": sound}
+    dead, valid = title + '<a href="#nowhere">x</a>\n', title + '<a href="#trial">x</a>\n'
+    pages |= {"area/only_en": dead, "area/only_zh": valid}
     project.replace("docs/index.html", 'href="zh/"', 'href="fr/"')
-    project.pages(pages, {"area/only_en": sound, "area/only_zh": dead})
-    return stopped(project).splitlines()
+    project.pages(pages, {"area/only_en": valid, "area/only_zh": dead})
+    return failed_build(project).splitlines()
 
 
 @pytest.mark.parametrize("case", LINKS)
-def test_dead_link(said_of_links, case):
-    page = f"area/no{place(LINKS, case)}/index.html: "
-    told = [error for error in said_of_links if page in error]
-    assert sorted(error[:3] for error in told) == ["en/", "zh/"]
-    assert all(LINKS[case][1] in error for error in told)
+def test_dead_link_stops_the_build(link_errors, case):
+    page = f"area/no{index_of(LINKS, case)}/index.html: "
+    errors = [error for error in link_errors if page in error]
+    assert sorted(error[:3] for error in errors) == ["en/", "zh/"]
+    assert all(LINKS[case][1] in error for error in errors)
 
 
-def test_dead_markdown_link(project):
+def test_dead_markdown_link_stops_the_build(project):
     project.page("area/trial", "# Trial { #trial }\n\n[x](nothing.md)\n")
-    assert "nothing.md" in stopped(project)
+    assert "nothing.md" in failed_build(project)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_dead_anchor_of_one_site(said_of_links, language):
-    told = [error for error in said_of_links if f"only_{language}" in error]
-    assert [error.startswith(f"{language}/area/only_{language}/index.html: dead link #nowhere") for error in told] == [
-        True
-    ]
+def test_dead_anchor_in_one_language_stops_the_build(link_errors, language):
+    errors = [error for error in link_errors if f"only_{language}" in error]
+    assert [
+        error.startswith(f"{language}/area/only_{language}/index.html: dead link #nowhere") for error in errors
+    ] == [True]
 
 
-def test_dead_link_from_the_root(said_of_links):
-    assert [error for error in said_of_links if error.startswith("index.html: dead link fr/")]
+def test_dead_link_of_the_root_page_stops_the_build(link_errors):
+    assert [error for error in link_errors if error.startswith("index.html: dead link fr/")]
 
 
 def test_warning_of_mkdocs_stops_the_build(project):
     navigation = "nav: [index.md, area/squares.md]\nvalidation: {nav: {omitted_files: warn}}\n"
     project.write("mkdocs.yml", project.read("mkdocs.yml") + navigation)
-    code, said = project.build()
+    code, messages = project.build()
     assert code == 1
-    assert said.count("mkdocs.yml: The following pages exist in the docs directory, but are not included") == 1
-    assert said.count("area/roots.md") == 2  # in each language
+    assert messages.count("mkdocs.yml: The following pages exist in the docs directory, but are not included") == 1
+    assert messages.count("area/roots.md") == 2  # in each language
 
 
-def test_links_between_the_sites_are_followed(project):
+def test_links_between_the_sites_are_checked(project):
     link = (
         '# Trial { #trial }\n\n<a href="../../../zh/area/squares/#table">x</a> <a href="https://example.org/#y">y</a>\n'
     )
     project.page("area/trial", link)
     assert project.build() == (0, "")
     project.page("area/trial", link.replace("#table", "#nowhere"))
-    assert "dead link ../../../zh/area/squares/#nowhere" in stopped(project)
+    assert "dead link ../../../zh/area/squares/#nowhere" in failed_build(project)
 
 
-def test_command_line_refuses_what_is_no_snippet(project):
+def test_path_that_is_not_a_snippet_is_an_error(project):
     assert project.run("docs/en/index.md")[0] == 1
     for path in "snippets/nothing.py", "snippets/area/squares.toml":
         assert "no snippet or folder below snippets/" in project.run(path)[1]
@@ -748,10 +752,10 @@ def test_command_line_needs_a_command():
         cli.main([])
 
 
-def test_message_reads_well(project):
-    """One message in full, as an author sees it."""
+def test_complete_message(project):
+    """Show a message in full, as an author sees it."""
     project.article("area/trial", "# %% fine\nx = 1\n\n# %% wrong\nx / 0\n")
-    assert stopped(project) == textwrap.dedent("""\
+    assert failed_build(project) == textwrap.dedent("""\
         snippets/area/trial.py:5, cell wrong: ZeroDivisionError: division by zero
           shown on docs/en/area/trial.md:8
           shown on docs/zh/area/trial.md:8

@@ -20,7 +20,7 @@ def errors(english: str, chinese: str) -> list[str]:
 ALIKE = {
     "words": ("# A { #a }\n\nOne.", "# 甲 { #a }\n\n一。"),
     "order of formulas in a sentence": ("From $a$ to $b$.", "到 $b$，自 $a$。"),
-    "a formula said twice": ("From $a$ to $a$.", "自 $a$。"),
+    "a repeated formula": ("From $a$ to $a$.", "自 $a$。"),
     "order of values": ("{{ x }} of {{ y }}", "{{ y }}中的{{ x }}"),
     "format of a value": ("{{ x:.2f }}", "{{ x:.1f }}"),
     "order of links": ("[a](a.md), [b](b.md)", "[乙](b.md)、[甲](a.md)"),
@@ -39,38 +39,38 @@ def test_translations_may_differ_in(english, chinese):
     assert errors(chinese, english) == []
 
 
-def test_each_kind_of_difference_is_told():
-    said = errors('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f.csv"', "nothing")
-    assert len(said) == 5
+def test_each_kind_of_difference_is_reported():
+    found = errors('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f.csv"', "nothing")
+    assert len(found) == 5
 
 
 def test_message_names_both_lines_and_what_differs():
-    (said,) = errors("# A { #a }\n\n## B { #b }\n\n$x^2$", "# 甲 { #a }\n\n一。\n\n## 乙 { #b }\n\n$x^3$")
-    assert said.startswith("docs/zh/area/trial.md:5: ")
-    assert "docs/en/area/trial.md:3 has x^2" in said
-    assert "docs/zh/area/trial.md:5 has x^3" in said
+    (message,) = errors("# A { #a }\n\n## B { #b }\n\n$x^2$", "# 甲 { #a }\n\n一。\n\n## 乙 { #b }\n\n$x^3$")
+    assert message.startswith("docs/zh/area/trial.md:5: ")
+    assert "docs/en/area/trial.md:3 has x^2" in message
+    assert "docs/zh/area/trial.md:5 has x^3" in message
 
 
-def test_message_of_values_in_a_formula():
-    """A formula shows its values' formats, which must agree there."""
+def test_format_of_a_value_in_a_formula_must_be_the_same():
+    """A formula is compared as written, with the formats of its values."""
     assert errors("$x = {{ y:.2f }}$", "$x = {{ y:.1f }}$")
 
 
 def test_first_heading_that_differs_is_named():
-    (said,) = errors("# A { #a }\n## B { #b }\n## C { #c }", "# 甲 { #a }\n## 丙 { #c }\n## 乙 { #b }")
-    assert said == "docs/zh/area/trial.md:2: heading #c has no counterpart at this place"
+    (message,) = errors("# A { #a }\n## B { #b }\n## C { #c }", "# 甲 { #a }\n## 丙 { #c }\n## 乙 { #b }")
+    assert message == "docs/zh/area/trial.md:2: heading #c has no counterpart at this place"
 
 
 @pytest.fixture
 def reviewed(project):
-    """What the files say: {page#section: digests}, in the order of each file."""
+    """Return a function that reads the recorded reviews: {page#section: digests}, in the order of each file."""
 
     def read() -> dict[str, str]:
-        folder, said = project.root / REVIEWED, {}
+        folder, found = project.root / REVIEWED, {}
         for path in sorted(folder.rglob("*.txt")):
             name = path.relative_to(folder).with_suffix("").as_posix()
-            said |= {name + line.partition(" ")[0]: line.partition(" ")[2] for line in path.read_text().splitlines()}
-        return said
+            found |= {name + line.partition(" ")[0]: line.partition(" ")[2] for line in path.read_text().splitlines()}
+        return found
 
     return read
 
@@ -82,7 +82,7 @@ def test_accept_records_a_digest_for_each_side_of_each_section(project, reviewed
     assert sorted(path.name for path in (project.root / REVIEWED / "area").iterdir()) == ["roots.txt", "squares.txt"]
 
 
-def test_accept_of_one_page_leaves_the_others(project, reviewed):
+def test_accept_of_one_page_does_not_change_the_others(project, reviewed):
     before, other = reviewed(), project.root / REVIEWED / "area/squares.txt"
     written = other.stat().st_mtime_ns
     for page in ("roots", "squares"):
@@ -91,28 +91,28 @@ def test_accept_of_one_page_leaves_the_others(project, reviewed):
     changed = {name for name, digests in reviewed().items() if digests != before[name]}
     assert changed == {"area/roots#roots"}
     assert other.stat().st_mtime_ns == written
-    code, said = project.build()
+    code, messages = project.build()
     assert code == 1
-    assert "area/squares#table" in said
-    assert "area/roots" not in said
+    assert "area/squares#table" in messages
+    assert "area/roots" not in messages
 
 
-def test_accept_says_which_sections_are_new(project, capsys):
+def test_accept_lists_new_sections(project, capsys):
     project.replace("docs/zh/area/roots.md", " }\n", " }\n\nMore.\n")
-    for said in "accepted area/roots#roots\n", "nothing was new\n":
+    for output in "accepted area/roots#roots\n", "nothing was new\n":
         with contextlib.chdir(project.root):
             assert cli.main(["accept"]) == 0
-        assert capsys.readouterr().out == said
+        assert capsys.readouterr().out == output
 
 
-def test_accept_of_all(project):
+def test_accept_without_arguments_accepts_all_pages(project):
     for page in ("roots", "squares"):
         project.replace(f"docs/en/area/{page}.md", " }\n", " }\n\nMore.\n")
     assert project.command("accept") == (0, "")
     assert project.build() == (0, "")
 
 
-def test_accept_forgets_what_is_gone(project, reviewed):
+def test_accept_removes_the_records_of_deleted_sections(project, reviewed):
     for language in ("en", "zh"):
         (project.root / f"docs/{language}/area/roots.md").unlink()
         project.replace(f"docs/{language}/area/squares.md", "{ #table }", "{ #list }")
@@ -125,12 +125,12 @@ def test_accept_forgets_what_is_gone(project, reviewed):
     assert not (project.root / REVIEWED / "area/roots.txt").exists()
 
 
-def test_accept_of_an_unknown_page(project, reviewed):
+def test_accept_of_an_unknown_page_is_an_error(project, reviewed):
     before = reviewed()
-    code, said = project.command("accept", "area/roots", "area/nothing")
+    code, messages = project.command("accept", "area/roots", "area/nothing")
     assert code == 1
-    assert "area/nothing" in said
-    assert "area/roots" not in said
+    assert "area/nothing" in messages
+    assert "area/roots" not in messages
     assert reviewed() == before
 
 
@@ -139,12 +139,12 @@ def test_accept_of_an_unknown_page(project, reviewed):
     [("{ #table }", "{ #tables }"), ("$$\nx^2", "$$\nx^3"), ("## Table { #table }", ""), ("{ #table }", "")],
     ids=["id", "formula", "heading", "no id"],
 )
-def test_accept_of_translations_that_differ(project, reviewed, old, new):
+def test_accept_of_translations_that_differ_is_an_error(project, reviewed, old, new):
     before = reviewed()
     project.replace("docs/en/area/squares.md", old, new)
-    code, said = project.command("accept", "area/squares")
+    code, messages = project.command("accept", "area/squares")
     assert code == 1
-    assert "area/squares.md" in said
+    assert "area/squares.md" in messages
     assert reviewed() == before
 
 
@@ -156,13 +156,13 @@ def test_undone_change_needs_no_review(project):
     assert project.build() == (0, "")
 
 
-def test_project_without_reviews(project):
+def test_project_without_reviews_does_not_build(project):
     shutil.rmtree(project.root / REVIEWED)
-    code, said = project.build()
+    code, messages = project.build()
     assert code == 1
-    assert all(name in said for name in ("index#home", "area/squares#table", "area/roots#roots"))
+    assert all(name in messages for name in ("index#home", "area/squares#table", "area/roots#roots"))
 
 
-def test_heading_without_id_is_a_error_of_its_page():
+def test_heading_without_id_is_an_error_of_its_page():
     (error,) = errors("# A { #a }", "# 甲")
     assert error.startswith("docs/zh/area/trial.md:1: a heading without an id")

@@ -1,4 +1,4 @@
-"""The workflow that builds, tests and hosts: what it may do, and that it does what the README says."""
+"""The workflow that builds, tests and publishes the site: its permissions, and the commands of the README."""
 
 import re
 from pathlib import Path
@@ -11,12 +11,12 @@ from zhixing_site.site import cards, reuse
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / ".github/workflows/site.yml").read_text()
-WORKFLOW = yaml.load(TEXT, yaml.BaseLoader)  # in which `on` is no truth value
+WORKFLOW = yaml.load(TEXT, yaml.BaseLoader)  # which does not read `on` as a Boolean
 BUILD, VERSIONS, DEPLOY = (WORKFLOW["jobs"][name] for name in ("build", "versions", "deploy"))
 
 
 def step(job: dict, action: str) -> dict:
-    """The only step of the job that uses the action."""
+    """Return the only step of the job that uses the action."""
     (found,) = [each for each in job["steps"] if each.get("uses", "").startswith(f"{action}@")]
     return found
 
@@ -27,7 +27,7 @@ def test_every_push_and_pull_request_is_built():
     assert "if" not in VERSIONS
 
 
-def test_it_runs_with_the_oldest_versions_and_as_on_other_processors():
+def test_oldest_versions_and_other_processors_are_tested():
     assert VERSIONS["strategy"]["matrix"] == {"session": ["oldest", "portable"]}
     *_, install, session = VERSIONS["steps"]
     assert install["run"] in step_that_builds()["run"]
@@ -40,20 +40,20 @@ def step_that_builds() -> dict:
     return build
 
 
-def test_it_runs_the_readmes_commands_in_their_order():
+def test_commands_of_the_readme_run_in_order():
     commands = re.search(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1].splitlines()
-    said = [line for each in BUILD["steps"] for line in each.get("run", "").splitlines()]
-    assert [line for line in said if line in commands] == commands
-    assert ".venv/bin/nox -s lint" in said
-    assert ".venv/bin/nox -s browser" in said
+    lines = [line for each in BUILD["steps"] for line in each.get("run", "").splitlines()]
+    assert [line for line in lines if line in commands] == commands
+    assert ".venv/bin/nox -s lint" in lines
+    assert ".venv/bin/nox -s browser" in lines
 
 
 @pytest.mark.parametrize("line", re.findall(r"^.*\buses:.*$", TEXT, re.MULTILINE), ids=str.strip)
-def test_action_is_pinned_to_a_commit_with_its_version_beside_it(line):
+def test_action_is_pinned_to_a_commit_with_its_version_in_a_comment(line):
     assert re.fullmatch(r"[ -]+uses: actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
 
 
-def test_each_job_may_do_what_it_needs_and_no_more():
+def test_each_job_has_only_the_permissions_it_needs():
     assert WORKFLOW["permissions"] == {}
     assert BUILD["permissions"] == {"contents": "read", "pages": "read"}
     assert DEPLOY["permissions"] == {"pages": "write", "id-token": "write"}
@@ -63,35 +63,35 @@ def test_each_job_may_do_what_it_needs_and_no_more():
     assert "secrets." not in TEXT
 
 
-def test_nothing_that_a_stranger_writes_is_run():
+def test_no_untrusted_text_is_run():
     assert not [each for each in BUILD["steps"] + VERSIONS["steps"] + DEPLOY["steps"] if "${{" in each.get("run", "")]
     assert not re.search(r"github\.(event\.|head_ref)", TEXT)
 
 
-def test_only_what_is_pushed_to_main_is_deployed_when_it_is_built():
+def test_only_pushes_to_main_are_deployed_after_their_build():
     assert DEPLOY["needs"] == ["build", "versions"]
     assert DEPLOY["if"] == "github.ref == 'refs/heads/main' && github.event_name == 'push'"
     assert DEPLOY["environment"]["name"] == "github-pages"
     step(DEPLOY, "actions/deploy-pages")
 
 
-def test_site_is_kept_for_who_asks_and_for_its_host():
+def test_site_is_uploaded_for_pull_requests_and_for_hosting():
     kept, hosted = step(BUILD, "actions/upload-artifact"), step(BUILD, "actions/upload-pages-artifact")
     assert kept["if"] == "github.event_name == 'pull_request'"
     assert hosted["if"] == "github.ref == 'refs/heads/main'"
     assert kept["with"]["path"] == hosted["with"]["path"] == "site/"
 
 
-def test_address_of_the_site_is_that_of_its_host():
+def test_address_of_the_site_is_that_of_github_pages():
     name = step(BUILD, "actions/configure-pages")["id"]
     assert step_that_builds()["env"] == {"SITE_URL": f"${{{{ steps.{name}.outputs.base_url }}}}"}
 
 
-def test_what_was_computed_before_is_there_again():
+def test_caches_are_restored():
     folders = {cache.FOLDER, cards.CACHE, reuse.FOLDER}
     assert {*step(BUILD, "actions/cache")["with"]["path"].split()} == {each.as_posix() for each in folders}
 
 
-def test_torch_comes_without_cuda():
+def test_torch_is_installed_without_cuda():
     for job in BUILD, VERSIONS:
         assert job["env"]["PIP_EXTRA_INDEX_URL"] == "https://download.pytorch.org/whl/cpu"
