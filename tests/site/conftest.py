@@ -240,7 +240,7 @@ class Project:
         return number
 
     def article(self, name: str, snippet: str, page: str = "") -> None:
-        """Write a snippet and its reviewed page, the same in both languages; the default page shows all visible cells."""
+        """Write a snippet and its reviewed page, the same in both languages; by default with all visible cells."""
         self.write(f"snippets/{name}.py", snippet)
         self.page(name, page or self.default_page(name, snippet))
 

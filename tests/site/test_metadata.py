@@ -28,7 +28,7 @@ LOGO = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 2"><path d="M0 0h
 
 
 def add_front_matter(project, page: str, **meta: str) -> None:
-    """Add the same front add_front_matter to the page in both languages."""
+    """Add the same front matter to the page in both languages."""
     lines = "".join(f"{key}: {value}\n" for key, value in meta.items())
     for language in "en", "zh":
         path = f"docs/{language}/{page}.md"

@@ -1,4 +1,4 @@
-"""Errors that stop the build: exit code 1, a message with index_of and cause, and an unchanged site."""
+"""Errors that stop the build: exit code 1, a message with place and cause, and an unchanged site."""
 
 import re
 import textwrap
@@ -313,7 +313,7 @@ def failed_build(project, *options: str) -> str:
 
 
 def assert_error(messages: str, *, where: str, cause: str, pages: list[str]):
-    """Check that one error has this index_of, cause and pages."""
+    """Check that one error has this place, cause and pages."""
     errors = re.split(r"\n(?=\S)", messages)
     (error,) = [error for error in errors if error.startswith(f"{where}: ")]
     assert cause in error
