@@ -268,17 +268,17 @@ class Project:
 
     def command(self, *arguments: str) -> tuple[int, str]:
         """Run a command of the builder; return the exit code and the text on standard error."""
-        messages, output = io.StringIO(), io.StringIO()
+        stderr, stdout = io.StringIO(), io.StringIO()
         workers = forked_workers() if self.forks else contextlib.nullcontext()
         with (
             contextlib.chdir(self.root),
             workers,
-            contextlib.redirect_stderr(messages),
-            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(stderr),
+            contextlib.redirect_stdout(stdout),
         ):
             code = cli.main(list(arguments))
-        self.ran = set(re.findall(r"^ran .* snippets/(\S+)\s*$", output.getvalue(), re.MULTILINE))
-        return code, messages.getvalue()
+        self.ran = set(re.findall(r"^ran .* snippets/(\S+)\s*$", stdout.getvalue(), re.MULTILINE))
+        return code, stderr.getvalue()
 
     def build(self, *options: str) -> tuple[int, str]:
         return self.command("build", *options)

@@ -58,7 +58,7 @@ def names_of(module, project):
     return [path.name for path in files_that_test(module, read_modules(project / "src/zhixing"), project)]
 
 
-def test_modules_test_file_is_preferred_to_importing_files_and_files_of_users(project):
+def test_own_test_file_is_preferred_to_importing_files_and_files_of_users(project):
     assert names_of("area/line", project) == ["test_line.py"]
     assert names_of("area/ruler", project) == ["test_line.py"]  # line uses it
     assert names_of("area/idle", project) == []
