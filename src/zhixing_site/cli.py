@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
                 serve(root, limits, _report, options.port)
             case "accept":
                 accepted = accept(read_pages(root, "en"), read_pages(root, "zh"), options.pages, root)
-                print("\n".join(f"accepted {section}" for section in accepted) or "nothing was new")
+                print("\n".join(f"accepted {section}" for section in accepted) or "no section has changed")
             case "new":
                 print(*new(options.article, root), sep="\n")
     except (BuildError, BuildErrors) as error:
@@ -68,7 +68,7 @@ def _snippets(paths: list[Path], root: Path) -> list[Path]:
     for path in map(Path.resolve, paths):
         is_snippet = path.is_file() and path.suffix == ".py"
         if not (is_snippet or path.is_dir()) or not path.is_relative_to(root / "snippets"):
-            raise BuildError(f"{path} is no snippet or folder below snippets/")
+            raise BuildError(f"{path} is not a snippet or a folder below snippets/")
         found += [path] if is_snippet else sorted(path.rglob("*.py"))
     return found if paths else snippet_paths(root)
 

@@ -122,7 +122,7 @@ def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
         try:
             server = Server(("127.0.0.1", port), partial(Handler, preview))
         except OSError as error:
-            raise BuildError(f"port {port} cannot be had ({error.strerror}); choose another with --port") from error
+            raise BuildError(f"port {port} is not available ({error.strerror}); choose another with --port") from error
         threading.Thread(target=server.serve_forever, daemon=True).start()
         _watch(root, changes)
         changes.put(set())

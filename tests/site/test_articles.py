@@ -108,7 +108,7 @@ INVALID = {
     "no date": ("en", "date: 2026-01-01\n", "", "`date` is missing: the day of the first publication"),
     "an invalid date": ("en", "2026-01-01", "January", "`date` must be the day of the first publication"),
     "a date on both pages": ("zh", "menu:", "date: 2026-01-01\nmenu:", "`date` belongs in the English page alone"),
-    "an unknown key": ("en", "date:", "author: X\ndate:", "`author` is no key of an article; there are menu, "),
+    "an unknown key": ("en", "date:", "author: X\ndate:", "`author` is not a key of an article; valid keys are menu, "),
     "a requirement that is not a list": (
         "en",
         "date:",
@@ -128,22 +128,22 @@ INVALID = {
         "en",
         "date:",
         "cover: curve\ndate:",
-        "`cover` is no figure of this page's own snippet, whose figures are: none",
+        "`cover` is not a figure of this page's snippet, which has: none",
     ),
     "an unknown article": (
         "en",
         "date:",
         "requires: [a/two]\ndate:",
-        "`requires` names a/two, which is no article",
+        "`requires` names a/two, which is not an article",
     ),
     "an area as an article": ("en", "date:", "requires: [a/index]\ndate:", "`requires` names a/index, which is no"),
     "a requirement of itself": (
         "en",
         "date:",
         "requires: [a/one]\ndate:",
-        "`requires` leads in a circle: a/one → a/one",
+        "`requires` is circular: a/one → a/one",
     ),
-    "invalid YAML": ("en", "menu: One", "menu: [", "the front matter is no YAML"),
+    "invalid YAML": ("en", "menu: One", "menu: [", "the front matter is not valid YAML"),
 }
 
 
@@ -176,7 +176,7 @@ def test_article_with_a_figure_needs_a_cover():
 @pytest.mark.parametrize("order", ["first", "1.5", "true", ""])
 def test_area_without_a_valid_order_is_an_error(order):
     areas, (error,), _ = read(area("a", order), article("a/one"))
-    assert str(error) == "docs/en/a/index.md:2: `order` must be the area's place among the others: 3"
+    assert str(error) == "docs/en/a/index.md:2: `order` must be the area's position among the areas: 3"
     assert areas == []
 
 

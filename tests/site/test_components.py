@@ -284,7 +284,7 @@ def test_unknown_component_stops_the_build(library, page):
         path = f"docs/{language}/{page}.md"
         library.write(path, library.read(path) + '\n--8<-- "start/interview"\n')
     place = f"docs/en/{page}.md:{library.line(f'docs/en/{page}.md', 'interview')}"
-    assert f"{place}: there is nothing to show for" in library.failing_build()
+    assert f"{place}: unknown component" in library.failing_build()
 
 
 def test_components_that_differ_between_the_languages_stop_the_build(library):
@@ -294,7 +294,7 @@ def test_components_that_differ_between_the_languages_stop_the_build(library):
 
 def test_invalid_front_matter_stops_the_build(library):
     library.replace("docs/en/area/squares.md", "[area/roots]", "[area/trees]")
-    assert "docs/en/area/squares.md:6: `requires` names area/trees, which is no article" in library.failing_build()
+    assert "docs/en/area/squares.md:6: `requires` names area/trees, which is not an article" in library.failing_build()
 
 
 def fields(text: str) -> set[str]:

@@ -69,17 +69,17 @@ def test_valid_link_is_accepted(messages, reference):
 @pytest.mark.parametrize(
     ("reference", "cause"),
     [
-        ("#nowhere", "there is no #nowhere there"),
-        ("#Own", "there is no #Own there"),
-        ("../#own", "there is no #own there"),
-        ("../../zh/#home", "there is no #home there"),
+        ("#nowhere", "the page has no #nowhere"),
+        ("#Own", "the page has no #Own"),
+        ("../#own", "the page has no #own"),
+        ("../../zh/#home", "the page has no #home"),
         ("nothing.md", "there is no such file"),
         ("nothing/", "there is no such file"),
         ("../../fr/", "there is no such file"),
         ("../../../outside.html", "there is no such file"),
         ("/en/", "server's root"),
         ("/", "server's root"),
-        ("..//style.css", "a step without a name"),
+        ("..//style.css", "an empty component"),
     ],
 )
 def test_dead_link_is_reported(messages, reference, cause):

@@ -217,7 +217,7 @@ def test_unchanged_card_is_not_drawn_again(project, monkeypatch):
 @pytest.mark.parametrize("cover", ["table", "nothing", "squares"])
 def test_cover_that_is_not_a_figure_stops_the_build(project, cover):
     add_front_matter(project, SQUARES, cover=cover)
-    cause = f"docs/en/area/squares.md:1: `cover: {cover}` names no cell of snippets/area/squares.py"
+    cause = f"docs/en/area/squares.md:1: `cover: {cover}` is not a cell of snippets/area/squares.py"
     assert cause in project.failing_build()
 
 
@@ -228,7 +228,7 @@ def test_character_that_the_font_lacks_stops_the_build(project):
 
 def test_invalid_date_stops_the_build(project):
     add_front_matter(project, SQUARES, date="May")
-    assert "docs/en/area/squares.md:1: `date: May` is no day" in project.failing_build()
+    assert "docs/en/area/squares.md:1: `date: May` is not a date" in project.failing_build()
 
 
 def has_white(svg: str, box: tuple[int, int, int, int]) -> bool:

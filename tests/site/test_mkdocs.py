@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from zhixing_site.project import CONFIGS
-from zhixing_site.site import mkdocs
+from zhixing_site.site import mkdocs, reuse
 from zhixing_site.site.mkdocs import Renderer
 
 
@@ -92,7 +92,7 @@ def test_process_that_was_killed_is_reported_and_replaced(project, renderer):
     os.kill(worker.process.pid, signal.SIGSTOP)  # as if it were busy
     renderer.ask("en", project.root / "nothing", project.root / "nowhere", [])
     worker.process.kill()
-    assert worker.answer() == ("MkDocs was ended from outside (exit code -9)", {})
+    assert worker.answer() == ("the MkDocs process ended unexpectedly (exit code -9)", {})
     assert render(project, renderer) == ""
 
 
@@ -129,7 +129,7 @@ def test_process_that_ends_without_an_answer_is_reported(project, monkeypatch, w
             worker.process.join()
         monkeypatch.undo()
         monkeypatch.setattr(worker.process, "is_alive", lambda: True)  # as just before it ended
-        assert render(project, renderer) == "mkdocs.zh.yml: MkDocs was ended from outside (exit code 3)"
+        assert render(project, renderer) == "mkdocs.zh.yml: the MkDocs process ended unexpectedly (exit code 3)"
         monkeypatch.undo()
         assert render(project, renderer) == ""
 
@@ -157,7 +157,7 @@ def test_processes_end_when_their_build_is_killed(project):
     start = """
 import os, pathlib
 from zhixing_site.project import CONFIGS
-from zhixing_site.site import mkdocs
+from zhixing_site.site import mkdocs, reuse
 from zhixing_site.site.mkdocs import Renderer
 renderer = Renderer(pathlib.Path.cwd())
 print(*(renderer.start(language).process.pid for language in CONFIGS), flush=True)
@@ -173,6 +173,6 @@ os.kill(os.getpid(), 9)
 
 
 def test_forked_processes_render_the_same_site(pristine, project):
-    shutil.rmtree(project.root / "site")
+    shutil.rmtree(project.root / reuse.FOLDER)
     assert project.build() == (0, "")
     assert project.site() == pristine.site()

@@ -63,7 +63,7 @@ def test_optional_reference_to_another_page_is_text(caplog):
 def test_required_reference_to_another_page_gives_a_warning(caplog):
     html = on_page_content(REFERENCE.format("other.edge", ""), page("a.md", "things.edge"))
     assert html == "[Edge][other.edge]"
-    assert "a.md: the cross-reference [other.edge] leads to nothing on this page" in caplog.text
+    assert "a.md: the cross-reference [other.edge] has no target on this page" in caplog.text
 
 
 def test_no_reference_is_left_for_the_plugin():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet
+from zhixing_site.site import reuse
 from zhixing_site.site.notebooks import lab_files
 
 LAB = "site/en/lab/area/squares"
@@ -88,6 +90,7 @@ def test_jupyter_configuration_of_the_user_is_ignored(project, tmp_path, monkeyp
         path.write_text(text)
     for name in "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_PATH":
         monkeypatch.setenv(name, str(config.parent))
+    shutil.rmtree(project.root / reuse.FOLDER)
     assert project.build() == (0, "")
     assert project.site() == before
 

@@ -349,7 +349,7 @@ time.sleep(1)
     project.write(TRIAL, snippet)
     code, messages = project.run(TRIAL)
     assert code == 1
-    assert messages == f"{TRIAL}:2, cell wrong: the run was ended from outside\n"
+    assert messages == f"{TRIAL}:2, cell wrong: the process that watches the run ended unexpectedly\n"
 
 
 def test_runs_leave_no_process_and_no_folder(project, tmp_path, monkeypatch):

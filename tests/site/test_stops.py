@@ -173,7 +173,7 @@ HEADERS = {
     "code before the first cell": ("import os\n\n# %% first\n1\n", 1, "a snippet starts with a cell"),
     "no cell": ("x = 1\n", 1, "a snippet starts with a cell"),
     "nothing": ("", 1, "a snippet starts with a cell"),
-    "the same name twice": ("# %% first\n1\n\n# %% other\n2\n\n# %% first\n3\n", 7, "a second cell of this name"),
+    "the same name twice": ("# %% first\n1\n\n# %% other\n2\n\n# %% first\n3\n", 7, "a second cell with this name"),
 }
 
 # The body of a page from its third line on, with the line and the cause in the message.
@@ -245,8 +245,8 @@ MARKS = {
     "typed transcript": ("```pycon\n>>> 1\n1\n```", 3, "Python typed into the page"),
     "typed Python between tildes": ("~~~python\nx = 1\n~~~", 3, "Python typed into the page"),
     "typed Python in a box": ("!!! note\n\n    ```python\n    x = 1\n    ```", 5, "Python typed into the page"),
-    "formula in a heading": ("## The $x$ axis { #axis }", 3, "a formula or value in a heading"),
-    "value in a heading": ("## At {{ number }} { #at }", 3, "a formula or value in a heading"),
+    "formula in a heading": ("## The $x$ axis { #axis }", 3, "a heading must not contain a formula or value"),
+    "value in a heading": ("## At {{ number }} { #at }", 3, "a heading must not contain a formula or value"),
 }
 
 # The same for errors that are found before the sites are built.

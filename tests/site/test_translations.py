@@ -99,7 +99,7 @@ def test_accept_of_one_page_does_not_change_the_others(project, reviewed):
 
 def test_accept_lists_new_sections(project, capsys):
     project.replace("docs/zh/area/roots.md", " }\n", " }\n\nMore.\n")
-    for output in "accepted area/roots#roots\n", "nothing was new\n":
+    for output in "accepted area/roots#roots\n", "no section has changed\n":
         with contextlib.chdir(project.root):
             assert cli.main(["accept"]) == 0
         assert capsys.readouterr().out == output

@@ -148,10 +148,10 @@ def _check_article(page: Page) -> Iterator[BuildError]:
         if key not in keys and key in KEYS["english"]:
             yield _error(page, key, "belongs in the English page alone, for both")
         elif key not in keys:
-            yield _error(page, key, f"is no key of an article; there are {', '.join(keys)}")
+            yield _error(page, key, f"is not a key of an article; valid keys are {', '.join(keys)}")
     if "cover" in page.meta and "cover" in keys and page.meta["cover"] not in figures:
         drawn = ", ".join(figures) or "none"
-        yield _error(page, "cover", f"is no figure of this page's own snippet, whose figures are: {drawn}")
+        yield _error(page, "cover", f"is not a figure of this page's snippet, which has: {drawn}")
     if "cover" not in page.meta and "cover" in keys and figures:
         yield _error(page, "cover", f"is missing: {keys['cover']['description']}")
 
@@ -168,7 +168,7 @@ def _check_values(page: Page, keys: Mapping[str, dict]) -> Iterator[BuildError]:
 def _check_requires(articles: Mapping[str, Article], wrong: set[str]) -> list[BuildError]:
     """An error for each name that is no article, unless its page is among the wrong ones, and for a cycle."""
     errors = [
-        _error(article.english, "requires", f"names {name}, which is no article")
+        _error(article.english, "requires", f"names {name}, which is not an article")
         for article in articles.values()
         for name in article.requires
         if name not in articles and not {f"docs/{language}/{name}.md" for language in LANGUAGES} & wrong
@@ -177,7 +177,7 @@ def _check_requires(articles: Mapping[str, Article], wrong: set[str]) -> list[Bu
         _by_requirement(articles).prepare()
     except CycleError as error:
         cycle = error.args[1][::-1]
-        errors.append(_error(articles[cycle[0]].english, "requires", f"leads in a circle: {' → '.join(cycle)}"))
+        errors.append(_error(articles[cycle[0]].english, "requires", f"is circular: {' → '.join(cycle)}"))
     return errors
 
 

@@ -183,7 +183,7 @@ class Expander:
     def expand_part(self, mark: re.Match) -> str:
         if not self.parts.get(mark["part"]):
             parts = ", ".join(name for name, text in self.parts.items() if text) or "none"
-            raise ValueError(f"there is nothing to show for `{mark['part']}` here, where these parts exist: {parts}")
+            raise ValueError(f"unknown component `{mark['part']}`; this page may use: {parts}")
         return self.parts[mark["part"]]
 
     def expand_escape(self, mark: re.Match) -> str:
@@ -191,7 +191,9 @@ class Expander:
 
     def expand_heading(self, mark: re.Match) -> str:
         if re.search(r"(?<!\\)\$|\{\{", mark["heading"]):
-            raise ValueError("a formula or value in a heading, which contents and search would show raw")
+            raise ValueError(
+                "a heading must not contain a formula or value, whose source the contents and the search would show"
+            )
         return mark[0]
 
     def expand_stray(self, mark: re.Match) -> str:

@@ -49,5 +49,5 @@ def _classes(style: str) -> str:
     try:
         names = [CLASSES[declaration.strip()] for declaration in style.split(";") if declaration.strip()]
     except KeyError as error:
-        raise ValueError(f"the formula needs the style {error}, which pages may not hold") from None
+        raise ValueError(f"the formula needs the style {error}, which pages must not contain") from None
     return f' class="{" ".join(filter(None, names))}"'

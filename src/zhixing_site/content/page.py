@@ -102,9 +102,9 @@ class Page:
         try:
             meta = yaml.load(matter.strip().strip("-"), yaml.CSafeLoader) if matter else {}
         except yaml.YAMLError as error:
-            raise BuildError(f"the front matter is no YAML: {error}", self.path, 1) from error
+            raise BuildError(f"the front matter is not valid YAML: {error}", self.path, 1) from error
         if not isinstance(meta, dict):
-            raise BuildError("the front matter is no list of `key: value`", self.path, 1)
+            raise BuildError("the front matter must be a list of `key: value`", self.path, 1)
         return meta
 
     @cached_property
@@ -166,7 +166,7 @@ class Page:
             if match := INCLUDE.fullmatch(line):
                 yield Use(match["path"], match["name"] or "", number)
             elif line:
-                cause = 'a fence that includes holds nothing but lines `--8<-- "path.py:name"`'
+                cause = 'a fence with includes may contain only lines `--8<-- "path.py:name"`'
                 raise BuildError(cause, self.path, number)
 
 

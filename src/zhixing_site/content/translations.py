@@ -81,7 +81,7 @@ def unreviewed(english: Pages, chinese: Pages, root: Path) -> list[BuildError]:
             changed = [page.path for page, new, old in zip(pair, digests, before, strict=True) if new != old]
             if changed:
                 cause = f"{name}{id} changed in {' and '.join(changed)} since it was reviewed"
-                cause += f"; when both languages say the same: python -m zhixing_site accept {name}"
+                cause += f"; if both languages still say the same: python -m zhixing_site accept {name}"
                 errors.append(BuildError(cause, pair[1].path, section.line))
     return errors
 
@@ -111,7 +111,7 @@ def accept(english: Pages, chinese: Pages, names: list[str], root: Path) -> list
     """
     paired = pairs(english, chinese)
     if unknown := set(names) - paired.keys():
-        raise BuildError(f"there is no pair of pages of this name: {', '.join(sorted(unknown))}")
+        raise BuildError(f"no page of this name in both languages: {', '.join(sorted(unknown))}")
     accepted = sorted(set(names)) or paired
     if errors := [error for name in accepted for error in compare(*paired[name])]:
         raise BuildErrors(errors)

@@ -48,7 +48,7 @@ def _draw(cell: Cell, root: Path) -> dict[str, str]:
     """The drawings of the figure that the cell left open, which is closed here."""
     numbers = plt.get_fignums()
     if len(numbers) > 1:
-        raise cell.error(f"draws {len(numbers)} figures; a cell draws one, for the page to caption")
+        raise cell.error(f"draws {len(numbers)} figures; a cell may draw only one, which the page captions")
     if not numbers:
         return {}
     try:

@@ -65,7 +65,7 @@ def run_watched(job: Job[T], folder: Path, limits: Limits) -> tuple[T, Ending]:
     process.start()
     process.join()
     if not (folder / "outcome").exists():
-        raise ProcessDied("the run was ended from outside", "")
+        raise ProcessDied("the process that watches the run ended unexpectedly", "")
     result, ending = pickle.loads((folder / "outcome").read_bytes())
     if isinstance(result, Exception):
         raise result
@@ -137,7 +137,7 @@ def _wait(worker: psutil.Process, limits: Limits, is_stopped: Callable) -> tuple
         with suppress(psutil.TimeoutExpired):
             code = worker.wait(INTERVAL)
             if code < 0:
-                return f"the process is ended by {signal.Signals(-code).name}", peak
+                return f"the process was terminated by {signal.Signals(-code).name}", peak
             return f"quits the process with exit code {code}", peak
 
 

@@ -68,7 +68,7 @@ def read_snippet(path: Path, root: Path) -> Snippet:
     for start, end in pairwise([*starts, len(lines)]):
         cell = _read_cell(lines[start:end], start + 1, relative)
         if cell.name in cells:
-            raise cell.error("a second cell of this name", start + 1)
+            raise cell.error("a second cell with this name", start + 1)
         cells[cell.name] = cell
     return Snippet(relative, content, tuple(cells.values()))
 

@@ -48,9 +48,9 @@ def _why_dead(reference: str, page: str, files: Container[str], pages: Mapping[s
     if parts.scheme or parts.netloc:
         return ""
     if parts.path.startswith("/"):
-        return "it starts at the server's root, which is another place under a sub-path"
+        return "it starts at the server's root, which breaks if the site is hosted below a path"
     if "//" in parts.path:
-        return "it has a step without a name"
+        return "its path has an empty component"
     if parts.path:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(parts.path)))
         if target not in files:
@@ -58,4 +58,4 @@ def _why_dead(reference: str, page: str, files: Container[str], pages: Mapping[s
     if target not in files:
         return "there is no such file"
     anchor = unquote(parts.fragment)
-    return f"there is no #{anchor} there" if anchor and target in pages and anchor not in pages[target].anchors else ""
+    return f"the page has no #{anchor}" if anchor and target in pages and anchor not in pages[target].anchors else ""

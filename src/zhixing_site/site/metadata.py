@@ -70,7 +70,7 @@ class Site:
         """The day when the article was published."""
         day = self.shared(page, "date")
         if day is not None and type(day) is not date:
-            raise BuildError(f"`date: {day}` is no day: `date: 2026-05-04`", f"docs/en/{page.name}.md", 1)
+            raise BuildError(f"`date: {day}` is not a date, such as `date: 2026-05-04`", f"docs/en/{page.name}.md", 1)
         return day
 
 
@@ -146,4 +146,4 @@ def _cover(page: Page, site: Site, notebooks: Mapping[str, dict]) -> str:
     for cell in notebooks.get(page.snippet, {"cells": []})["cells"]:
         if cell["id"] == name and cell["metadata"]["drawings"]:
             return cell["metadata"]["drawings"][f"{page.language}-light"]
-    raise ValueError(f"`cover: {name}` names no cell of snippets/{page.snippet} that draws a figure")
+    raise ValueError(f"`cover: {name}` is not a cell of snippets/{page.snippet} that draws a figure")

@@ -33,7 +33,7 @@ class Worker:
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
-            return f"MkDocs was ended from outside (exit code {self.end()})", {}
+            return f"the MkDocs process ended unexpectedly (exit code {self.end()})", {}
 
     def end(self) -> int:
         """Kill the process, unless it has ended; returns its exit code."""

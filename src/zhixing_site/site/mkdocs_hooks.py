@@ -48,7 +48,7 @@ def _resolve_references(html: str, page: Page) -> str:
     html, unresolved = fix_refs(html, lambda name: (f"#{name}", titles[name]), strip_title_tags=True)
     for name, context in unresolved:
         place = f" ({context.filepath}:{context.lineno})" if context else ""
-        log.warning(f"{page.file.src_uri}: the cross-reference [{name}] leads to nothing on this page{place}")
+        log.warning(f"{page.file.src_uri}: the cross-reference [{name}] has no target on this page{place}")
     return html
 
 

@@ -55,7 +55,7 @@ def page_notebook(article: Page, run: Run, root: Path) -> dict:
         for output in executed["outputs"]:
             data = output.get("data", {})
             if unknown := data.keys() - MIME_TYPES:
-                cause = f"an output of type {', '.join(sorted(unknown))}, which no page shows"
+                cause = f"an output of type {', '.join(sorted(unknown))}, which pages cannot show"
                 raise BuildError(cause, run.snippet.path, cell.line, cell.name)
             if "image/svg+xml" in data:
                 data["image/svg+xml"], output["metadata"] = "", {"figure": figures[cell.name]}
