@@ -164,7 +164,7 @@ curve.](area/a.py:two)
     ],
 )
 def test_fence_that_mixes_includes_with_other_text_is_an_error(line):
-    with pytest.raises(BuildError, match=r"docs/en/area/trial\.md:3: a fence that includes holds nothing but"):
+    with pytest.raises(BuildError, match=r"docs/en/area/trial\.md:3: a fence with includes may contain only"):
         page(f'```python\n--8<-- "area/a.py:one"\n{line}\n```\n').uses  # noqa: B018
 
 

@@ -251,11 +251,11 @@ MARKS = {
 
 # The same for errors that are found before the sites are built.
 STRUCTURE = {
-    "include without a name": ('```python\n--8<-- "area/roots.py"\n```', 4, "a fence that includes holds nothing but"),
+    "include without a name": ('```python\n--8<-- "area/roots.py"\n```', 4, "a fence with includes may contain only"),
     "include next to typed code": (
         '```python\nx = 1\n--8<-- "area/roots.py:root"\n```',
         4,
-        "a fence that includes holds nothing but",
+        "a fence with includes may contain only",
     ),
     "heading without id": ("Text.\n\n## Next\n", 5, "a heading without an id"),
     "heading without id or space": ("Text.\n\n##Next\n", 5, "a heading without an id"),
@@ -744,7 +744,7 @@ def test_links_between_the_sites_are_checked(project):
 def test_path_that_is_not_a_snippet_is_an_error(project):
     assert project.run("docs/en/index.md")[0] == 1
     for path in "snippets/nothing.py", "snippets/area/squares.toml":
-        assert "no snippet or folder below snippets/" in project.run(path)[1]
+        assert "not a snippet or a folder below snippets/" in project.run(path)[1]
 
 
 def test_command_line_needs_a_command():
