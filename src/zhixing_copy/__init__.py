@@ -1,4 +1,4 @@
-"""Take code out of the package `zhixing`: files that stand alone, and what was made of them since.
+"""Copy code out of the package `zhixing` as standalone files; check and update these copies.
 
-Knows no deep learning, and needs nothing but Python.
+Contains no deep learning, and depends only on Python's standard library.
 """

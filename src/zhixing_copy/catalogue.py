@@ -1,4 +1,4 @@
-"""What there is to copy: the modules of the installed package `zhixing`, and their public functions and classes."""
+"""List and find what can be copied: the modules of the package `zhixing`, and their public functions and classes."""
 
 import difflib
 import json
@@ -36,18 +36,18 @@ PATTERN = re.compile(
         for line in HEADER.splitlines(keepends=True)
     )
 )
-FILE = "blob/main/{path}"  # of the Source, as GitHub lays out a repository
+FILE = "blob/main/{path}"  # path below Source, as on GitHub
 
-read_metadata = cache(metadata)  # of a package, which takes a millisecond
+read_metadata = cache(metadata)  # a call takes a millisecond
 
 
-class Refusal(Exception):
-    """Why something cannot be done, for whoever asked for it."""
+class CopyError(Exception):
+    """A request that cannot be carried out; the message tells the user why."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A module, activations/gelu, or a definition of one, activations/gelu.gelu_tanh."""
+    """A module (activations/gelu), or a function or class in one (activations/gelu.gelu_tanh)."""
 
     module: str
     definition: str = ""
@@ -58,63 +58,64 @@ class Entry:
 
     @property
     def stem(self) -> str:
-        """What its file is called."""
+        """The name of its file, without suffix."""
         return self.definition or self.module.rpartition("/")[2]
 
 
 @cache
 def installed() -> dict[str, Module]:
-    """The modules of the installed package."""
+    """Return the modules of the installed package, by name."""
     return read_modules(Path(find_spec(PACKAGE).origin).parent)
 
 
 def read_modules(root: Path) -> dict[str, Module]:
-    """{name: module} of the package in this folder."""
+    """Return {name: module} for the package in this folder."""
     names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("*/*.py"))}
     return {name: Module(name, path) for name, path in names.items() if not name.endswith("__init__")}
 
 
 def entries(modules: Mapping[str, Module]) -> Iterator[Entry]:
-    """Each module, followed by its definitions."""
+    """Yield each module, followed by its public definitions."""
     for name, module in modules.items():
         yield Entry(name)
         yield from (Entry(name, definition) for definition in module.public)
 
 
 def find(name: str, modules: Mapping[str, Module]) -> Entry:
-    """The entry of this name; the end of it is enough where no other ends so. A definition goes before a module.
+    """Return the entry with this name, or the only one whose name ends with it; definitions precede modules.
 
     Raises:
-        Refusal: There is none, or there are several.
+        CopyError: No entry matches, or several do.
     """
     wanted = name.removesuffix(".py")
     everything = list(entries(modules))
-    for same in (
+    for matches in (
         lambda each: each.name == wanted,
         lambda each: each.definition == wanted,
         lambda each: each.stem == wanted,
     ):
-        found = [each for each in everything if same(each)]
+        found = [each for each in everything if matches(each)]
         if len(found) == 1:
             return found[0]
         if found:
-            raise Refusal(f"{name} is in several places: {', '.join(each.name for each in found)}")
+            raise CopyError(f"{name} is ambiguous: {', '.join(each.name for each in found)}")
     known = {text: each.name for each in everything for text in (each.stem, each.name)}
     near = [known[text] for text in difflib.get_close_matches(wanted, known, n=3)]
-    raise Refusal(
-        f"there is no {name}" + (f"; is it {' or '.join(dict.fromkeys(near))}?" if near else "; see `zhixing list`")
+    raise CopyError(
+        f"there is no {name}"
+        + (f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else "; see `zhixing list`")
     )
 
 
 def shortest(entry: Entry, modules: Mapping[str, Module]) -> str:
-    """The shortest name that finds the entry."""
+    """Return the shortest name by which `find` finds the entry."""
     alike = [each for each in entries(modules) if each.stem == entry.stem]
-    definitions = [each for each in alike if each.definition]  # which go before modules
+    definitions = [each for each in alike if each.definition]  # which precede modules
     return entry.stem if (definitions or alike) == [entry] else entry.name
 
 
 def write(entry: Entry, modules: Mapping[str, Module], site: str = "") -> str:
-    """The entry's file, with its header; `site` is the address of its page, where it is not the package's own."""
+    """Return the text of the entry's file, with its header; `site` overrides the site's address in the metadata."""
     code, hosts = standalone(modules, entry.module, entry.definition), addresses()
     header = HEADER.format(
         name=entry.name,
@@ -129,23 +130,23 @@ def write(entry: Entry, modules: Mapping[str, Module], site: str = "") -> str:
 
 
 def addresses() -> dict[str, str]:
-    """Where the site and its source are hosted, as pyproject.toml says."""
+    """Return the addresses of the site and its source, as set in pyproject.toml."""
     return dict(line.split(", ") for line in read_metadata(PACKAGE).get_all("Project-URL"))
 
 
 def _verified(code: Standalone) -> str:
-    """The versions that the tests ran with, of Python and of what the file needs."""
+    """Return the versions that the tests ran with, of Python and of the packages that the file needs."""
     versions = json.loads((Path(__file__).parent / "verified.json").read_text())
     return ", ".join(f"{name} {versions[name]}" for name in ("Python", *code.needs))
 
 
 def read(text: str) -> tuple[dict[str, str], bool]:
-    """The fields of a file's header, and whether what follows is as it was written.
+    """Parse a copied file: the fields of its header, and whether the code below it is unchanged.
 
     Raises:
-        Refusal: There is no such header, or it is damaged.
+        CopyError: The header is missing or damaged.
     """
     header = PATTERN.match(text)
     if not header:
-        raise Refusal("has no header of a copied file, or a damaged one")
+        raise CopyError("has no header of a copied file, or a damaged one")
     return header.groupdict(), digest(text[header.end() :]) == header["digest"]

@@ -1,4 +1,4 @@
-"""Read a module's source: its imports, and the statements that define its names."""
+"""Parse a module's source: its imports, and the statements that define its names."""
 
 import ast
 import re
@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 PACKAGE = "zhixing"
-BLOCKS = "body", "orelse", "finalbody", "handlers", "cases"  # the parts of a statement that hold statements
+BLOCKS = "body", "orelse", "finalbody", "handlers", "cases"  # fields of a statement that contain statements
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True)
 class Import:
-    """One name that an import binds: `from torch import nn`, or `import torch` where `name` is empty."""
+    """One name that an import binds: `from torch import nn`, or, with an empty `name`, `import torch`."""
 
     module: str
     name: str
@@ -29,19 +29,19 @@ class Import:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement at the top of a module. `first` and `last` are its lines, from 1, with comments right above it."""
+    """A top-level statement of a module, from line `first` to line `last` (from 1), with comments right above it."""
 
     node: ast.stmt
     first: int
     last: int
-    names: frozenset[str]  # that it binds; none if it only acts on what others have bound
-    uses: frozenset[str]  # names of the module that it, or what is in it, refers to
-    inner: tuple[Import, ...]  # imports inside of functions
+    names: frozenset[str]  # names that it binds; none if it only acts on names that others bind
+    uses: frozenset[str]  # names of the module that it refers to, nested code included
+    inner: tuple[Import, ...]  # imports inside functions
 
 
 @dataclass(frozen=True)
 class Module:
-    """`zhixing.activations.gelu` has the name activations/gelu."""
+    """A module of the package; `zhixing.activations.gelu` has the name activations/gelu."""
 
     name: str
     path: Path
@@ -64,19 +64,19 @@ class Module:
 
     @cached_property
     def statements(self) -> list[Statement]:
-        """All but the docstring and the imports."""
+        """All top-level statements but the docstring and the imports."""
         body = self.tree.body[bool(self.docstring) :]
         lines = self.source.splitlines()
         return [_statement(node, lines) for node in body if not isinstance(node, (ast.Import, ast.ImportFrom))]
 
     @cached_property
     def sources(self) -> set[str]:
-        """The modules of the package that it imports something of."""
+        """The modules of the package that this one imports from."""
         return sources(self.tree)
 
     @cached_property
     def public(self) -> list[str]:
-        """The functions and classes whose names do not begin with an underscore."""
+        """The names of functions and classes that do not begin with an underscore."""
         return [
             each.node.name
             for each in self.statements
@@ -84,28 +84,28 @@ class Module:
         ]
 
     def summary(self, definition: str = "") -> str:
-        """The first line of a docstring."""
+        """Return the first line of the docstring, of the module or of this definition."""
         nodes = [self.tree] + [each.node for each in self.statements if isinstance(each.node, DEFINITIONS)]
         docs = [ast.get_docstring(node) for node in nodes if getattr(node, "name", "") == definition]
         return (docs[0] or "").partition("\n")[0] if docs else ""
 
 
 def sources(tree: ast.Module) -> set[str]:
-    """The modules of the package that any of its imports names."""
+    """Return the modules of the package that any of the imports name."""
     wanted = {each.module for node in imports(tree) for each in _imports(node)}
     names = (name.partition(".") for name in wanted)
     return {name.replace(".", "/") for package, _, name in names if package == PACKAGE}
 
 
 def imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Its import statements, inside of others too; expressions, most of a tree, hold none and are passed by."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
+    """Yield all import statements, nested ones too. Expressions cannot contain any and are skipped, for speed."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             yield node
         for block in BLOCKS:
-            waiting += getattr(node, block, ())
+            stack += getattr(node, block, ())
 
 
 def _imports(node: ast.stmt) -> Iterator[Import]:
@@ -129,7 +129,7 @@ def _statement(node: ast.stmt, lines: list[str]) -> Statement:
 
 
 def _quoted(node: ast.stmt) -> Iterator[str]:
-    """The names in annotations that are written as strings, since what they name is defined further below."""
+    """Yield the names in annotations that are written as strings, to refer to later definitions."""
     for each in ast.walk(node):
         for annotation in filter(None, (getattr(each, "annotation", None), getattr(each, "returns", None))):
             for part in ast.walk(annotation):

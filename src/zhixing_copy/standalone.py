@@ -1,4 +1,4 @@
-"""Write one file that needs nothing of the package: a definition or a module, with all that it refers to."""
+"""Write a standalone file: a module, or one of its definitions, with everything it uses from the package."""
 
 import ast
 import hashlib
@@ -16,12 +16,12 @@ LINE = 100
 
 @dataclass(frozen=True)
 class Standalone:
-    """`text` is the code without a header; `needs` names what must be installed; `borrowed` what is from where."""
+    """A standalone file: its code without header, the packages it needs, and names included from other modules."""
 
     name: str
     text: str
     needs: tuple[str, ...]
-    borrowed: dict[str, list[str]]  # {another module: names}
+    borrowed: dict[str, list[str]]  # {other module: names}
 
     @property
     def digest(self) -> str:
@@ -33,11 +33,11 @@ def digest(content: str | bytes) -> str:
 
 
 def standalone(modules: Mapping[str, Module], module: str, definition: str = "") -> Standalone:
-    """The module, or one definition of it, for itself.
+    """Make a standalone file from a module, or from one of its definitions.
 
     Raises:
-        ValueError: There is no such definition; two things of one name come together; or the code says something that
-            does not work outside of the package, as an import of a module as a whole.
+        ValueError: There is no such definition, two definitions have the same name, or the code does something that
+            cannot work outside the package, such as importing a whole module of it.
     """
     collection = Collection(modules)
     home = modules[module]
@@ -57,16 +57,16 @@ def standalone(modules: Mapping[str, Module], module: str, definition: str = "")
 
 @dataclass
 class Collection:
-    """Statements of modules, what each module imports of which, and the imports of other packages that they need."""
+    """The statements to write, by module; from which modules each imports; and the imports from other packages."""
 
     modules: Mapping[str, Module]
     taken: dict[str, set[Statement]] = field(default_factory=dict)
-    sources: dict[str, set[str]] = field(default_factory=dict)  # {module: those that it takes something of}
+    sources: dict[str, set[str]] = field(default_factory=dict)  # {module: modules that it uses names from}
     imports: dict[str, Import] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)  # {name: where it comes from}
+    owners: dict[str, str] = field(default_factory=dict)  # {name: its module or import statement}
 
     def take(self, module: str, statement: Statement) -> None:
-        """The statement, and what it refers to."""
+        """Add the statement, and everything it refers to."""
         home, taken = self.modules[module], self.taken.setdefault(module, set())
         if statement in taken:
             return
@@ -80,7 +80,7 @@ class Collection:
             if name in home.imports:
                 self._link(module, home.imports[name])
         for other in home.statements:
-            # One that binds nothing acts on the first name that it refers to: a registration, say.
+            # A statement that binds no name, such as a registration, belongs to the names that it refers to.
             if other.names & statement.uses or (not other.names and other.uses & statement.names):
                 self.take(module, other)
 
@@ -95,7 +95,7 @@ class Collection:
             return
         source = path.replace(".", "/")
         if source not in self.modules or wanted.bound != wanted.name:
-            raise ValueError(f"{module}: import names of a module as they are called there, not `{wanted.statement}`")
+            raise ValueError(f"{module}: import names from a module without renaming them, not `{wanted.statement}`")
         self.sources[module].add(source)
         for statement in self.modules[source].statements:
             if wanted.name in statement.names:
@@ -103,7 +103,7 @@ class Collection:
 
     def _own(self, name: str, owner: str) -> None:
         if self.owners.setdefault(name, owner) != owner:
-            raise ValueError(f"{name} comes from {self.owners[name]} and from {owner}")
+            raise ValueError(f"{name} is defined by both {self.owners[name]} and {owner}")
 
     def code(self) -> str:
         text = ""
@@ -127,7 +127,7 @@ class Collection:
 
 
 def _imports(wanted: Iterator[Import]) -> tuple[str, tuple[str, ...]]:
-    """The import statements, those of Python's own library first, and the names of the others."""
+    """Return the import statements, standard library first, and the names of the other packages."""
     whole, parts = set(), {}
     for each in wanted:
         if each.name:
@@ -144,9 +144,9 @@ def _imports(wanted: Iterator[Import]) -> tuple[str, tuple[str, ...]]:
     return "\n\n".join(filter(None, blocks)), tuple(needs)
 
 
-@lru_cache(maxsize=4096)  # most are part of several files
+@lru_cache(maxsize=4096)  # most statements are part of several files
 def _rewritten(home: Module, statement: Statement) -> str:
-    """The statement's source with shapes as comments, and without the imports from the package that are inside."""
+    """Return the statement's source with shapes as comments, and without nested imports from the package."""
     lines = home.source.splitlines()
     inner = {
         number
@@ -158,13 +158,13 @@ def _rewritten(home: Module, statement: Statement) -> str:
     for node, label in sorted(_shapes(home, statement.node), key=lambda pair: (pair[0].lineno, -pair[0].col_offset)):
         of, shape = node.slice.elts
         if node.lineno != node.end_lineno:
-            raise ValueError(f"{home.name}:{node.lineno}: a shape that goes over several lines")
+            raise ValueError(f"{home.name}:{node.lineno}: a shape annotation that spans several lines")
         line = lines[node.lineno - 1].encode()
         kept = line[of.col_offset : of.end_col_offset]
         lines[node.lineno - 1] = (line[: node.col_offset] + kept + line[node.end_col_offset :]).decode()
         notes.setdefault(node.lineno, []).insert(0, (label, f"{node.value.id} ({shape.value})"))
-    for number, said in notes.items():
-        line, note = lines[number - 1], f"# {_note(said)}"
+    for number, shapes in notes.items():
+        line, note = lines[number - 1], f"# {_note(shapes)}"
         if len(line) + 2 + len(note) <= LINE:
             lines[number - 1] = f"{line}  {note}"
         else:
@@ -173,16 +173,16 @@ def _rewritten(home: Module, statement: Statement) -> str:
     return "\n".join(kept)
 
 
-def _note(said: list[tuple[str, str]]) -> str:
-    """What each shape of a line belongs to, where they belong to more than one thing."""
-    if len({label for label, _ in said}) == 1:
-        return ", ".join(shape for _, shape in said)
-    labels = [label if i == 0 or label != said[i - 1][0] else "" for i, (label, _) in enumerate(said)]
-    return ", ".join(label + shape for label, (_, shape) in zip(labels, said, strict=True))
+def _note(shapes: list[tuple[str, str]]) -> str:
+    """Format the shapes of one line; label each with its argument or `returns` if the labels differ."""
+    if len({label for label, _ in shapes}) == 1:
+        return ", ".join(shape for _, shape in shapes)
+    labels = [label if i == 0 or label != shapes[i - 1][0] else "" for i, (label, _) in enumerate(shapes)]
+    return ", ".join(label + shape for label, (_, shape) in zip(labels, shapes, strict=True))
 
 
 def _shapes(home: Module, statement: ast.stmt) -> Iterator[tuple[ast.Subscript, str]]:
-    """Each annotation with a shape, and what it belongs to, as a comment has it."""
+    """Yield each annotation with a shape, and its label for the comment: `x: `, `returns ` or nothing."""
     kinds = {each.bound for each in home.imports.values() if each.module == SHAPES}
     labels, found = {}, set()
     for node in ast.walk(statement):
@@ -195,4 +195,4 @@ def _shapes(home: Module, statement: ast.stmt) -> Iterator[tuple[ast.Subscript, 
             found.add(node.value)
             yield node, labels.get(id(node), "")
         if isinstance(node, ast.Name) and node.id in kinds and node not in found:
-            raise ValueError(f"{home.name}:{node.lineno}: {node.id} is used otherwise than for a shape")
+            raise ValueError(f"{home.name}:{node.lineno}: {node.id} is used for something other than a shape")

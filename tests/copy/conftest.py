@@ -1,4 +1,4 @@
-"""A small package to copy from, and a project to copy into."""
+"""Fixtures: a small package to copy from, and an empty project to copy into."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from zhixing_copy import cli
 from zhixing_copy import project as project_module
 from zhixing_copy.catalogue import read_modules
 
-sys.path.append(str(Path(__file__).parent))  # the proof stands beside the tests
+sys.path.append(str(Path(__file__).parent))  # for proof.py
 
 SHAPES = '''\
 """Areas of shapes."""
@@ -88,7 +88,7 @@ FILES = {"plane/shapes": SHAPES, "plane/tools": TOOLS, "plane/late": LATE}
 
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
-    """The folder of a package of three modules, which is taken for the installed one."""
+    """Return the folder of a package of three modules that replaces the installed one."""
     root = tmp_path / "package"
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def package(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """An empty folder, where we are."""
+    """Return an empty folder, which becomes the working directory."""
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)

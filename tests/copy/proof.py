@@ -1,6 +1,6 @@
-"""Prove, without running it, that a copied file does what the original does: it is a selection of its statements.
+"""Prove statically that a copied file is equivalent to the original: it consists of the original's own statements.
 
-What follows reads Python's own syntax trees and nothing of what wrote the file.
+The proof compares Python's syntax trees, and shares no code with the program that writes the files.
 """
 
 import ast
@@ -16,12 +16,12 @@ from pathlib import Path
 IMPORTS = ast.Import, ast.ImportFrom
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda
 DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
-WRAPPERS = "staticmethod", "classmethod", "property"  # which leave what they are given as it is
+WRAPPERS = "staticmethod", "classmethod", "property"  # they do not change the function that they wrap
 
 
 @dataclass(frozen=True)
 class Source:
-    """The top level of a module or a file: what its names are imported as, and its statements, without shapes."""
+    """The top level of a module or a copied file: its imports, and its statements without shapes."""
 
     text: str
 
@@ -31,7 +31,7 @@ class Source:
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str]]:
-        """{name: (module, what of it)}; nothing of it where the module itself is imported."""
+        """{bound name: (module, imported name)}; the imported name is empty for `import module`."""
         found = {}
         for node in self.tree.body:
             if isinstance(node, ast.Import):
@@ -52,7 +52,7 @@ class Source:
 
 
 class Plain(ast.NodeTransformer):
-    """`Float[Tensor, "b c"]` becomes `Tensor`, and imports of the package inside of functions are taken out."""
+    """Replace `Float[Tensor, "b c"]` by `Tensor`, and remove imports of the package inside functions."""
 
     def __init__(self, shapes: set[str]):
         self.shapes = shapes
@@ -66,17 +66,17 @@ class Plain(ast.NodeTransformer):
         return None if node.module.partition(".")[0] == "zhixing" else node
 
 
-def wrong(text: str, module: str, definition: str, sources: Mapping[str, Source]) -> list[str]:
-    """What is wrong with the file of a module, or of a definition of it; nothing if it is proven.
+def find_errors(text: str, module: str, definition: str, sources: Mapping[str, Source]) -> list[str]:
+    """Return why the file of a module, or of one of its definitions, is not equivalent; empty if it is.
 
     Args:
-        sources: {module's name, as `activations/gelu`: its source}
+        sources: {name of a module, such as `activations/gelu`: its source}
     """
     file, errors = Source(text), []
-    kept: dict[str, list[int]] = {name: [] for name in sources}  # which statements of each module the file consists of
-    owners: dict[str, str] = {}  # {name that the file defines: the module whose statement does}
+    kept: dict[str, list[int]] = {name: [] for name in sources}  # {module: indices of its statements in the file}
+    owners: dict[str, str] = {}  # {name that the file defines: module of the defining statement}
     for node, key in zip(file.statements, file.keys, strict=True):
-        # The same words may stand in two modules: those of the file's own go first.
+        # Two modules may contain the same statement; the file's own module is preferred.
         for name in sorted(sources, key=lambda name: name != module):
             last = kept[name][-1] if kept[name] else -1
             if key in sources[name].keys[last + 1 :]:
@@ -84,7 +84,7 @@ def wrong(text: str, module: str, definition: str, sources: Mapping[str, Source]
                 owners |= dict.fromkeys(bound(node), name)
                 break
         else:
-            errors.append(f"no module has this statement, after those before it: {shown(node)}")
+            errors.append(f"no module has this statement after the preceding ones: {first_line(node)}")
     if definition and owners.get(definition) != module:
         errors.append(f"{definition} is not defined by a statement of {module}")
     for name in filter(kept.get, sources):
@@ -92,43 +92,43 @@ def wrong(text: str, module: str, definition: str, sources: Mapping[str, Source]
         names = set().union(*(bound(source.statements[index]) for index in kept[name]))
         for index, node in enumerate(source.statements):
             if index in kept[name]:
-                errors += misled(node, name, source, file, owners)
+                errors += rebound_names(node, name, source, file, owners)
             elif name == module and not definition:
-                errors.append(f"left out: {shown(node)}")
+                errors.append(f"left out: {first_line(node)}")
             elif touched := acts_on(node) & names:
-                errors.append(f"left out, though it acts on {min(touched)}: {shown(node)}")
+                errors.append(f"left out, though it acts on {min(touched)}: {first_line(node)}")
     return errors
 
 
-def shown(node: ast.stmt) -> str:
+def first_line(node: ast.stmt) -> str:
     return ast.unparse(node).partition("\n")[0]
 
 
-def misled(node: ast.stmt, name: str, source: Source, file: Source, owners: Mapping[str, str]) -> Iterator[str]:
-    """Names that mean something else in the file than in the module."""
+def rebound_names(node: ast.stmt, name: str, source: Source, file: Source, owners: Mapping[str, str]) -> Iterator[str]:
+    """Yield an error for each name that has another meaning in the file than in the module."""
     own = set().union(*map(bound, source.statements))
     imports = source.imports | inner_imports(source, node)
     for used in named(node):
         module, _ = wanted = imports.get(used, ("", ""))
         package, _, path = module.partition(".")
         owner = path.replace(".", "/") if package == "zhixing" else name if used in own else ""
-        # A name that the file has nowhere is local to a function, or undefined, unless Python has it.
+        # A name that the file does not bind is local to a function or undefined, unless it is a builtin.
         anywhere = used in owners or used in file.imports or hasattr(builtins, used)
         if owner and anywhere and owners.get(used) != owner:
-            yield f"{used} of {owner} comes from {owners.get(used, 'elsewhere')}"
+            yield f"{used} of {owner} is bound by {owners.get(used, 'something else')}"
         if module and not owner and module != "jaxtyping" and file.imports.get(used, wanted) != wanted:
-            yield f"{used} is imported as another thing than in {name}"
+            yield f"{used} is not the same import as in {name}"
 
 
 def inner_imports(source: Source, node: ast.stmt) -> dict[str, tuple[str, str]]:
-    """Those of the package that stood inside of this statement, before they were taken out."""
+    """Return the imports inside this statement, including those that `Plain` removes."""
     (original,) = [each for each in source.tree.body if each.lineno == node.lineno]
     found = [each for each in ast.walk(original) if isinstance(each, ast.ImportFrom)]
     return {alias.asname or alias.name: (each.module, alias.name) for each in found for alias in each.names}
 
 
 def bound(node: ast.stmt) -> set[str]:
-    """The names that a statement at the top level binds."""
+    """Return the names that a top-level statement binds."""
     parts = [node] if isinstance(node, DEFINITIONS) else list(ast.walk(node))
     names = {each.id for each in parts if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
     names |= {each.name for each in parts if isinstance(each, DEFINITIONS)}
@@ -137,13 +137,13 @@ def bound(node: ast.stmt) -> set[str]:
 
 
 def acts_on(node: ast.stmt) -> set[str]:
-    """The names whose values the statement can change when the module is imported, or that it binds again.
+    """Return the names that the statement binds, or whose values it can change when the module is imported.
 
-    It can where it assigns to a part of a value, calls its method, or hands it to a call, also as a decorator; and any
-    that it names, where it is no definition and no assignment.
+    It can change a value if it assigns to its attribute or item, calls its method, passes it to a call or decorates
+    with it. A statement that is neither a definition nor an assignment can change every value that it names.
     """
     if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
-        return set()  # not when it is imported
+        return set()  # does not run on import
     if not isinstance(node, (*DEFINITIONS, ast.Assign, ast.AnnAssign)):
         return bound(node) | named(node)
     touched: list[ast.AST] = []
@@ -162,7 +162,7 @@ def named(node: ast.AST) -> set[str]:
 
 
 def run_on_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The parts of a statement that run when its module is imported: not the bodies of functions."""
+    """Yield the parts of a statement that run when its module is imported: all but the bodies of functions."""
     yield node
     for name, value in ast.iter_fields(node):
         if name != "body" or not isinstance(node, FUNCTIONS):
@@ -172,7 +172,7 @@ def run_on_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def undefined_names(folder: Path) -> dict[str, list[str]]:
-    """{file: what ruff says of names that are undefined, defined twice, or imported and not used}."""
+    """Return {file: ruff's messages about names that are undefined, redefined, or imported and unused}."""
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F401,F811,F821", "--output-format=json"]
     done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
     found: dict[str, list[str]] = {}

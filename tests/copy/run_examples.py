@@ -1,7 +1,7 @@
-"""Run the examples of modules and of copied files: `python run_examples.py NAME …`, each in a process of its own.
+"""Run the docstring examples of modules and of copied files, each in its own process: `python run_examples.py NAME …`.
 
-A NAME is a module, as zhixing.activations.gelu, or a file, which is run where the package cannot be imported. Prints
-what went wrong, and exits with the number of those that did.
+A NAME is a module, such as zhixing.activations.gelu, or a file, which runs without access to the package. Print the
+failures, and exit with the number of modules and files that failed.
 """
 
 import doctest
@@ -14,8 +14,8 @@ import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import jaxtyping  # noqa: F401 — before the forks, like the next: most of the time is theirs
-import torch._dynamo  # noqa: F401 — which torch's optimizers and DDP import at first use
+import jaxtyping  # noqa: F401 — imported once, before the forks: slow, like the next
+import torch._dynamo  # noqa: F401 — torch's optimizers and DDP import it at first use
 
 BLOCKED = "zhixing", "zhixing_copy", "jaxtyping"
 
@@ -26,36 +26,36 @@ def load(name: str):
     sys.modules.update(dict.fromkeys(BLOCKED))
     specification = importlib.util.spec_from_file_location(Path(name).stem, name)
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # where its dataclasses look for their types
+    sys.modules[module.__name__] = module  # dataclasses look up their types there
     specification.loader.exec_module(module)
     return module
 
 
 def run(name: str) -> str:
-    """What went wrong."""
-    said = io.StringIO()
-    with redirect_stdout(said):
+    """Return the report of failed examples; empty if all pass."""
+    output = io.StringIO()
+    with redirect_stdout(output):
         module = load(name)
         runner = doctest.DocTestRunner(verbose=False)
         for test in doctest.DocTestFinder().find(module):
             runner.run(test)
         failed = runner.summarize(verbose=False).failed
-    return said.getvalue() if failed else ""
+    return output.getvalue() if failed else ""
 
 
 def main() -> int:
-    wrong = 0
+    failures = 0
     for name in sys.argv[1:]:
         if not (child := os.fork()):
             try:
-                said = run(name)
+                report = run(name)
             except BaseException:
-                said = traceback.format_exc()
-            if said:
-                print(f"{name}:\n{said}", flush=True)
-            os._exit(bool(said))
-        wrong += os.waitpid(child, 0)[1] != 0
-    return wrong
+                report = traceback.format_exc()
+            if report:
+                print(f"{name}:\n{report}", flush=True)
+            os._exit(bool(report))
+        failures += os.waitpid(child, 0)[1] != 0
+    return failures
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Everything that can be copied of the library: proven, imported and used where the library is not installed."""
+"""Test all files that can be copied: prove them, and run them without the library."""
 
 import ast
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from proof import Source, undefined_names, wrong
+from proof import Source, find_errors, undefined_names
 
 from zhixing_copy.catalogue import entries, installed
 from zhixing_copy.source import Module
@@ -31,13 +31,14 @@ def test_file_is_a_selection_of_its_modules_statements(module):
         entry.name: errors
         for entry in ENTRIES
         if entry.module == module
-        and (errors := wrong(standalone(MODULES, module, entry.definition).text, module, entry.definition, SOURCES))
+        and (text := standalone(MODULES, module, entry.definition).text)
+        and (errors := find_errors(text, module, entry.definition, SOURCES))
     } == {}
 
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory) -> Path:
-    """A folder with the file of each entry, none of which has the name of another or of what it imports."""
+    """Return a folder with the file of each entry, under unique names that shadow no import."""
     folder = tmp_path_factory.mktemp("copies")
     for entry in ENTRIES:
         name = f"{entry.name.replace('/', '_').replace('.', '_')}_copy.py"
@@ -50,7 +51,7 @@ def test_no_file_leaves_a_name_undefined(copies):
 
 
 def test_modules_and_files_run_their_examples(copies):
-    """The files where neither the package nor jaxtyping can be imported."""
+    """Files run where neither the package nor jaxtyping can be imported."""
     names = [*map(dotted, MODULES), *map(str, sorted(copies.iterdir()))]
     assert len(names) > 100
     command = [sys.executable, str(Path(__file__).parent / "run_examples.py"), *names]
@@ -71,7 +72,7 @@ def has_example(module: Module, name: str) -> bool:
 
 @pytest.mark.parametrize("module", BORROWING)
 def test_module_with_code_of_others_passes_its_tests(module, tmp_path):
-    """In its place in the package; one that takes in nothing is its module, as is proven above."""
+    """Replace a module by its file and run its tests. A file without code of other modules is proven equal above."""
     copy, source = standalone(MODULES, module), tmp_path / "src"
     for path in (ROOT / "src/zhixing").rglob("*"):
         link = source / path.relative_to(ROOT / "src")
@@ -80,7 +81,7 @@ def test_module_with_code_of_others_passes_its_tests(module, tmp_path):
             link.symlink_to(path)
     replace(source, module, copy.text)
     for other, names in copy.borrowed.items():
-        # What it took in stands for the original there, too: two classes of one name are not the same.
+        # The other module gets the included names from this file, since two copies of a class are different types.
         replace(source, other, f"{MODULES[other].source}\n\nfrom {dotted(module)} import {', '.join(names)}\n")
     tests = [str(path) for path in files_that_test(module, MODULES, ROOT)]
     settings = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", f"--basetemp={tmp_path / 'tests'}"]

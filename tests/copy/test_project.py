@@ -1,4 +1,4 @@
-"""Copied files: written, checked, merged, refused."""
+"""Test the command `zhixing`: copying, checking and merging files, and its errors."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from zhixing_copy.catalogue import addresses, entries, find, read_modules, short
 
 @pytest.fixture
 def zhixing(package, project, capsys):
-    """The command: its exit code, and what it said on standard output and on standard error."""
+    """Return a function that runs the command and returns its exit code, standard output and standard error."""
 
     def zhixing(*arguments: str) -> tuple[int, str, str]:
         code = cli.main(list(arguments))
@@ -30,11 +30,11 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_copy_writes_a_file_and_says_where_it_came_from(zhixing, project):
-    code, said, wrong = zhixing("copy", "circle")
-    assert (code, wrong) == (0, "")
-    assert "plane/shapes.circle" in said
-    assert "needs torch" in said
+def test_copy_writes_a_file_and_prints_its_source(zhixing, project):
+    code, output, error = zhixing("copy", "circle")
+    assert (code, error) == (0, "")
+    assert "plane/shapes.circle" in output
+    assert "needs torch" in output
     text = (project / "circle.py").read_text()
     assert text.startswith("# plane/shapes.circle, from 知行 Zhixing ")
     assert f"\n# Source: {addresses()['Source']}blob/main/src/zhixing/plane/shapes.py\n" in text
@@ -45,7 +45,7 @@ def test_copy_writes_a_file_and_says_where_it_came_from(zhixing, project):
     ("to", "path"),
     [(".", "circle.py"), ("lib", "lib/circle.py"), ("lib/deep", "lib/deep/circle.py"), ("lib/ring.py", "lib/ring.py")],
 )
-def test_copy_goes_where_it_is_told(zhixing, project, to, path):
+def test_copy_writes_to_the_given_path(zhixing, project, to, path):
     (project / "lib").mkdir()
     assert zhixing("copy", "circle", "--to", to)[0] == 0
     assert (project / path).is_file()
@@ -53,7 +53,7 @@ def test_copy_goes_where_it_is_told(zhixing, project, to, path):
     assert zhixing("check", path) == (0, f"{path}: unchanged\n", "")
 
 
-def test_project_is_the_nearest_folder_that_holds_originals(zhixing, project, monkeypatch):
+def test_project_is_the_nearest_folder_with_originals(zhixing, project, monkeypatch):
     (project / "inner").mkdir()
     zhixing("copy", "circle")
     monkeypatch.chdir(project / "inner")
@@ -76,7 +76,7 @@ def test_names(package, name, found):
     assert find(name, read_modules(package)).name == found
 
 
-def test_shortest_name_finds_what_it_is_the_name_of(package):
+def test_shortest_name_finds_its_entry(package):
     (package / "plane/more.py").write_text("def circle():\n    pass\n\n\ndef tools():\n    pass\n")
     modules = read_modules(package)
     names = {entry.name: shortest(entry, modules) for entry in entries(modules)}
@@ -88,22 +88,22 @@ def test_shortest_name_finds_what_it_is_the_name_of(package):
     assert names["plane/late"] == "late"
 
 
-def test_unknown_name_gets_the_nearest_ones_offered(zhixing):
-    code, said, wrong = zhixing("copy", "circl")
-    assert (code, said) == (2, "")
-    assert wrong == "zhixing: there is no circl; is it plane/shapes.circle?\n"
+def test_unknown_name_suggests_similar_names(zhixing):
+    code, output, error = zhixing("copy", "circl")
+    assert (code, output) == (2, "")
+    assert error == "zhixing: there is no circl; did you mean plane/shapes.circle?\n"
     assert "see `zhixing list`" in zhixing("copy", "xyzzy")[2]
 
 
-def test_name_in_several_places_is_refused_with_all_of_them(zhixing, package):
+def test_ambiguous_name_is_an_error_that_lists_all_matches(zhixing, package):
     (package / "plane/more.py").write_text("def circle():\n    pass\n")
-    code, _, wrong = zhixing("copy", "circle")
+    code, _, error = zhixing("copy", "circle")
     assert code == 2
-    assert "plane/more.circle, plane/shapes.circle" in wrong
+    assert "plane/more.circle, plane/shapes.circle" in error
     assert zhixing("copy", "plane/more.circle")[0] == 0
 
 
-def test_definition_goes_before_the_module_of_its_name(zhixing, package):
+def test_definition_precedes_the_module_with_its_name(zhixing, package):
     (package / "plane/disc.py").write_text("def disc():\n    pass\n\n\ndef other():\n    pass\n")
     assert find("disc", read_modules(package)).name == "plane/disc.disc"
 
@@ -116,23 +116,23 @@ def test_copy_overwrites_an_unchanged_copy_and_nothing_else(zhixing, project, pa
     assert zhixing("copy", "circle")[0] == 0
     assert "PI * r * r" in path.read_text()
     path.write_text("mine\n")
-    code, _, wrong = zhixing("copy", "circle")
+    code, _, error = zhixing("copy", "circle")
     assert (code, path.read_text()) == (2, "mine\n")
-    assert wrong.count("\n") == 1
-    assert "--force" in wrong
+    assert error.count("\n") == 1
+    assert "--force" in error
     assert zhixing("copy", "circle", "--force")[0] == 0
     assert "PI * r * r" in path.read_text()
 
 
-def test_check_says_where_a_file_was_changed(zhixing, project):
+def test_check_shows_where_a_file_was_changed(zhixing, project):
     zhixing("copy", "circle")
     path = project / "circle.py"
     line = path.read_text().splitlines().index("    check(r)") + 1
     edit(path, "    check(r)\n    return", "    check(2 * r)\n    r = r + 1\n    return")
-    code, said, _ = zhixing("check", "circle.py")
-    assert (code, said) == (1, f"circle.py: changed by hand: lines {line} to {line + 1}\n")
+    code, output, _ = zhixing("check", "circle.py")
+    assert (code, output) == (1, f"circle.py: changed by hand: lines {line} to {line + 1}\n")
     edit(path, "    check(2 * r)\n    r = r + 1\n", "")
-    assert zhixing("check", ".")[1] == f"circle.py: changed by hand: something is gone before line {line}\n"
+    assert zhixing("check", ".")[1] == f"circle.py: changed by hand: lines removed before line {line}\n"
     edit(path, "# Page", "# page")
     assert zhixing("check", "circle.py")[0] == 2
 
@@ -143,19 +143,19 @@ def test_check_without_the_original(zhixing, project):
     assert zhixing("check", "circle.py")[0] == 0
     edit(project / "circle.py", "check(r)", "check(-r)")
     assert "is not in .zhixing/" in zhixing("check", "circle.py")[1]
-    code, _, wrong = zhixing("update", "circle.py")
-    assert (code, wrong.count("\n")) == (2, 1)
+    code, _, error = zhixing("update", "circle.py")
+    assert (code, error.count("\n")) == (2, 1)
 
 
-def test_check_tells_of_a_newer_version(zhixing, project, package):
+def test_check_reports_a_newer_version(zhixing, project, package):
     zhixing("copy", "circle"), zhixing("copy", "half")
     edit(package / "plane/shapes.py", "PI * r**2", "PI * r * r")
-    code, said, _ = zhixing("check", ".")
+    code, output, _ = zhixing("check", ".")
     assert code == 1
-    assert said.splitlines()[0].startswith("circle.py: newer version available: ")
-    assert said.splitlines()[1] == "half.py: unchanged"
+    assert output.splitlines()[0].startswith("circle.py: newer version available: ")
+    assert output.splitlines()[1] == "half.py: unchanged"
     edit(package / "plane/shapes.py", "def circle", "def disc")
-    assert "circle.py: plane/shapes.circle is no longer there" in zhixing("check", "circle.py")[1]
+    assert "circle.py: plane/shapes.circle no longer exists" in zhixing("check", "circle.py")[1]
 
 
 def test_update_merges_both_sides(zhixing, project, package):
@@ -177,8 +177,8 @@ def test_update_marks_a_conflict(zhixing, project, package):
     path = project / "circle.py"
     edit(path, "PI * r**2", "3 * r**2")
     edit(package / "plane/shapes.py", "PI * r**2", "PI * r * r")
-    code, _, wrong = zhixing("update", "circle.py")
-    assert (code, wrong) == (1, "circle.py has 1 conflict, between <<<<<<< and >>>>>>>\n")
+    code, _, error = zhixing("update", "circle.py")
+    assert (code, error) == (1, "circle.py has 1 conflict, between <<<<<<< and >>>>>>>\n")
     text = path.read_text()
     assert "<<<<<<< yours\n    return 3 * r**2\n=======\n    return PI * r * r\n>>>>>>> newest\n" in text
 
@@ -197,45 +197,45 @@ def test_update_without_git(zhixing, project, package, monkeypatch):
     edit(package / "plane/shapes.py", "PI * r**2", "PI * r * r")
     monkeypatch.setenv("PATH", str(project))
     before = (project / "circle.py").read_text()
-    code, _, wrong = zhixing("update", "circle.py")
-    assert (code, wrong) == (2, "zhixing: update needs git, which is not there\n")
+    code, _, error = zhixing("update", "circle.py")
+    assert (code, error) == (2, "zhixing: update needs git, which is not installed\n")
     assert (project / "circle.py").read_text() == before
 
 
 @pytest.mark.parametrize("command", ["check", "update"])
 @pytest.mark.parametrize("content", [None, b"", b"x = 1\n", b"\xff\xfe", b"# plane/shapes.circle, from nowhere\n"])
-def test_what_was_not_copied_is_refused_in_one_line(zhixing, project, command, content):
+def test_file_that_was_not_copied_is_an_error_of_one_line(zhixing, project, command, content):
     if content is not None:
         (project / "file.py").write_bytes(content)
-    code, said, wrong = zhixing(command, "file.py")
-    assert (code, said, wrong.count("\n")) == (2, "", 1)
-    assert wrong.startswith("zhixing: ")
-    assert "file.py" in wrong
+    code, output, error = zhixing(command, "file.py")
+    assert (code, output, error.count("\n")) == (2, "", 1)
+    assert error.startswith("zhixing: ")
+    assert "file.py" in error
 
 
-def test_folder_without_copied_files_is_refused(zhixing, project):
+def test_folder_without_copied_files_is_an_error(zhixing, project):
     (project / "file.py").write_text("x = 1\n")
     assert zhixing("check", ".")[0] == 2
 
 
-def test_place_that_cannot_be_written_to(zhixing, project):
+def test_path_that_cannot_be_written(zhixing, project):
     (project / "file").write_text("")
-    code, said, wrong = zhixing("copy", "circle", "--to", "file/circle.py")
-    assert (code, said, wrong.count("\n")) == (2, "", 1)
+    code, output, error = zhixing("copy", "circle", "--to", "file/circle.py")
+    assert (code, output, error.count("\n")) == (2, "", 1)
     assert (project / "file").read_text() == ""
 
 
-def test_list_by_area_with_a_line_each(zhixing):
-    code, said, _ = zhixing("list")
-    lines = said.splitlines()
+def test_list_has_a_line_for_each_entry_by_area(zhixing):
+    code, output, _ = zhixing("list")
+    lines = output.splitlines()
     assert (code, lines[0]) == (0, "plane:")
     assert next(line for line in lines if "shapes.circle" in line).endswith("Area of a circle.")
     assert zhixing("list", "AREA", "triangle")[1].count("\n") == 2
     assert zhixing("list", "xyzzy")[0] == 2
 
 
-def test_versions_are_those_that_the_tests_run_with():
-    """If not: write these into verified.json, once the tests pass with them."""
+def test_recorded_versions_are_the_installed_ones():
+    """If this fails, write the installed versions into verified.json once the tests pass with them."""
     recorded = json.loads((Path(zhixing_copy.__file__).parent / "verified.json").read_text())
     installed = {"Python": ".".join(map(str, sys.version_info[:2]))}
     installed |= {name: version(name).partition("+")[0] for name in recorded if name != "Python"}
@@ -243,13 +243,13 @@ def test_versions_are_those_that_the_tests_run_with():
 
 
 def test_a_new_user(tmp_path):
-    """An empty folder, and a program of three lines that uses what was copied into it, without the package."""
+    """Copy into an empty folder, then use the file in a program of three lines, without the package."""
     command = [str(Path(sys.executable).parent / "zhixing"), "copy", "gelu"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert "needs torch" in done.stdout
     program = "import torch\nfrom gelu import gelu\nprint(gelu(torch.tensor([1.0])))\n"
     (tmp_path / "program.py").write_text(program)
-    # Without the package, which is installed beside torch here.
+    # Block the package, which is installed here next to torch.
     block = "import sys; sys.modules['zhixing'] = None; import program"
     command = [sys.executable, "-c", block]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)

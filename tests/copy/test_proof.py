@@ -1,20 +1,20 @@
-"""The proof of copied files: what it must notice, clause by clause, in files of a small package."""
+"""Test that the proof of copied files detects every kind of change, in files of a small package."""
 
 from pathlib import Path
 
 import pytest
-from proof import Source, undefined_names, wrong
+from proof import Source, find_errors, undefined_names
 
 from zhixing_copy.catalogue import read_modules
 from zhixing_copy.standalone import standalone
 
 
-def errors(package: Path, definition: str, change=lambda text: text) -> list[str]:
-    """What is wrong with the file of plane/shapes, or of a definition of it, after a change."""
+def errors_after(package: Path, definition: str, change=lambda text: text) -> list[str]:
+    """Return the errors in the file of plane/shapes, or of one of its definitions, after a change."""
     modules = read_modules(package)
     sources = {name: Source(module.source) for name, module in modules.items()}
     text = standalone(modules, "plane/shapes", definition).text
-    return wrong(change(text), "plane/shapes", definition, sources)
+    return find_errors(change(text), "plane/shapes", definition, sources)
 
 
 def replaced(old: str, new: str):
@@ -26,30 +26,30 @@ def replaced(old: str, new: str):
 
 
 @pytest.mark.parametrize("definition", ["", "circle", "triangle", "both"])
-def test_file_as_it_is_written_is_proven(package, definition):
-    assert errors(package, definition) == []
+def test_unchanged_file_has_no_errors(package, definition):
+    assert errors_after(package, definition) == []
 
 
-def without(statement: str, package: Path) -> list[str]:
-    """What is wrong with the file of a circle that leaves out this statement of its module."""
+def errors_without(statement: str, package: Path) -> list[str]:
+    """Return the errors in the file of circle if its module also has this statement, which the file omits."""
     text = standalone(read_modules(package), "plane/shapes", "circle").text
     path = package / "plane/shapes.py"
     path.write_text(f"{path.read_text()}\n\n{statement}\n")
     sources = {name: Source(module.source) for name, module in read_modules(package).items()}
-    return wrong(text, "plane/shapes", "circle", sources)
+    return find_errors(text, "plane/shapes", "circle", sources)
 
 
 BROKEN = {
     "a statement left out of a module": ("", replaced("UNUSED = 3\n", ""), "left out: UNUSED = 3"),
     "a statement changed": ("circle", replaced("PI * r**2", "PI * r**3"), "no module has this statement"),
-    "a statement of nobody": ("circle", lambda text: f"{text}\nmore = 1\n", "no module has this statement"),
+    "a statement added": ("circle", lambda text: f"{text}\nmore = 1\n", "no module has this statement"),
     "a default changed": ("triangle", replaced("= torch.abs", "= torch.sign"), "no module has this statement"),
     "statements out of order": (
         "",
         lambda text: text.replace("UNUSED = 3\n", "").replace("import math\n", "import math\n\nUNUSED = 3\n"),
-        "no module has this statement, after those before it: PI",
+        "no module has this statement after the preceding ones: PI",
     ),
-    "an effect dropped": (
+    "a side effect left out": (
         "both",
         replaced("\n\n\n@both.register\ndef _(r):\n    return r", ""),
         "left out, though it acts on both: @both.register",
@@ -59,18 +59,18 @@ BROKEN = {
         lambda text: text[: text.index("def circle")],
         "circle is not defined by a statement of plane/shapes",
     ),
-    "an import of another thing": (
+    "another import": (
         "circle",
         replaced("import math\n", "import cmath as math\n"),
-        "math is imported as another thing than in plane/shapes",
+        "math is not the same import as in plane/shapes",
     ),
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_broken_file_is_noticed(package, broken):
-    definition, change, said = BROKEN[broken]
-    assert any(said in error for error in errors(package, definition, change))
+def test_broken_file_is_detected(package, broken):
+    definition, change, message = BROKEN[broken]
+    assert any(message in error for error in errors_after(package, definition, change))
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_broken_file_is_noticed(package, broken):
         "try:\n    from fast import circle\nexcept ImportError:\n    pass",
     ],
 )
-def test_left_out_statement_that_acts_on_what_is_kept_is_noticed(package, statement):
-    (error,) = without(statement, package)
+def test_omitted_statement_that_acts_on_a_kept_name_is_detected(package, statement):
+    (error,) = errors_without(statement, package)
     assert error.startswith("left out, though it acts on")
 
 
@@ -105,32 +105,32 @@ def test_left_out_statement_that_acts_on_what_is_kept_is_noticed(package, statem
         "later = lambda: circle.cache_clear()",
     ],
 )
-def test_left_out_statement_that_only_refers_is_none(package, statement):
-    assert without(statement, package) == []
+def test_omitted_statement_that_only_refers_to_a_name_is_no_error(package, statement):
+    assert errors_without(statement, package) == []
 
 
-def test_name_of_two_modules_is_of_the_one_that_is_meant(package):
-    """The same words in another module, of which the definition does not speak."""
+def test_name_in_two_modules_must_come_from_the_imported_one(package):
+    """The same definition is also in another module, which the copied definition does not use."""
     (package / "plane/late.py").write_text("def check(x):\n    pass\n")
     text = standalone(read_modules(package), "plane/shapes", "circle").text
     start, end = text.index("def check"), text.index("PI = ")
     text = f"{text[:start]}def check(x):\n    pass\n\n\n# As good as it gets.\n{text[end:]}"
     sources = {name: Source(module.source) for name, module in read_modules(package).items()}
-    assert wrong(text, "plane/shapes", "circle", sources) == ["check of plane/tools comes from plane/late"]
+    assert find_errors(text, "plane/shapes", "circle", sources) == ["check of plane/tools is bound by plane/late"]
 
 
-def test_name_of_a_builtin_that_is_left_out_is_noticed(package):
+def test_omitted_definition_with_the_name_of_a_builtin_is_detected(package):
     path = package / "plane/shapes.py"
     path.write_text(path.read_text().replace("check", "min"))
     tools = package / "plane/tools.py"
     tools.write_text(tools.read_text().replace("check", "min"))
-    assert errors(package, "circle") == []
-    assert errors(package, "circle", lambda text: text[: text.index("def min")] + text[text.index("# As") :]) == [
-        "min of plane/tools comes from elsewhere"
+    assert errors_after(package, "circle") == []
+    assert errors_after(package, "circle", lambda text: text[: text.index("def min")] + text[text.index("# As") :]) == [
+        "min of plane/tools is bound by something else"
     ]
 
 
-def test_undefined_doubled_and_idle_names_are_noticed(tmp_path):
+def test_undefined_redefined_and_unused_names_are_detected(tmp_path):
     (tmp_path / "good.py").write_text("import math\n\nPI = math.pi\n")
     (tmp_path / "bad.py").write_text("import math\nimport os\n\n\ndef f():\n    return PI\n\n\ndef f():\n    os\n")
     found = undefined_names(tmp_path)

@@ -1,4 +1,4 @@
-"""Files that stand alone: what they hold, and what they refuse."""
+"""Test standalone files: their contents, and the errors for code that cannot be copied."""
 
 import ast
 
@@ -9,7 +9,7 @@ from zhixing_copy.standalone import standalone
 
 
 def names(text: str) -> list[str]:
-    """What the file's top level defines, in order."""
+    """Return the names that the file defines at its top level, in order."""
     body = ast.parse(text).body
     return [
         getattr(node, "name", None) or node.targets[0].id
@@ -24,7 +24,7 @@ def imports(text: str) -> list[str]:
 
 @pytest.fixture
 def alone(package):
-    """A function: the text of a module, or of a definition of it."""
+    """Return a function that makes the standalone text of a module, or of one of its definitions."""
 
     def alone(module: str, definition: str = "") -> str:
         return standalone(read_modules(package), module, definition).text
@@ -32,7 +32,7 @@ def alone(package):
     return alone
 
 
-def test_definition_brings_what_it_refers_to_and_nothing_more(alone):
+def test_definition_includes_exactly_what_it_refers_to(alone):
     text = alone("plane/shapes", "circle")
     assert names(text) == ["check", "PI", "circle"]
     assert imports(text) == ["import math", "from torch import Tensor"]
@@ -47,13 +47,13 @@ def test_definition_brings_what_it_refers_to_and_nothing_more(alone):
     ]
 
 
-def test_module_is_whole_after_what_it_needs(alone):
+def test_module_is_complete_and_follows_its_dependencies(alone):
     text = alone("plane/shapes")
     assert text.startswith('"""Areas of shapes."""\n\nimport itertools\nimport math\n')
     assert names(text) == ["twice", "check", "half", "_two", "PI", "UNUSED", "circle", "triangle", "both", "_"]
 
 
-def test_import_inside_of_a_function_is_taken_out(alone):
+def test_import_inside_a_function_is_removed(alone):
     text = alone("plane/shapes", "both")
     assert names(text) == ["twice", "check", "PI", "circle", "both", "_"]
     assert "zhixing" not in text
@@ -67,14 +67,14 @@ def test_shapes_are_comments(alone):
     assert "jaxtyping" not in text
 
 
-def test_shapes_of_a_long_line_stand_above_it(alone, package):
+def test_shapes_of_a_long_line_are_above_it(alone, package):
     path = package / "plane/shapes.py"
     path.write_text(path.read_text().replace("def circle(r: ", "def circle(r_that_has_a_long_name_for_a_radius: "))
     note = "# r_that_has_a_long_name_for_a_radius: Float (*shape), returns Float (*shape)"
     assert f"\n\n{note}\ndef circle(r_that_has_a_long_name_for_a_radius: Tensor) -> Tensor:\n" in alone("plane/shapes")
 
 
-def test_name_of_a_builtin_is_the_modules_own(alone, package):
+def test_definition_with_the_name_of_a_builtin_is_included(alone, package):
     (package / "plane/late.py").write_text("def sum(x):\n    return x\n\n\ndef total(x):\n    return sum(x)\n")
     assert names(alone("plane/late", "total")) == ["sum", "total"]
 
@@ -94,36 +94,36 @@ def test_result_computes_the_same(alone):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
-        ("import check, half", "import check as half", "as they are called there"),
+        ("import check, half", "import check as half", "without renaming them"),
         (
             "from zhixing.plane.tools import check, half",
             "from zhixing.plane import tools as half",
-            "as they are called",
+            "without renaming them",
         ),
-        ("from zhixing.plane.tools import check, half", "from zhixing.nowhere import half", "as they are called there"),
-        ("PI = math.pi", "check = math.pi", "check comes from plane/"),
-        ("from torch import Tensor", "from torch import FloatTensor as Tensor", "Tensor comes from"),
-        ("def circle(r: Float[Tensor,", "def circle(r: Float[\n    Tensor,", "goes over several lines"),
-        ("return PI * r**2", "return PI * r**2 if Float else r", "used otherwise than for a shape"),
+        ("from zhixing.plane.tools import check, half", "from zhixing.nowhere import half", "without renaming them"),
+        ("PI = math.pi", "check = math.pi", "check is defined by both plane/"),
+        ("from torch import Tensor", "from torch import FloatTensor as Tensor", "Tensor is defined by both"),
+        ("def circle(r: Float[Tensor,", "def circle(r: Float[\n    Tensor,", "spans several lines"),
+        ("return PI * r**2", "return PI * r**2 if Float else r", "used for something other than a shape"),
     ],
 )
-def test_what_would_not_work_is_refused(alone, package, old, new, said):
+def test_code_that_would_not_work_is_an_error(alone, package, old, new, message):
     path = package / "plane/shapes.py"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         alone("plane/shapes")
 
 
-def test_modules_that_import_from_each_other_are_refused(alone, package):
+def test_circular_imports_are_an_error(alone, package):
     path = package / "plane/late.py"
     path.write_text("from zhixing.plane.shapes import PI\n\n\ndef twice(x):\n    return 2 * x * PI\n")
     with pytest.raises(ValueError, match="import from each other: plane/"):
         alone("plane/shapes")
 
 
-def test_definition_that_is_not_there(alone):
+def test_unknown_definition_is_an_error(alone):
     with pytest.raises(ValueError, match="plane/shapes defines no square"):
         alone("plane/shapes", "square")
