@@ -1,4 +1,4 @@
-"""The sessions; all run in the environment of nox itself: `pip install -c constraints.txt -e '.[dev]'`."""
+"""Nox sessions, which all run in the environment of nox itself: `pip install -c constraints.txt -e '.[dev]'`."""
 
 import json
 import sys
@@ -9,10 +9,10 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-sys.path.insert(0, "tests")  # which has the module `environments`
+sys.path.insert(0, "tests")  # for environments.py
 COSTS = Path("build/costs")
 
-BARE = "wrong_input or compiled"  # the marks of tests that run without the hook
+BARE = "wrong_input or compiled"  # marks of tests that run without the import hook
 
 
 def run(session: nox.Session, program: str, *arguments: str) -> None:
@@ -20,14 +20,14 @@ def run(session: nox.Session, program: str, *arguments: str) -> None:
 
 
 def run_pytest(session: nox.Session, *arguments: str, report: str = "") -> None:
-    """With ten minutes for a test, so that one that hangs fails and shows where; the times of tests go to a report."""
+    """Run pytest, with a time limit of ten minutes for each test; write the times of the tests to a report."""
     reports = [f"--junitxml={COSTS / report}.xml"] if report else []
     run(session, "pytest", "--timeout=600", *reports, *arguments)
 
 
 @contextmanager
-def costs_told(session: nox.Session):
-    """Keep how long this session takes, and end it with a table of what it costs, an article and in all."""
+def report_costs(session: nox.Session):
+    """Record the duration of this session, and print a table of costs, per article and in total."""
     name, started = session.name, time.monotonic()
     COSTS.mkdir(parents=True, exist_ok=True)
     yield
@@ -36,7 +36,7 @@ def costs_told(session: nox.Session):
 
 
 def hook() -> str:
-    """Has shapes checked, but in the modules of Triton kernels, which the check would wrap."""
+    """Return the pytest option that checks shapes, except in Triton modules, whose kernels the check would wrap."""
     paths = sorted(Path("src/zhixing").rglob("*.py"))
     checked = [".".join(path.with_suffix("").parts[1:]) for path in paths if not path.stem.endswith("_triton")]
     return f"--jaxtyping-packages={','.join(checked)},beartype.beartype"
@@ -45,40 +45,40 @@ def hook() -> str:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run every snippet and build both sites into site/."""
-    with costs_told(session):
+    with report_costs(session):
         run(session, "python", "-m", "zhixing_site", "build", *session.posargs)
 
 
 @nox.session
 def serve(session: nox.Session) -> None:
-    """Show both sites while writing; what is saved appears by itself."""
+    """Preview both sites; pages reload when files are saved."""
     run(session, "python", "-m", "zhixing_site", "serve", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The library with its shapes checked, its answers to wrong input, the builder, and the code on the pages."""
-    import environments  # not above: nox alone lists the sessions without what it imports
+    """Test the library with shapes checked, its errors for wrong input, the builder, and the code on the pages."""
+    import environments  # here, since `nox --list` works without its dependencies
 
-    with costs_told(session):
-        environments.fresh(Path.cwd())  # made here once, and not in the time of some test
+    with report_costs(session):
+        environments.fresh(Path.cwd())  # once, and not in the time of a test
         library = ["-n2", "--ignore=tests/browser", "-m", f"not ({BARE})", hook()]
         run_pytest(session, *library, *session.posargs, report="tests-library")
         run_pytest(session, "--ignore=tests/browser", "-m", BARE, report="tests-bare")
-        # Without the hook as well, which a reader does not have: a page may show our answer to wrong input.
+        # Without the hook, as for readers: a page may show our error for wrong input.
         run_pytest(session, "-n2", "--markdown-docs", "docs/en", report="tests-pages")
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The built site in Chromium: pages, search, keyboard, print; failures leave screenshots in build/browser/."""
-    with costs_told(session):
+    """Test the built site in Chromium: pages, search, keyboard, print; failures leave screenshots in build/browser/."""
+    with report_costs(session):
         run_pytest(session, "-n2", "tests/browser", *session.posargs, report="browser-pages")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting, common mistakes, spelling."""
+    """Check formatting, common mistakes and spelling."""
     run(session, "ruff", "format", "--check")
     run(session, "ruff", "check")
     run(session, "typos")
@@ -86,17 +86,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def portable(session: nox.Session) -> None:
-    """Whether snippets hold, print and tell pages the same as other processors would; `-- area/article` for one."""
+    """Compare success, output and quoted values of snippets on other instruction sets; `-- area/article` for one."""
     run(session, "python", "tests/portable.py", *session.posargs)
 
 
 @nox.session
 def oldest(session: nox.Session) -> None:
-    """The library's tests with the oldest versions that pyproject.toml admits, in an environment below .cache/.
+    """Run the library's tests with the oldest versions that pyproject.toml allows, in an environment below .cache/.
 
-    What breaks the code on purpose says nothing of versions; torchvision does not load beside the oldest torch.
+    Tests that break the code on purpose do not depend on versions; torchvision does not load with the oldest torch.
     """
-    import environments  # not above: nox alone lists the sessions without what it imports
+    import environments  # here, since `nox --list` works without its dependencies
 
     root = Path.cwd()
     requirements, constraints = environments.oldest(root)
@@ -104,21 +104,21 @@ def oldest(session: nox.Session) -> None:
     variables = environments.variables(place) | {"PYTHONPATH": str(root / "src")}
     areas = sorted(path for path in Path("tests").iterdir() if (Path("src/zhixing") / path.name).is_dir())
     pytest = [str(place / "bin/python"), "-m", "pytest", "--timeout=600", *map(str, areas), *session.posargs]
-    left = session.run(
+    skipped = session.run(
         *pytest, "-q", "--collect-only", "-m", "torchvision", env=variables, success_codes=[0, 5], silent=True
     )
-    session.log(f"left out: {left.count('::')} tests that need torchvision")
+    session.log(f"left out: {skipped.count('::')} tests that need torchvision")
     session.run(*pytest, "-n2", "-m", f"not ({BARE} or torchvision or mutation)", hook(), env=variables)
     session.run(*pytest, "-m", f"({BARE}) and not (torchvision or mutation)", env=variables)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The builder and its pages beside peers; `-- pages` for the pages alone, else what follows is for the builder.
+    """Compare the builder and its pages with alternatives; `-- pages` for the pages alone, or options for the builder.
 
-    `-- articles` times each article's main function beside its reference (or `-- articles activations/gelu …`);
-    `-- ddp` records the time lines of the page on DDP anew; `-- attention_cpu` what attention costs on the CPU, and
-    `-- attention_compiled` what its kernels compile to for several GPUs; `-- lighthouse` what Lighthouse says of site/.
+    `-- articles` times each article's main function and its reference (or `-- articles activations/gelu …`). `-- ddp`
+    records the timelines of the page on DDP again, `-- attention_cpu` the cost of attention on the CPU, and
+    `-- attention_compiled` properties of its compiled kernels for several GPUs. `-- lighthouse` scores site/.
 
     Needs `pip install -c constraints.txt -e '.[dev]'`, Chromium and npm.
     """
@@ -134,6 +134,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """On a machine with a GPU: the tests of the kernels there, not interpreted, and their speed beside torch's."""
+    """On a machine with a GPU: test the compiled kernels, and compare their speed with torch's."""
     run_pytest(session, "tests/attention", "-k", "flash", *session.posargs)
     run(session, "python", "benchmarks/attention.py")
