@@ -1,4 +1,4 @@
-"""Make virtual environments for tests below .cache/, which are kept while nothing changes that they were made from."""
+"""Create virtual environments for tests below .cache/, and reuse them until their requirements change."""
 
 import fcntl
 import os
@@ -17,15 +17,15 @@ from zhixing_site.project import file_digest
 from zhixing_site.site.notebooks import install_line
 
 FOLDER = Path(".cache/environments")
-# Libraries that a build of torch for GPUs names by exact versions: each torch brings its own.
+# Libraries that a GPU build of torch requires in exact versions, which differ between versions of torch.
 OF_TORCH = ("cuda-", "nvidia-")
 
 
 def environment(kind: str, requirements: Iterable[str], root: Path, constraints: str | None = None) -> Path:
-    """The folder of an environment with these requirements, which is made if there is none of this kind that fits.
+    """Return the folder of an environment with these requirements; create it if the one of this kind does not match.
 
-    The constraints are by default those of constraints.txt. Only one environment of a kind is kept; of two processes
-    that ask for it at the same time, one waits for the other.
+    The default constraints are those of constraints.txt. Only one environment of each kind is kept. A lock makes
+    concurrent callers wait.
     """
     wanted = sorted(requirements)
     constraints = (root / "constraints.txt").read_text() if constraints is None else constraints
@@ -36,48 +36,48 @@ def environment(kind: str, requirements: Iterable[str], root: Path, constraints:
     place = folder / f"{kind}-{key}"
     with open(folder / f"{kind}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Not made elsewhere and renamed: its programs name the interpreter by its path. A half-made one lacks a file.
-        whole = place / "whole"
-        if not whole.exists():
+        # Create it in place, since its programs contain the interpreter's path; a last file marks it as complete.
+        complete = place / "whole"
+        if not complete.exists():
             for other in folder.glob(f"{kind}-*"):
                 shutil.rmtree(other)
             _make(place, wanted, constraints)
-            whole.touch()
+            complete.touch()
     return place
 
 
 def fresh(root: Path) -> Path:
-    """The folder of an environment with what the one line of a notebook installs: the package as it is now."""
+    """Return an environment with what a notebook's install line installs, from the current working tree."""
     package = root / ".cache/package"
     _, _, wanted = shlex.split(install_line())
-    here = wanted.partition(" @ ")[0] + f" @ {package.as_uri()}"  # this working tree, not what is hosted
+    here = wanted.partition(" @ ")[0] + f" @ {package.as_uri()}"  # this working tree, not the hosted repository
     (root / ".cache").mkdir(exist_ok=True)
     with open(root / ".cache/package.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(package, ignore_errors=True)
-        made = shutil.ignore_patterns("*.egg-info", "__pycache__")  # by Python and pip, from the source
-        shutil.copytree(root / "src", package / "src", ignore=made)
+        generated = shutil.ignore_patterns("*.egg-info", "__pycache__")
+        shutil.copytree(root / "src", package / "src", ignore=generated)
         for name in "pyproject.toml", "README.md", "LICENSE":
             shutil.copy(root / name, package)
         files = sorted(path for path in package.rglob("*") if path.is_file())
-        now = digest("".join(f"{path} {file_digest(path)}" for path in files))
+        current = digest("".join(f"{path} {file_digest(path)}" for path in files))
         place = environment("fresh", [here, "ipykernel"], root)  # readers have Jupyter already
         installed = place / "installed"
-        if not installed.exists() or installed.read_text() != now:
+        if not installed.exists() or installed.read_text() != current:
             pip = [place / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", package]
             subprocess.run(pip, env=variables(place), check=True)
-            installed.write_text(now)
+            installed.write_text(current)
     return place
 
 
 def variables(place: Path) -> dict[str, str]:
-    """The variables for the environment's programs, without those that tell Python where to find our modules."""
+    """Return the environment variables for its programs, without those that set Python's module search path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     return kept | {"PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
 
 def oldest(root: Path) -> tuple[list[str], str]:
-    """What the library's tests need, and constraints by which it is the oldest that pyproject.toml admits."""
+    """Return the requirements of the library's tests, and constraints to the oldest allowed versions."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     requirements = project["dependencies"] + project["optional-dependencies"]["tests"]
     bounds = dict(_lower_bound(each) for each in requirements if ">=" in each)

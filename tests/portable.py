@@ -1,9 +1,9 @@
 """Run snippets as on other processors: `python tests/portable.py [area/article or area …]`.
 
-Each runs under each set of instructions that this processor has.
+Each snippet runs with each set of instructions that this processor supports, and the results are compared.
 
-ATen, MKL, oneDNN and NumPy choose instructions when they are loaded, and with another choice they sum in another order.
-So each setting gets a process of its own, with its own fork server.
+ATen, MKL, oneDNN and NumPy choose instructions when they are loaded; other instructions change the order of summation.
+So each setting has its own process, with its own fork server.
 """
 
 import difflib
@@ -25,13 +25,13 @@ from zhixing_site.execution.runner import run_all
 from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES
 
-MAX_DIFFERENCE = 8  # lines shown of a cell's difference
+MAX_DIFFERENCE = 8  # lines shown of a difference in output
 
-Outcome = dict | BuildError  # an executed notebook, or why there is none
+Outcome = dict | BuildError  # an executed notebook, or the error that ended the run
 
 
 def settings() -> dict[str, dict[str, str] | None]:
-    """{name: the environment variables that make all libraries keep to it, or None if this processor lacks it}"""
+    """Return {name: environment variables that select these instructions, or None if this processor lacks them}."""
     found = _dispatched()
     intel = platform.machine() in ("x86_64", "AMD64")
     newer = [name for name in found if re.search("AVX512|AVX10|V4", name)]
@@ -44,7 +44,7 @@ def settings() -> dict[str, dict[str, str] | None]:
 
 
 def lowest() -> dict[str, str]:
-    """The variables by which a program runs as on the oldest processor that the libraries support."""
+    """Return the variables with which a program runs as on the oldest processor that the libraries support."""
     return _keep_to("default", "SSE4_2", "SSE41", _dispatched())
 
 
@@ -58,14 +58,14 @@ def _keep_to(aten: str, mkl: str, onednn: str, disabled: list[str]) -> dict[str,
 
 
 def _dispatched() -> list[str]:
-    """The sets of instructions that NumPy has code for and this processor has; it refuses to disable any other."""
-    import numpy  # not above: only here, and by matplotlib
+    """Return the instruction sets that both NumPy and this processor support; it cannot disable any other."""
+    import numpy  # not above: it is needed only here
 
     return numpy.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
 
 
 def portable(paths: list[Path], root: Path) -> bool:
-    """Print for each snippet whether it runs, prints and is quoted the same under each setting; True if all are."""
+    """Compare the success, output and quoted values of each snippet under all settings; return whether all agree."""
     outcomes: dict[str, dict[str, Outcome]] = {}
     for name, variables in settings().items():
         if variables is None:
@@ -76,14 +76,14 @@ def portable(paths: list[Path], root: Path) -> bool:
     pages = [page for language in LANGUAGES for page in read_pages(root, language).values()]
     verdicts = set()
     for path in (path.relative_to(root).as_posix() for path in paths):
-        own, *_ = of_path = [outcome[path] for outcome in outcomes.values()]
+        own, *_ = results = [outcome[path] for outcome in outcomes.values()]
         quoting = [page for page in pages if f"snippets/{page.snippet}" == path]
         found = [
             f"under {name}: {difference}".replace("\n", "\n      ")
-            for name, outcome in zip(outcomes, of_path, strict=True)
+            for name, outcome in zip(outcomes, results, strict=True)
             for difference in _differences(own, outcome, quoting)
         ]
-        failed = any(isinstance(outcome, BuildError) for outcome in of_path)
+        failed = any(isinstance(outcome, BuildError) for outcome in results)
         verdict = "fails" if failed else "differs" if found else "holds"
         print(f"{verdict:8} {path}", *found, sep="\n    ", flush=True)
         verdicts.add(verdict)
@@ -91,18 +91,20 @@ def portable(paths: list[Path], root: Path) -> bool:
 
 
 def _run_under(variables: dict[str, str], paths: list[Path], root: Path) -> dict[str, Outcome]:
-    """{path: outcome}; the variables take the place of those of all settings."""
+    """Return {path: outcome}; the variables replace those of all settings."""
     unset = {name for setting in settings().values() for name in setting or ()}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_run_uncached, environment, paths, root).result()
         except BrokenProcessPool as error:
-            raise BuildError(f"the process that runs snippets under these variables has ended: {variables}") from error
+            raise BuildError(
+                f"the process that runs snippets under these variables ended unexpectedly: {variables}"
+            ) from error
 
 
 def _run_uncached(environment: dict[str, str], paths: list[Path], root: Path) -> dict[str, Outcome]:
-    """In a new process: {path: outcome} of the snippets, whose fork server starts in this environment."""
+    """Return {path: outcome}, in a new process whose fork server starts in this environment."""
     os.environ.clear()
     os.environ.update(environment)
     runs, errors = run_all(paths, root, Limits(), lambda *_: None, cached=False)
@@ -110,7 +112,7 @@ def _run_uncached(environment: dict[str, str], paths: list[Path], root: Path) ->
 
 
 def _differences(own: Outcome, other: Outcome, pages: list[Page]) -> Iterator[str]:
-    """The error; or what cells print and pages quote that differs from the outcome under our own instructions."""
+    """Yield the error, or the differences in output and quoted values from the run with our own instructions."""
     if isinstance(other, BuildError):
         yield str(other)
     if isinstance(own, BuildError) or isinstance(other, BuildError):
@@ -134,7 +136,7 @@ def _diff(one: str, other: str) -> str:
 
 
 def _quoted(page: Page, mark: re.Match, notebook: dict) -> str:
-    """The value as the page shows it; empty if it is no value of the run, as in an example of how to quote."""
+    """Return the value as the page shows it; empty if the run has no such value, as in an example of the syntax."""
     try:
         return Expander(page, {page.snippet: notebook}, Path()).value(mark)
     except ValueError:
@@ -142,7 +144,7 @@ def _quoted(page: Page, mark: re.Match, notebook: dict) -> str:
 
 
 def main(articles: list[str]) -> int:
-    """The exit code: 0 if all snippets of these articles and areas, or of all, hold under each setting."""
+    """Return the exit code: 0 if the snippets of these articles and areas, or all snippets, agree everywhere."""
     root = Path.cwd()
     paths = {path.relative_to(root / "snippets").with_suffix("").as_posix(): path for path in snippet_paths(root)}
     if unknown := {*articles} - {*paths, *(name.partition("/")[0] for name in paths)}:

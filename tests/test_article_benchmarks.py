@@ -1,4 +1,4 @@
-"""The benchmark with a row an article times two calls that compute the same."""
+"""Test benchmarks/articles.py: each article has a row, and its two calls compute the same result."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ import pytest
 from torch.testing import assert_close
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT: set[str] = set()  # articles that compute nothing on tensors
+WITHOUT: set[str] = set()  # articles without tensor computations
 ARTICLES = {path.relative_to(ROOT / "snippets").with_suffix("").as_posix() for path in ROOT.glob("snippets/*/*.py")}
 
 
@@ -17,7 +17,7 @@ def benchmark():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     specification = importlib.util.spec_from_file_location("articles", ROOT / "benchmarks/articles.py")
     module = importlib.util.module_from_spec(specification)
-    sys.modules["articles"] = module  # where its dataclass looks for its types
+    sys.modules["articles"] = module  # its dataclass looks up types there
     specification.loader.exec_module(module)
     yield module
     sys.path.remove(str(ROOT / "benchmarks"))

@@ -1,4 +1,4 @@
-"""The labels of figures in Chinese, which lie in a file beside each snippet that draws with them."""
+"""Test the Chinese labels of figures, in the .toml file of each snippet."""
 
 import tomllib
 from collections import defaultdict
@@ -15,12 +15,12 @@ def labels(path: Path) -> dict[str, str]:
     return {name: name for name in names} | catalogue.get("text", {})
 
 
-def test_labels_lie_beside_their_snippet():
+def test_each_file_of_labels_has_a_snippet():
     assert FILES
     assert [path for path in FILES if not path.with_suffix(".py").exists()] == []
 
 
-def test_label_is_the_same_in_chinese_wherever_it_stands():
+def test_label_has_the_same_translation_everywhere():
     chinese = defaultdict(lambda: defaultdict(list))
     for path in FILES:
         for label, text in labels(path).items():

@@ -1,4 +1,4 @@
-"""The Chinese pages say what the glossary says."""
+"""Test that the Chinese pages use the terms of the glossary."""
 
 import csv
 import re
@@ -17,13 +17,13 @@ with open(REPOSITORY / "docs" / "glossary.csv", newline="") as file:
 
 
 def prose(page: Page) -> str:
-    """The page's sentences, headings and captions, without code, formulas, addresses and the titles of papers."""
+    """Return the page's text, headings and captions, without code, formulas, addresses and the titles of papers."""
     text = "".join(section.text for section in page.sections if section.id != "references")
     return MARK.sub(lambda mark: HEADING_ID.sub("", mark["heading"] or mark["caption"] or " "), text)
 
 
 def missing(english: str, chinese: str, rows: list[dict[str, str]]) -> list[str]:
-    """The terms that the English text uses and the Chinese one does not, in any of the glossary's words for them."""
+    """Return the terms in the English text for which the Chinese text has none of the glossary's translations."""
     return [
         f"{row['term']}: {row['术语']}"
         for row in rows
@@ -32,8 +32,8 @@ def missing(english: str, chinese: str, rows: list[dict[str, str]]) -> list[str]
     ]
 
 
-def refused(chinese: str, rows: list[dict[str, str]]) -> list[str]:
-    """Words that a note of the glossary refuses, 不作「…」, and that the text uses."""
+def rejected(chinese: str, rows: list[dict[str, str]]) -> list[str]:
+    """Return the words in the text that a note of the glossary rejects: 不作「…」."""
     words = [
         word
         for row in rows
@@ -49,17 +49,17 @@ def test_chinese_page_uses_the_terms_of_the_glossary(name):
 
 
 @ARTICLES
-def test_chinese_page_uses_no_word_that_the_glossary_refuses(name):
-    assert refused(prose(CHINESE[name]), ROWS) == []
+def test_chinese_page_uses_no_rejected_word(name):
+    assert rejected(prose(CHINESE[name]), ROWS) == []
 
 
-def test_glossary_is_sorted_complete_and_without_doubles():
+def test_glossary_is_sorted_and_complete_without_duplicates():
     terms = [row["term"] for row in ROWS]
     assert terms == sorted(set(terms), key=str.lower)
     assert all(row["term"] and row["术语"] for row in ROWS)
 
 
-def test_term_counts_in_prose_alone():
+def test_terms_are_found_only_in_prose():
     row = {"term": "weight", "术语": "权重、权", "note · 说明": "不作「重量」「份量」"}
     page = Page(
         "docs/en/area/trial.md",
@@ -69,5 +69,5 @@ def test_term_counts_in_prose_alone():
     assert missing(prose(page), "重量", [row]) == ["weight: 权重、权"]
     assert missing(prose(Page(page.path, page.text.replace("Weights", "Lightweight"))), "", [row]) == []
     assert missing(prose(page), "各权", [row]) == []
-    assert refused("份量与重量", [row]) == ["重量", "份量"]
-    assert refused("权重", [row]) == []
+    assert rejected("份量与重量", [row]) == ["重量", "份量"]
+    assert rejected("权重", [row]) == []

@@ -1,6 +1,6 @@
-"""The scripts and notebooks that readers download, in an environment that has only what their one line installs.
+"""Run the scripts and notebooks that readers download, in an environment with only what their install line installs.
 
-Scripts, which run hidden cells too, run as on the oldest processor that the libraries support.
+Scripts include hidden cells, and run as on the oldest processor that the libraries support.
 """
 
 import json
@@ -23,7 +23,7 @@ from zhixing_site.site.notebooks import notebook_file, script_file
 ROOT = Path(__file__).resolve().parents[2]
 SNIPPETS = {path.relative_to(ROOT / "snippets").with_suffix("").as_posix(): path for path in snippet_paths(ROOT)}
 PAGES = read_pages(ROOT, "en")
-# One of each kind: figures, a Triton kernel, processes of its own. What all cells do, their scripts show.
+# One of each kind: figures, a Triton kernel, its own processes. The scripts test the cells of all articles.
 NOTEBOOKS = ["activations/gelu", "attention/flash_attention", "engineering/ddp"]
 
 
@@ -37,7 +37,7 @@ def environ(place: Path) -> dict[str, str]:
 
 
 def run_of(article: str) -> Run:
-    """A run of which nothing is known."""
+    """Return a run without outputs."""
     snippet = read_snippet(SNIPPETS[article], ROOT)
     cells = [nbformat.v4.new_code_cell(cell.source, id=cell.name) for cell in snippet.cells]
     return Run(snippet, nbformat.v4.new_notebook(cells=cells))
@@ -49,7 +49,7 @@ def test_notebook_runs(fresh, article, tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     for name, value in environ(fresh).items():
         monkeypatch.setenv(name, value)
-    # The client would start its own Python for what a kernel calls `python`.
+    # The client would start its own Python if the kernel's program were just `python`.
     kernel = {"argv": [str(fresh / "bin/python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
     specification = tmp_path / "kernels/python3/kernel.json"
     specification.parent.mkdir(parents=True)
@@ -59,12 +59,12 @@ def test_notebook_runs(fresh, article, tmp_path, monkeypatch):
     notebook = nbformat.reads(notebook_file(PAGES[article], run), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("import sys, zhixing\nprint(sys.prefix, zhixing.__file__)"))
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    _, *cells, place = notebook.cells
-    for cell, written in zip(cells, run.snippet.cells, strict=True):
+    _, *cells, location = notebook.cells
+    for cell, source in zip(cells, run.snippet.cells, strict=True):
         errors = [output.ename for output in cell.outputs if output.output_type == "error"]
-        assert errors == [written.raises] * bool(written.raises)
-    # A kernel may send what one call prints in several pieces.
-    assert "".join(output.text for output in place.outputs).count(str(fresh)) == 2
+        assert errors == [source.raises] * bool(source.raises)
+    # A kernel may split the output of one print call.
+    assert "".join(output.text for output in location.outputs).count(str(fresh)) == 2
 
 
 @pytest.mark.parametrize("article", SNIPPETS)
