@@ -1,4 +1,4 @@
-"""TITLE against torch's own."""
+"""Test TITLE against torch."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
-def test_value_and_gradient_equal_torch(x):
+def test_value_and_gradient_match_torch(x):
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     ARTICLE(ours).sum().backward()
     torch.sin(theirs).sum().backward()
@@ -28,6 +28,6 @@ def test_gradient_passes_gradcheck():
 
 
 @pytest.mark.wrong_input
-def test_refuses_integers():
+def test_integers_are_an_error():
     with pytest.raises(ValueError, match=r"floating-point tensor, but x is torch\.int64"):
         ARTICLE(torch.ones(2, dtype=torch.int64))

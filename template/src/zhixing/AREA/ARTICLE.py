@@ -1,4 +1,4 @@
-"""What is computed, in a line.
+"""Summarize the module in one line.
 
 Source: Author et al., Title, arXiv 0000.00000, section 0, equation 0.
 """
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def ARTICLE(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """What is computed, with its symbols: here the sine of x, elementwise.
+    """Summarize the function, with its symbols: the sine of x, elementwise.
 
     Args:
         x: Angles in radians, of any shape, in a floating-point type.
@@ -18,7 +18,7 @@ def ARTICLE(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         A tensor of the same shape and type; its values lie between -1 and 1.
 
     Raises:
-        ValueError: `x` is not of a floating-point type.
+        ValueError: `x` does not have a floating-point type.
     """
     if not x.is_floating_point():
         raise ValueError(f"ARTICLE needs a floating-point tensor, but x is {x.dtype}")

@@ -1,1 +1,1 @@
-"""TITLE and its relatives."""
+"""AREA_TITLE."""
