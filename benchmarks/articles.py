@@ -1,9 +1,9 @@
-"""What each article's main function costs beside its reference: `python benchmarks/articles.py [article …]`.
+"""Time each article's main function and its reference: `python benchmarks/articles.py [article …]`.
 
-Forward and backward on this CPU with one thread, in milliseconds of the processor, which other programs disturb the
-least; taken in turns, so that what disturbs meets both. An article adds a function under `@row`, in the order of their
-names, which returns two calls without arguments that compute the same: ours, and the reference. All rows together are
-kept in results/articles.json.
+Forward and backward on this CPU with one thread. The unit is milliseconds of processor time, which other programs
+affect the least. The two alternate, so that disturbances affect both. An article adds a function under `@row`, in the
+order of articles' names. It returns two calls without arguments that compute the same: ours, and the reference. All
+rows together are saved in results/articles.json.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.optimization.adamw import AdamW
 
 RESULT = Path(__file__).parent / "results/articles.json"
-TURNS = 21  # after one that warms up
+TURNS = 21  # after a warm-up
 
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What one article's row compares, and on how many processes."""
+    """One article's row: its description, the two calls to compare, and the number of processes."""
 
     what: str
     calls: Callable[[], tuple[Call, Call]]
@@ -50,13 +50,13 @@ PAIRS: dict[str, Pair] = {}
 
 
 def row(article: str, what: str, *, ranks: int = 1) -> Callable:
-    """Note that the function makes the two calls of this article; with ranks, on each within a process group."""
+    """Register the function that makes the two calls of this article; with several ranks, on each of them."""
 
-    def note(calls: Callable[[], tuple[Call, Call]]) -> Callable[[], tuple[Call, Call]]:
+    def register(calls: Callable[[], tuple[Call, Call]]) -> Callable[[], tuple[Call, Call]]:
         PAIRS[article] = Pair(what, calls, ranks)
         return calls
 
-    return note
+    return register
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -64,7 +64,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def both_ways(function: Callable[..., Tensor], *inputs: Tensor) -> Call:
-    """The function and its gradients in all inputs."""
+    """Return a call that computes the function and its gradients with respect to all inputs."""
     leaves = [x.clone().requires_grad_() for x in inputs]
     weights = normal(*function(*leaves).shape, seed=1)
     return lambda: torch.autograd.grad(function(*leaves), leaves, weights)
@@ -96,7 +96,7 @@ def _() -> tuple[Call, Call]:
 
 @row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)
 def _() -> tuple[Call, Call]:
-    def trained(wrap: Callable[[nn.Module], nn.Module]) -> Call:
+    def training(wrap: Callable[[nn.Module], nn.Module]) -> Call:
         torch.manual_seed(0)
         model = wrap(nn.Sequential(*(nn.Linear(512, 512) for _ in range(4))))
         inputs = normal(64, 512, seed=dist.get_rank())
@@ -108,7 +108,7 @@ def _() -> tuple[Call, Call]:
 
         return step
 
-    return trained(MinimalDDP), trained(nn.parallel.DistributedDataParallel)
+    return training(MinimalDDP), training(nn.parallel.DistributedDataParallel)
 
 
 @row("foundations/autograd", "two layers, torch's")
@@ -132,9 +132,9 @@ def _() -> tuple[Call, Call]:
 
 @row("optimization/adamw", "a step of 20 matrices, torch's")
 def _() -> tuple[Call, Call]:
-    def stepping(made: type[torch.optim.Optimizer]) -> Call:
+    def stepping(optimizer_class: type[torch.optim.Optimizer]) -> Call:
         matrices = [normal(256, 256, seed=seed).requires_grad_() for seed in range(20)]
-        optimizer = made(matrices, lr=1e-3, weight_decay=0.1)
+        optimizer = optimizer_class(matrices, lr=1e-3, weight_decay=0.1)
         for matrix in matrices:
             matrix.grad = matrix.detach().sin()
 
@@ -149,36 +149,36 @@ def _() -> tuple[Call, Call]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("articles", nargs="*", metavar="article", help="all, and kept, if none is named")
-    parser.add_argument("--rank-of", help="what the processes of a row with several do")
+    parser.add_argument("articles", nargs="*", metavar="article", help="default: all, which are saved")
+    parser.add_argument("--rank-of", help="used internally, by the processes of a row with several ranks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.rank_of:
         on_rank(options.rank_of)
         return
     if unknown := set(options.articles) - set(PAIRS):
-        parser.error(f"no row of {', '.join(sorted(unknown))}; there are {', '.join(PAIRS)}")
+        parser.error(f"no row for {', '.join(sorted(unknown))}; choose from {', '.join(PAIRS)}")
     table = Table()
-    table.title("Forward and backward, in milliseconds of the processor; the result is ours as a multiple.")
+    table.title("Forward and backward, in milliseconds of processor time; the result is our time divided by the other.")
     for article in options.articles or PAIRS:
-        table.add(measured(article))
+        table.add(measure_row(article))
     if not options.articles:
         table.save(RESULT, date=datetime.now(UTC).date().isoformat(), threads=1, turns=TURNS)
 
 
-def measured(article: str) -> Row:
+def measure_row(article: str) -> Row:
     pair = PAIRS[article]
     if pair.ranks == 1:
         ours, other = in_turns(*pair.calls())
     else:
-        said = torchrun(__file__, "--rank-of", article, ranks=pair.ranks, seconds=240)
-        ours, other = json.loads(said.splitlines()[-1])
+        output = torchrun(__file__, "--rank-of", article, ranks=pair.ranks, seconds=240)
+        ours, other = json.loads(output.splitlines()[-1])
     ratio = statistics.median(ours) / statistics.median(other)
     return Row(f"{article.partition('/')[2]}: {pair.what}", ours, other, "ms", f"{ratio:.2f} ×")
 
 
 def on_rank(article: str) -> None:
-    """Print the times of rank 0."""
+    """Time the calls on this rank; rank 0 prints its times."""
     dist.init_process_group("gloo")
     times = in_turns(*PAIRS[article].calls())
     if dist.get_rank() == 0:
@@ -187,7 +187,7 @@ def on_rank(article: str) -> None:
 
 
 def in_turns(*calls: Call) -> list[list[float]]:
-    """For each call the milliseconds of each turn."""
+    """Run the calls alternately; return the milliseconds of each turn, for each call."""
     times = [[] for _ in calls]
     for turn in range(TURNS + 1):
         for call, taken in zip(calls, times, strict=True):

@@ -1,7 +1,7 @@
-"""Time flash_attention beside torch's attention on this machine's GPU: `python benchmarks/attention.py`.
+"""Compare flash_attention with torch's attention on this machine's GPU: `python benchmarks/attention.py`.
 
-Forward and backward, in float16, with as many heads and batch entries as make 2048 channels and 16384 tokens. Every
-backend of torch's takes its turn on the same tensors, and one that cannot take them is left out.
+Forward and backward, in float16; the numbers of heads and batch entries give 2048 channels and 16384 tokens. All of
+torch's backends run on the same tensors, except those that do not support them.
 """
 
 import json
@@ -39,31 +39,31 @@ def rows(
     channels: int = 2048,
     tokens: int = 16384,
 ) -> Iterator[dict]:
-    """For each shape and pass the TFLOP/s of each function, and ours as a multiple of the best of torch's."""
+    """Yield, for each shape and pass, the TFLOP/s of each function, and ours divided by the best of torch's."""
     for head_size, causal, length in product(head_sizes, (False, True), lengths):
         shape = (tokens // length, channels // head_size, length, head_size)
         q, k, v, d_out = (torch.randn(shape, device=device, dtype=torch.float16) for _ in range(4))
         q, k, v = (x.requires_grad_() for x in (q, k, v))
         speeds: dict[str, dict[str, float]] = {"forward": {}, "backward": {}}
-        for name, attention in {"zhixing": flash_attention, **torchs()}.items():
+        for name, attention in {"zhixing": flash_attention, **torch_backends()}.items():
             try:
                 times = forward_and_backward(partial(attention, causal=causal), q, k, v, d_out, milliseconds)
-            except RuntimeError as error:  # out of memory is one
+            except RuntimeError as error:  # such as out of memory
                 if name == "zhixing":
                     raise
-                print(f"{name} does not take {shape}: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(f"{name} does not support {shape}: {str(error).splitlines()[0]}", file=sys.stderr)
                 continue
-            for direction, time, times_as_many in zip(speeds, times, (1, 2.5), strict=True):
-                speeds[direction][name] = times_as_many * operations(shape, causal) / time / 1e9
-        for direction, of in speeds.items():
-            best = max((speed for name, speed in of.items() if name != "zhixing"), default=None)
+            for direction, time, factor in zip(speeds, times, (1, 2.5), strict=True):
+                speeds[direction][name] = factor * operations(shape, causal) / time / 1e9
+        for direction, tflops in speeds.items():
+            best = max((speed for name, speed in tflops.items() if name != "zhixing"), default=None)
             yield {
                 "pass": direction,
                 "head_size": head_size,
                 "causal": causal,
                 "length": length,
-                "tflops": {name: round(speed, 1) for name, speed in of.items()},
-                "of_best": best and round(of["zhixing"] / best, 3),
+                "tflops": {name: round(speed, 1) for name, speed in tflops.items()},
+                "of_best": best and round(tflops["zhixing"] / best, 3),
             }
 
 
@@ -74,19 +74,19 @@ def forward_and_backward(attention, q, k, v, d_out, milliseconds) -> tuple[float
     return forward, milliseconds(lambda: torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True))
 
 
-def torchs() -> dict[str, Callable[..., torch.Tensor]]:
-    def through(backend: SDPBackend) -> Callable[..., torch.Tensor]:
+def torch_backends() -> dict[str, Callable[..., torch.Tensor]]:
+    def with_backend(backend: SDPBackend) -> Callable[..., torch.Tensor]:
         def attention(q, k, v, *, causal):
             with sdpa_kernel(backend):
                 return scaled_dot_product_attention(q, k, v, is_causal=causal)
 
         return attention
 
-    return {name: through(backend) for name, backend in BACKENDS.items()}
+    return {name: with_backend(backend) for name, backend in BACKENDS.items()}
 
 
 def operations(shape: tuple[int, int, int, int], causal: bool) -> float:
-    """Of the two matrix products of the forward pass; the backward pass has five, which makes 2.5 times as many."""
+    """Count the operations of the forward pass's two matrix products; the backward pass has five, 2.5 times as many."""
     batch, heads, n, d = shape
     return 4 * batch * heads * n * n * d / (2 if causal else 1)
 
@@ -97,7 +97,7 @@ def result_path(device: str) -> Path:
 
 def main() -> None:
     if not torch.cuda.is_available():
-        sys.exit("benchmarks/attention.py times kernels on a GPU, and torch finds none here")
+        sys.exit("benchmarks/attention.py needs a GPU, and torch finds none here")
     import triton
 
     device = torch.cuda.get_device_name()
@@ -114,11 +114,11 @@ def main() -> None:
     def median(function: Callable[[], object]) -> float:
         return triton.testing.do_bench(function, warmup=100, rep=400, return_mode="median")
 
-    found = []
+    results = []
     for row in rows(median):
         print(row, flush=True)
-        found.append(row)
-    lines = ",\n".join(f"    {json.dumps(row)}" for row in found)
+        results.append(row)
+    lines = ",\n".join(f"    {json.dumps(row)}" for row in results)
     result_path(device).write_text(f'{json.dumps(head, indent=2)[:-2]},\n  "rows": [\n{lines}\n  ]\n}}\n')
 
 

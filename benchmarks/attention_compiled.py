@@ -1,6 +1,6 @@
-"""Compile what the autotuner of flash_attention may pick, with no GPU: `python benchmarks/attention_compiled.py`.
+"""Compile, without a GPU, all configurations of flash_attention's autotuner: `python benchmarks/attention_compiled.py`.
 
-Records for each configuration and GPU what the compiled code says of itself: registers and stack of a thread (a stack
+Record the properties of the compiled code for each configuration and GPU: registers and stack of a thread (a stack
 means that registers spill), shared memory of a block, matrix instructions, and loads by the tensor memory accelerator.
 """
 
@@ -21,7 +21,7 @@ RESULT = ROOT / "benchmarks/results/attention_compiled.json"
 
 # A100, H100, B100 and B200, by compute capability.
 CAPABILITIES = (80, 90, 100)
-# Head sizes and types: the two that are used most, with each half type once, then the ends of what is supported.
+# Head sizes and types: the two most common sizes, with one 16-bit type each, then the extremes of the supported range.
 SHAPES = ((64, "float16"), (128, "bfloat16"), (256, "float16"), (64, "float32"))
 INSTRUCTIONS = ("mma.sync", "wgmma.mma_async", "tcgen05.mma")
 KERNELS = ("_forward", "_backward_q", "_backward_kv")
@@ -29,7 +29,7 @@ TILES = ("queries", "keys", "warps", "stages")
 
 
 def cases() -> list[dict]:
-    """Every configuration of every kernel, with the causal mask, whose code is the longer."""
+    """Return every configuration of every kernel, with the causal mask, whose code is longer than without."""
     import torch
 
     from zhixing.attention.flash_attention_triton import _tiles_to_try
@@ -50,7 +50,7 @@ def cases() -> list[dict]:
 
 
 def compile_all(wanted: list[dict]) -> list[dict]:
-    """The cases with what was found out about each, in the same order; in processes of their own, one a core."""
+    """Return the properties of each case, in the same order; each core compiles a share of them in its own process."""
     workers = min(os.cpu_count(), len(wanted))
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(_in_child, [wanted[i::workers] for i in range(workers)]))
@@ -58,13 +58,13 @@ def compile_all(wanted: list[dict]) -> list[dict]:
 
 
 def _in_child(wanted: list[dict]) -> list[dict]:
-    # The interpreter would take the place of the compiler.
+    # With this variable Triton's interpreter would replace the compiler.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, __file__, "--child", json.dumps(wanted)]
     with tempfile.TemporaryDirectory() as cache:
-        environment["TRITON_CACHE_DIR"] = cache  # an empty one
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+        environment["TRITON_CACHE_DIR"] = cache  # empty
+        completed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(completed.stdout)
 
 
 def compile_one(
@@ -85,7 +85,7 @@ def compile_one(
         "BLOCK_Q": queries,
         "BLOCK_K": keys,
     }
-    # As a launch with contiguous tensors has it: addresses and strides are multiples of 16, but the last, which is 1.
+    # As in a launch with contiguous tensors: addresses and strides are multiples of 16, except the last stride, 1.
     element = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}[dtype]
     numbers = {"lse": "*fp32", "delta": "*fp32", "heads": "i32", "n_q": "i32", "n_k": "i32", "bucket": "i32"}
     numbers["scale"] = "fp32"
@@ -114,15 +114,15 @@ def compile_one(
 
 
 def _usage(cubin: bytes) -> dict[str, int]:
-    """Registers, and bytes of stack, of a thread."""
+    """Return the registers and the bytes of stack of a thread."""
     import triton
 
     cuobjdump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        said = subprocess.run([cuobjdump, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", said).groups()
+        output = subprocess.run([cuobjdump, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", output).groups()
     return {"registers": int(registers), "stack": int(stack)}
 
 

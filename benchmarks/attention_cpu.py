@@ -1,8 +1,9 @@
-"""Time and memory of attention on the CPU, over lengths, for its page: `python benchmarks/attention_cpu.py`.
+"""Measure time and memory of attention on the CPU by length, for its page: `python benchmarks/attention_cpu.py`.
 
-The definition, the tiled version in plain torch, and torch's own, each forward alone and forward and backward. One
-thread, and seconds of the processor, which other programs disturb the least; taken in turns, so that what disturbs
-meets all three. Each peak is that of a process of its own, over what was resident before the call. Linux only.
+Compare the definition, the tiled version in plain torch, and torch's function: the forward pass, and forward and
+backward. Use one thread, and seconds of processor time, which other programs affect the least. The functions
+alternate, so that disturbances affect all three. Each peak is measured in a new process, relative to the memory
+resident before the call. Linux only.
 """
 
 import argparse
@@ -32,7 +33,9 @@ PASSES = "forward", "both"
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--peak", nargs=3, metavar=("FUNCTION", "PASSES", "LENGTH"), help="what the children do")
+    parser.add_argument(
+        "--peak", nargs=3, metavar=("FUNCTION", "PASSES", "LENGTH"), help="used internally, by child processes"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.peak:
@@ -42,10 +45,10 @@ def main() -> None:
     record = {"machine": machine(), "heads": HEADS, "head_size": HEAD_SIZE, "rows": []}
     for length in LENGTHS:
         for passes in PASSES:
-            times = timed(passes, length)
+            times = time_all(passes, length)
             for name, seconds in times.items():
                 row = {"function": name, "passes": passes, "length": length, "seconds": seconds}
-                row["peak_bytes"] = peak_of_a_child(name, passes, length)
+                row["peak_bytes"] = peak_in_child(name, passes, length)
                 record["rows"].append(row)
                 print(
                     f"{name:6} {passes:8} {length:6} {statistics.median(seconds):8.4f} s {row['peak_bytes']:13,} bytes"
@@ -67,7 +70,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 def call(name: str, passes: str, length: int):
-    """The work to be measured, with its input made."""
+    """Create the input; return a call that does the work to measure."""
     generator = torch.Generator().manual_seed(0)
     qkv = [torch.randn(1, HEADS, length, HEAD_SIZE, generator=generator) for _ in range(3)]
     if passes == "forward":
@@ -76,28 +79,28 @@ def call(name: str, passes: str, length: int):
     return lambda: torch.autograd.grad(FUNCTIONS[name](*leaves), leaves, weights)
 
 
-def timed(passes: str, length: int) -> dict[str, list[float]]:
+def time_all(passes: str, length: int) -> dict[str, list[float]]:
     calls = {name: call(name, passes, length) for name in FUNCTIONS}
     seconds = {name: [] for name in FUNCTIONS}
     for turn in range(REPEAT + 1):
         for name, work in calls.items():
             started = time.process_time()
             work()
-            if turn:  # the first warms up
+            if turn:  # the first is a warm-up
                 seconds[name].append(round(time.process_time() - started, 6))
     return seconds
 
 
-def peak_of_a_child(name: str, passes: str, length: int) -> int:
+def peak_in_child(name: str, passes: str, length: int) -> int:
     command = [sys.executable, __file__, "--peak", name, passes, str(length)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout)
 
 
 def peak(name: str, passes: str, length: int) -> int:
-    """The most bytes that were resident in the call, over those before it."""
-    call(name, passes, 64)()  # starts threads and loads libraries
+    """Return the peak of resident bytes during the call, minus those before it."""
+    call(name, passes, 64)()  # start threads and load libraries
     work = call(name, passes, length)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest mark is the present one
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current value
     before = resident("VmRSS")
     work()
     return resident("VmHWM") - before

@@ -1,9 +1,9 @@
-"""Time and memory of a build: beside mkdocs-jupyter, of a snippet beyond its code, and beside plain MkDocs.
+"""Measure time and memory of builds: compare with mkdocs-jupyter and plain MkDocs, and find the overhead of a snippet.
 
     pip install -c constraints.txt -e '.[dev]'
     python benchmarks/build.py [notebooks] [overhead] [unchanged] [growth] [--articles 250 500 1000] [--repeat 3]
 
-Both sides of a comparison run in turn, in one run on one machine; what is printed is the median. Nothing is asserted.
+Both sides of a comparison alternate, in one run on one machine. Print medians; assert nothing.
 """
 
 import argparse
@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 BUILD = [sys.executable, "-m", "zhixing_site", "build"]
 MKDOCS = [sys.executable, "-m", "mkdocs"]
 RUN = [sys.executable, "-m", "zhixing_site", "run"]
-TICK = 0.05  # seconds between two looks at a served page
+TICK = 0.05  # seconds between two requests of a served page
 NOTEBOOKS, SNIPPETS, ARTICLES = 20, 40, 48
 CHANGED = 7  # the notebook in which a line changes
 
@@ -41,11 +41,11 @@ def times(ours: list[float], other: list[float]) -> float:
     return statistics.median(other) / statistics.median(ours)
 
 
-# Beside mkdocs-jupyter
+# Comparison with mkdocs-jupyter
 
 
 def notebooks(root: Path, options: argparse.Namespace, table: Table) -> None:
-    """The same notebooks in two languages: everything new, then one line of one notebook changed."""
+    """Build the same notebooks in two languages: without a cache, then with one changed line in one notebook."""
     projects.write_notebooks(root, NOTEBOOKS)
     configs = [["--config-file", f"jupyter.{language}.yml"] for language in projects.CONFIGS]
     builds = [[*MKDOCS, "build", "--quiet", *config] for config in configs]
@@ -68,10 +68,10 @@ def notebooks(root: Path, options: argparse.Namespace, table: Table) -> None:
         time_saves(peers, ports[1:], root, options.repeat),
     )
     table.title(
-        f"{NOTEBOOKS} notebooks that import torch and matplotlib and draw a figure, for two languages, beside "
-        f"mkdocs-jupyter {version('mkdocs-jupyter')} with `execute` and `cache`, whose two builds run side by side, "
+        f"{NOTEBOOKS} notebooks that import torch and matplotlib and draw a figure, for two languages, compared "
+        f"with mkdocs-jupyter {version('mkdocs-jupyter')} with `execute` and `cache`; its two builds run in parallel, "
         "with the same theme, plugins and pages, and each execute the notebooks. Ours executes them once, draws each "
-        "figure four times (languages, colour schemes), and checks twins, formulas and links."
+        "figure four times (languages, colour schemes), and checks translations, formulas and links."
     )
     for what, sides, wanted in (
         ("build, nothing cached", cold, "10 times"),
@@ -88,7 +88,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def time_saves(commands: list[list[str]], ports: list[int], root: Path, repeat: int) -> list[float]:
-    """Seconds from saving a changed line to seeing it on the served pages of both languages."""
+    """Return the seconds from saving a changed line until the served pages of both languages show it."""
     urls = [
         f"http://127.0.0.1:{p}/{code}/small/notebook_{CHANGED}/"
         for p, code in zip(ports, projects.CONFIGS, strict=True)
@@ -97,7 +97,7 @@ def time_saves(commands: list[list[str]], ports: list[int], root: Path, repeat: 
     with running(*commands, root=root) as processes:
         await_text("Notebook", urls[0], processes), await_text("笔记本", urls[1], processes)
         for attempt in range(repeat):
-            time.sleep(1)  # nothing is left to do
+            time.sleep(1)  # let the servers become idle
             number = f"8.{attempt:03}{ports[0]}"
             started = time.perf_counter()
             projects.write_notebook(root, CHANGED, number)
@@ -108,7 +108,7 @@ def time_saves(commands: list[list[str]], ports: list[int], root: Path, repeat: 
 
 
 def await_text(text: str, url: str, processes: list[psutil.Popen]) -> None:
-    """Until the page shows it, or a server has ended, which `running` tells of."""
+    """Wait until the page contains the text, or a server has ended, which `running` reports."""
     while all(process.poll() is None for process in processes):
         try:
             if text in urllib.request.urlopen(url, timeout=600).read().decode():
@@ -118,14 +118,14 @@ def await_text(text: str, url: str, processes: list[psutil.Popen]) -> None:
         time.sleep(TICK)
 
 
-# A snippet beyond its own code
+# The overhead of a snippet
 
 
 def overhead(root: Path, options: argparse.Namespace, table: Table) -> None:
-    """Many snippets of one trivial cell, with nothing cached, beside a single one."""
+    """Run many snippets of one trivial cell, and a single one, both without a cache."""
     table.title(
-        f"The cost of a snippet beyond its own code: {SNIPPETS} snippets that do next to nothing, with nothing cached. "
-        "`other` is the same command with one snippet, which is mostly the start of the fork server; without it: "
+        f"The overhead of a snippet: {SNIPPETS} snippets that do almost nothing, with nothing cached. "
+        "`other` is the same command with one snippet, mostly the start of the fork server. Rows without it: "
         f"the difference of the two, for each of {SNIPPETS - 1}."
     )
     for name, source, wish in ("x = 1", "x = 1", "at most 0.15 s"), ("a figure", FIGURE, ""):
@@ -143,34 +143,34 @@ def overhead(root: Path, options: argparse.Namespace, table: Table) -> None:
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([0, 1])"
 
 
-# Where nothing changed, beside plain MkDocs
+# Comparison with plain MkDocs: nothing or little has changed
 
 
 def unchanged(root: Path, options: argparse.Namespace, table: Table) -> None:
-    """This repository, built a second time."""
+    """Build this repository a second time."""
     projects.write_repository(root)
     measure(BUILD, root=root)
-    pages, ours, plain = beside_mkdocs(root, options.repeat)
+    pages, ours, plain = compare_with_mkdocs(root, options.repeat)
     added = medians(ours)[0] - medians(plain)[0]
     table.title(
-        "This repository in two languages, nothing changed, beside the two plain MkDocs builds of the same expanded "
-        "pages, side by side."
+        "This repository in two languages, nothing changed, compared with the two plain MkDocs builds of the same "
+        "expanded pages, in parallel."
     )
     add_unchanged(table, f"{pages} pages", pages, ours, plain, f"{added:+.2f} s", "at most +1 s")
 
 
 def growth(root: Path, options: argparse.Namespace, table: Table) -> None:
-    """Articles like ours, more and more of them, built a second time."""
+    """Build increasing numbers of synthetic articles a second time."""
     table.title(
         "Synthetic articles in two languages (each with 9 headings, 9 fences, 65 formulas, 17 values, 8 links to "
-        "another page, a figure), nothing changed, beside the two plain MkDocs builds of the same expanded pages, "
-        "side by side."
+        "another page, a figure), nothing changed, compared with the two plain MkDocs builds of the same expanded "
+        "pages, in parallel."
     )
     before = ()
     for count in options.articles:
         projects.write_articles(root, count)
         measure(BUILD, root=root)
-        pages, ours, plain = beside_mkdocs(root, max(1, options.repeat * 250 // (2 * count)))
+        pages, ours, plain = compare_with_mkdocs(root, max(1, options.repeat * 250 // (2 * count)))
         ratio = medians(ours)[0] / medians(plain)[0]
         add_unchanged(table, f"{count} articles", pages, ours, plain, f"{ratio:.2f} times", "at most 1.3")
         now = pages, *(medians(costs) for costs in (ours, plain))
@@ -180,15 +180,15 @@ def growth(root: Path, options: argparse.Namespace, table: Table) -> None:
 
 
 def incremental(root: Path, options: argparse.Namespace, table: Table) -> None:
-    """As many synthetic articles as the site will have: nothing changed, a paragraph of one, a snippet of one."""
+    """Rebuild as many synthetic articles as the site will have, after changing nothing, a paragraph, or a snippet."""
     projects.write_articles(root, ARTICLES)
     measure(BUILD, root=root)
     table.title(
         f"{ARTICLES} synthetic articles in two languages, of which nothing changes, a paragraph of one in both "
         "languages, or a line of its snippet. `other` are the two plain MkDocs builds of the same expanded pages, "
-        "side by side, which render all."
+        "in parallel, which render all pages."
     )
-    _, _, plain = beside_mkdocs(root, options.repeat)
+    _, _, plain = compare_with_mkdocs(root, options.repeat)
     name, seconds = "part_1/article_30", {"nothing": [], "a paragraph": [], "a snippet": []}
     for attempt in range(options.repeat):
         seconds["nothing"].append(measure(BUILD, root=root).seconds)
@@ -216,7 +216,7 @@ def add_unchanged(
 
 
 def add_growth(table: Table, before: tuple, now: tuple) -> None:
-    """The power of the number of pages with which time and memory grow: 1 is linear."""
+    """Add the exponent of the growth of time and memory with the number of pages: 1 is linear."""
     pages = math.log(now[0] / before[0])
     for index, what in enumerate(("time", "memory")):
         powers = [math.log(late[index] / early[index]) / pages for early, late in zip(before[1:], now[1:], strict=True)]
@@ -228,8 +228,8 @@ def medians(costs: list[Cost]) -> tuple[float, float]:
     return statistics.median(cost.seconds for cost in costs), statistics.median(cost.bytes for cost in costs)
 
 
-def beside_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[Cost]]:
-    """The number of pages, and what our build and the two plain ones cost, where all snippets have run."""
+def compare_with_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[Cost]]:
+    """Return the number of pages, and the costs of our build and of the two plain ones, with cached snippets."""
     expanded, site = root / ".cache/plain/pages", root / ".cache/plain/site"
     forget(expanded)
     pages = projects.write_sources(root, expanded, projects.CONFIGS)
@@ -251,7 +251,9 @@ PARTS = {part.__name__: part for part in (notebooks, overhead, unchanged, increm
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="part", help=", ".join(PARTS))
-    parser.add_argument("--articles", nargs="+", type=int, default=[250, 500, 1000], help="synthetic ones, to grow")
+    parser.add_argument(
+        "--articles", nargs="+", type=int, default=[250, 500, 1000], help="numbers of synthetic articles for `growth`"
+    )
     parser.add_argument(
         "--repeat", type=int, default=3, help="runs of each side, fewer for many articles (%(default)s)"
     )

@@ -1,7 +1,8 @@
-"""What verification costs, an article and in all: `python benchmarks/costs.py` tells it of the last sessions.
+"""Print the time that builds and tests take, per article and in total: `python benchmarks/costs.py`.
 
-`docs` leaves the seconds of each snippet in .cache/runs; the passes of `tests` and `browser` leave the times of their
-tests as build/costs/<session>-<pass>.xml, and each session its wall-clock seconds as build/costs/<session>.json.
+The input comes from the last sessions of nox. `docs` stores the seconds of each snippet in .cache/runs. The passes of
+`tests` and `browser` store the times of their tests in build/costs/<session>-<pass>.xml. Each session stores its
+wall-clock seconds in build/costs/<session>.json.
 """
 
 import json
@@ -18,14 +19,14 @@ from zhixing_site.execution.snippet import Snippet, read_snippet, snippet_paths
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build/costs"
 ARTICLES, CORES = 48, 2
-# Seconds of one core that an article may cost; a kernel, or several processes, may cost more in tests.
+# Seconds of one core for an article; a kernel, or several processes, may cost more in tests.
 BUDGET = {"snippet": 10, "tests": 15, "as read": 20, "browser": 6}
 SLOWEST = 15
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that took time: a snippet, or a test; `article` is empty where it is about the builder."""
+    """A timed snippet or test; `article` is empty if it tests the builder."""
 
     name: str
     session: str
@@ -36,25 +37,25 @@ class Item:
 
 def main() -> None:
     snippets = {snippet.name.removesuffix(".py"): snippet for snippet in map(_read, snippet_paths(ROOT))}
-    items = [*ran(snippets), *tested(snippets)]
+    items = [*snippet_items(snippets), *test_items(snippets)]
     print("\n".join(table(items, snippets)))
     print("\nthe slowest, in seconds")
     for item in sorted(items, key=lambda item: -item.seconds)[:SLOWEST]:
         print(f"{item.seconds:8.1f}  {item.name}")
-    print("", *extrapolated(items, len(snippets)), sep="\n")
+    print("", *extrapolate(items, len(snippets)), sep="\n")
 
 
 def _read(path: Path) -> Snippet:
     return read_snippet(path, ROOT)
 
 
-def ran(snippets: dict[str, Snippet]) -> Iterator[Item]:
+def snippet_items(snippets: dict[str, Snippet]) -> Iterator[Item]:
     for name, snippet in snippets.items():
         if notebook := load(snippet, ROOT):
             yield Item(snippet.path, "docs", "snippet", name, notebook["metadata"]["zhixing"]["seconds"])
 
 
-def tested(snippets: dict[str, Snippet]) -> Iterator[Item]:
+def test_items(snippets: dict[str, Snippet]) -> Iterator[Item]:
     for report in sorted(FOLDER.glob("*.xml")):
         session = report.stem.partition("-")[0]
         for case in ET.parse(report).iter("testcase"):
@@ -65,9 +66,9 @@ def tested(snippets: dict[str, Snippet]) -> Iterator[Item]:
 
 
 def article_of(test: str, snippets: dict[str, Snippet]) -> str:
-    """The article that the test's file or parameters name, or the first that builds on the module that they name."""
+    """Return the article named by the test's file or parameters, or the first that uses the module they name."""
     file, _, case = test.partition("::")
-    named = re.findall(r"(?=\b([a-z_]+/[a-z_]+))", case)  # they overlap in en/activations/gelu
+    named = re.findall(r"(?=\b([a-z_]+/[a-z_]+))", case)  # matches may overlap, as in en/activations/gelu
     named += ["/".join(file.removesuffix(".md").split(".")[-2:]).replace("/test_", "/")]
     for name in named:
         exact = [article for article in snippets if name == article]
@@ -88,13 +89,13 @@ def table(items: list[Item], snippets: dict[str, Snippet]) -> Iterator[str]:
     mean = {part: sum(totals[article, part] for article in snippets) / len(snippets) for part in BUDGET}
     yield f"{'mean':32}" + "".join(f"{mean[part]:10.1f}" for part in BUDGET)
     yield f"{'budget':32}" + "".join(f"{BUDGET[part]:10.1f}" for part in BUDGET)
-    yield f"{'of no article':32}" + "".join(f"{totals['', part]:10.1f}" for part in BUDGET)
+    yield f"{'no article':32}" + "".join(f"{totals['', part]:10.1f}" for part in BUDGET)
 
 
-def extrapolated(items: list[Item], count: int) -> Iterator[str]:
-    """Wall-clock minutes of each session, now and with all articles: what is of articles grows, the rest stays.
+def extrapolate(items: list[Item], count: int) -> Iterator[str]:
+    """Yield wall-clock minutes of each session, now and with all articles: the part of articles grows in proportion.
 
-    But for `docs`, where the rest is mostly pages, which are not timed one by one.
+    The rest is constant, except for `docs`, where it is mostly pages, which are not timed one by one.
     """
     whole = 0.0
     for path in sorted(FOLDER.glob("*.json")):
@@ -104,7 +105,7 @@ def extrapolated(items: list[Item], count: int) -> Iterator[str]:
         then = of_articles * growth + rest * (growth if session == "docs" else 1)
         whole += then
         yield f"{session:10} {seconds / 60:5.1f} min with {count} articles, {then / 60:5.1f} with {ARTICLES}"
-    yield f"together {whole / 60:5.1f} min with {ARTICLES}"
+    yield f"total {whole / 60:5.1f} min with {ARTICLES}"
 
 
 if __name__ == "__main__":

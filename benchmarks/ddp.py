@@ -1,6 +1,6 @@
-"""Record what the page on DDP shows of runs on several processes: `python benchmarks/ddp.py`.
+"""Record results of runs on several processes for the page on DDP: `python benchmarks/ddp.py`.
 
-Runs the functions of the page's snippet on a machine that is otherwise idle; of what is timed, the fastest pass.
+Run the functions of the page's snippet on an otherwise idle machine. Of timed functions, record the fastest pass.
 """
 
 import ast
@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SNIPPET = ROOT / "snippets/engineering/ddp.py"
 RESULT = ROOT / "benchmarks/results/ddp.json"
 TIMED = "timeline", "ring_steps"
-PRINTED = "quick_start", "killed", "resumed"  # in this order: what was killed is resumed
+PRINTED = "quick_start", "killed", "resumed"  # in this order: the killed run is resumed
 RECORDED = *PRINTED, *TIMED, "traffic", "past_the_wrapper", "uneven_end", "silent", "network", "batch"
 
 
 def functions() -> dict[str, Callable]:
-    """The functions of the snippet, without what its cells do besides."""
+    """Return the functions of the snippet, without running the rest of its cells."""
     program = ast.parse(SNIPPET.read_text())
     program.body = [node for node in program.body if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))]
     found = {}
@@ -34,7 +34,7 @@ def functions() -> dict[str, Callable]:
 
 
 def digest() -> str:
-    """Of the sources that the record speaks of."""
+    """Return a digest of the recorded functions and of the library code that they use."""
     text = SNIPPET.read_text()
     parts = [path.read_text() for path in sorted((ROOT / "src/zhixing/engineering").glob("*.py"))]
     for node in ast.parse(text).body:
@@ -51,8 +51,8 @@ def main() -> None:
     passes = {name: twice[0][name] + twice[1][name] for name in twice[0]}
     logs = launch(named["ring_steps"], ranks=4)["ring_steps"]
     rounds = [[log[number] for log in logs] for number in range(len(logs[0]))]
-    asked = [named[name] for name in ("past_the_wrapper", "uneven_end", "silent")]
-    told = launch(*asked, ranks=2, using=[named["network"], named["batch"]])
+    checks = [named[name] for name in ("past_the_wrapper", "uneven_end", "silent")]
+    outcomes = launch(*checks, ranks=2, using=[named["network"], named["batch"]])
     record = {
         "torch": torch.__version__,
         "cores": os.cpu_count(),
@@ -60,28 +60,28 @@ def main() -> None:
         "ddp": {name: since_start([min(found, key=lambda one: span([one]))])[0] for name, found in passes.items()},
         "ring": since_start(min(rounds, key=span)),
         "traffic": by_case(launch(named["traffic"], ranks=4)["traffic"]),
-        **{name: of_ranks[0] for name, of_ranks in told.items()},
+        **{name: of_ranks[0] for name, of_ranks in outcomes.items()},
         **printed,
     }
     RESULT.write_text(json.dumps(record) + "\n")
 
 
 def by_case(of_ranks: list[dict[tuple[str, int], int]]) -> list[list]:
-    """[function, ranks, elements that each of them sent]"""
+    """Return rows of [function, ranks, elements sent by each rank]."""
     return [[*case, [sent[case] for sent in of_ranks if case in sent]] for case in of_ranks[0]]
 
 
-def moments(lists: list[list[tuple]]) -> list[float]:
+def timestamps(lists: list[list[tuple]]) -> list[float]:
     return [value for entries in lists for entry in entries for value in entry if isinstance(value, float)]
 
 
 def span(lists: list[list[tuple]]) -> float:
-    return max(moments(lists)) - min(moments(lists))
+    return max(timestamps(lists)) - min(timestamps(lists))
 
 
 def since_start(lists: list[list[tuple]]) -> list[list[list]]:
-    """The same, with all moments in seconds since the first, to the microsecond."""
-    start = min(moments(lists))
+    """Return the same lists, with all times relative to the first, in seconds rounded to microseconds."""
+    start = min(timestamps(lists))
     return [
         [[round(v - start, 6) if isinstance(v, float) else v for v in entry] for entry in entries] for entries in lists
     ]

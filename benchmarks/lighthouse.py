@@ -1,9 +1,9 @@
-"""What Lighthouse says of our pages: home, an area and an article, in both languages, as a phone shows them.
+"""Score our pages with Lighthouse: home, an area and an article, in both languages, emulating a phone.
 
     pip install -c constraints.txt -e '.[dev]' && nox -s docs
     python benchmarks/lighthouse.py [--repeat 5]
 
-Needs Chromium and npm, which brings Lighthouse. What is printed is the median. Nothing is asserted.
+Needs Chromium, and npm to install Lighthouse. Print medians; assert nothing.
 """
 
 import argparse
@@ -27,13 +27,13 @@ WANTED = 100
 
 
 def install(folder: Path) -> Path:
-    """The program, with all that it needs, in this folder."""
+    """Install Lighthouse into this folder; return the path of its program."""
     subprocess.run(["npm", "install", "--silent", "--prefix", folder, f"lighthouse@{VERSION}"], check=True)
     return folder / "node_modules/.bin/lighthouse"
 
 
 def visit(lighthouse: Path, url: str) -> dict:
-    """The report on one visit, in a browser of its own."""
+    """Return the report on one visit, in a new browser."""
     flags = f"--chrome-flags=--headless=new {' '.join(FLAGS)}"
     command = [lighthouse, url, "--quiet", "--output=json", f"--only-categories={','.join(CATEGORIES)}", flags]
     environment = {**os.environ, "CHROME_PATH": shutil.which("chromium") or ""}
@@ -45,7 +45,7 @@ def scores(report: dict) -> dict[str, float]:
 
 
 def errors(report: dict) -> set[str]:
-    """What costs points, outside of performance, which is a matter of degree."""
+    """Return the failed audits that lower a score, except those of performance, which are gradual."""
     return {
         f"{name}: {report['audits'][each['id']]['title']}"
         for name in CATEGORIES[1:]
@@ -61,7 +61,7 @@ def main() -> None:
     pages = {page: [] for page in PAGES}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving(SITE) as address:
         lighthouse = install(Path(folder))
-        # By the name that the pages give in their canonical addresses.
+        # The host in the canonical addresses of the pages.
         address = address.replace("127.0.0.1", "localhost")
         print(f"Lighthouse {VERSION}, phone. Load average {os.getloadavg()[0]:.1f}. Wanted: {WANTED} each.\n")
         print(f"{'':24}" + "".join(f"{name:>16}" for name in CATEGORIES), flush=True)

@@ -1,4 +1,4 @@
-"""What commands cost that run side by side, in time and memory, and tables of it."""
+"""Measure time and memory of commands that run in parallel, and print tables of the results."""
 
 import json
 import os
@@ -17,20 +17,20 @@ from pathlib import Path
 
 import psutil
 
-TICK = 0.05  # seconds between two looks at the memory
+TICK = 0.05  # seconds between two measurements of memory
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured."""
+    """Measured time and memory."""
 
     seconds: float
-    bytes: int  # resident at once in all processes, pages that they share counted for each
+    bytes: int  # peak of the resident memory of all processes; shared pages count for each
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: all samples of both sides, and what is wanted of `result`, which is computed from medians."""
+    """One comparison: all samples of both sides, a `result` computed from medians, and its target `wanted`."""
 
     what: str
     ours: list[float]
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows, printed as they come."""
+    """A table whose rows are printed when they are added."""
 
     rows: list[dict] = field(default_factory=list)
 
@@ -58,7 +58,7 @@ class Table:
         self.rows.append({**vars(row), **samples, "load": round(os.getloadavg()[0], 2)})
 
     def save(self, path: Path, **facts: str) -> None:
-        """Write the rows, with what machine they come from and what else should be known of it."""
+        """Write the rows, with a description of the machine and other facts."""
         path.parent.mkdir(exist_ok=True)
         path.write_text(
             json.dumps({"machine": machine() | facts, "rows": self.rows}, indent=1, ensure_ascii=False) + "\n"
@@ -73,7 +73,7 @@ def machine() -> dict[str, str | int]:
 
 @contextmanager
 def running(*commands: list[str], root: Path) -> Iterator[list[psutil.Popen]]:
-    """The processes of the commands, which have ended when the context is left; one that failed ends the benchmark."""
+    """Run the commands as processes, and end them on exit from the context; a failed one ends the benchmark."""
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     with tempfile.TemporaryFile("w+") as log:
         options = {"cwd": root, "env": environment, "stdout": log, "stderr": log}
@@ -89,7 +89,7 @@ def running(*commands: list[str], root: Path) -> Iterator[list[psutil.Popen]]:
 
 
 def end(processes: list[psutil.Popen]) -> None:
-    """As Ctrl-C does, which lets a process end what it has started."""
+    """End the processes as Ctrl-C does, so that they end their children; kill those that remain."""
     alive = [process for process in processes if process.poll() is None]
     for process in alive:
         process.send_signal(signal.SIGINT)
@@ -98,7 +98,7 @@ def end(processes: list[psutil.Popen]) -> None:
 
 
 def measure(*commands: list[str], root: Path) -> Cost:
-    """What the commands cost that run side by side."""
+    """Return the time and peak memory of commands that run in parallel."""
     started, peak = time.perf_counter(), 0
     with running(*commands, root=root) as alive:
         while alive:

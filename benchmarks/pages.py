@@ -1,10 +1,10 @@
-"""What a reader's browser loads and when it paints: our GELU article beside the same text through two peers.
+"""Measure what a browser loads and when it paints: our GELU article, compared with the same text in two other tools.
 
     pip install -c constraints.txt -e '.[dev]'
     python benchmarks/pages.py [--repeat 9]
 
-Needs Chromium and npm, which brings the peers' MathJax. The sides are visited in turn; what is printed is the median.
-Nothing is asserted.
+Needs Chromium, and npm to download MathJax for the other tools. Visits alternate between the sides. Print medians;
+assert nothing.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SLOW = {"offline": False, "latency": 150, "downloadThroughput": 1.6e6 / 8, "uplo
 TEXT = re.compile(r"text/|application/(javascript|json)|\+xml|/xml")
 INLINE_FIGURE = re.compile(rb'(?<=src=")data:image/[^"]*')
 
-# Sums what moves on the page from its beginning on.
+# Sum up layout shifts from the start of the page on.
 COUNT_SHIFTS = """
 window.shifted = 0;
 new PerformanceObserver(list => {
@@ -53,16 +53,16 @@ PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 @dataclass
 class Visit:
-    """What one visit cost, down to the page's end; figures are counted apart."""
+    """The cost of one visit, with scrolling to the end of the page; figures are counted separately."""
 
     bytes: float = 0  # as Chromium counts them, with headers
     requests: float = 0
-    figures: float = 0  # bytes of images, in files of their own or in the page
-    paint: float = 0  # ms to the first content
+    figures: float = 0  # bytes of images, in separate files or in the page
+    paint: float = 0  # ms to the first contentful paint
     shift: float = 0
 
 
-# The server, as static hosts are: what is text comes compressed, and may be kept for an hour.
+# The server behaves as static hosts do: text is compressed, and may be cached for an hour.
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -85,7 +85,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "max-age=3600")
         self.end_headers()
-        with suppress(ConnectionError):  # the page may be left while something still comes
+        with suppress(ConnectionError):  # the browser may leave the page during a transfer
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
@@ -99,7 +99,7 @@ def compressed(path: Path) -> bytes:
 
 @contextmanager
 def serving(site: Path) -> Iterator[str]:
-    """The address of the server's root."""
+    """Serve the site in a thread; yield the address of its root."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=site)) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -110,7 +110,7 @@ def serving(site: Path) -> Iterator[str]:
 
 
 def visit(page: Page, session: CDPSession, url: str, site: Path) -> Visit:
-    """Open the page, wait until nothing more comes, and scroll to its end."""
+    """Open the page, wait until the network is idle, and scroll to its end."""
     result = Visit()
     with counting(session, result):
         page.goto(url, wait_until="networkidle")
@@ -125,7 +125,7 @@ def visit(page: Page, session: CDPSession, url: str, site: Path) -> Visit:
 
 @contextmanager
 def counting(session: CDPSession, result: Visit) -> Iterator[None]:
-    """Add to the result what comes over the network meanwhile; what is in the browser's cache comes not."""
+    """Add to the result the network traffic within the context; files in the browser's cache do not count."""
     kinds = {}
 
     def begin(event: dict) -> None:
@@ -134,7 +134,7 @@ def counting(session: CDPSession, result: Visit) -> Iterator[None]:
     def end(event: dict) -> None:
         kind, url = kinds.get(event["requestId"], ("", "data:"))
         if url.startswith("data:") or not event["encodedDataLength"]:
-            return  # it is part of another file, or comes from the cache
+            return  # part of another file, or read from the cache
         if kind == "image/svg+xml":
             result.figures += event["encodedDataLength"]
         else:
@@ -150,7 +150,7 @@ def counting(session: CDPSession, result: Visit) -> Iterator[None]:
 
 
 def inline_figures(path: Path) -> int:
-    """By how many bytes the figures inside a page make it larger on its way."""
+    """Return the compressed bytes that figures inside a page add to it."""
     without = INLINE_FIGURE.sub(b"", path.read_bytes())
     return len(compressed(path)) - len(gzip.compress(without, 6))
 
@@ -206,7 +206,7 @@ def main() -> None:
             for attempt in range(options.repeat + 1):
                 for side, path in SIDES.items():
                     pair = read_two(browser, f"{address}{path}/", site)
-                    if attempt:  # at first, the browser and the server have just started
+                    if attempt:  # the first is a warm-up of the browser and the server
                         fast[side].append(pair)
             for _ in range(max(1, options.repeat // 3)):
                 for side, path in SIDES.items():
@@ -214,10 +214,10 @@ def main() -> None:
             chromium = browser.version
     for peer in list(SIDES)[1:]:
         table.title(
-            f"Our article on GELU, then the one on Swish, in Chromium {chromium}, beside the same text through {peer} "
-            f"{version(peer)}, in sites of {ARTICLES} articles. KB are 1000 bytes as they come over the network, text "
-            "in gzip; all comes from one server on this machine, MathJax too. Without the peers' search workers, 12 KB "
-            "of which Chromium does not tell. The slow network: 1.6 Mbit/s, 150 ms."
+            f"Our article on GELU, then the one on Swish, in Chromium {chromium}, compared with the same text in "
+            f"{peer} {version(peer)}, in sites of {ARTICLES} articles. KB are 1000 bytes of network traffic, text in "
+            "gzip; one server on this machine serves everything, including MathJax. The other tools' search workers, "
+            "12 KB, are missing, since Chromium does not report them. The slow network: 1.6 Mbit/s, 150 ms."
         )
         add_rows(table, fast, slow, peer)
     table.save(RESULTS, chromium=chromium)

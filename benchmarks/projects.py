@@ -1,4 +1,4 @@
-"""The projects that the benchmarks build: small notebooks, trivial snippets, and articles like ours in any number."""
+"""Write the projects that the benchmarks build: small notebooks, trivial snippets, and any number of articles."""
 
 import shutil
 from collections.abc import Iterable
@@ -153,7 +153,7 @@ FRONT = {
 
 
 def lay_out(root: Path, articles: list[str]) -> None:
-    """What every project has: our theme, our configurations, a home page, and a page for each area of articles."""
+    """Write the parts of every project: theme, configuration, a home page, and a page for each area."""
     for name in "mkdocs.base.yml", "theme", "docs/index.html", "src/zhixing_site/site":
         copy(REPOSITORY / name, root / name)
     for language, config in CONFIGS.items():
@@ -177,7 +177,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def navigation(articles: dict[str, str]) -> str:
-    """Of a peer, for {title: page}."""
+    """Return the `nav` of a plain MkDocs site, for {title: page}."""
     lines, titles = ["nav:", "  - Home: index.md"], list(articles)
     for start in range(0, len(titles), A_SECTION):
         lines.append(f"  - Section {start // A_SECTION}:")
@@ -186,8 +186,7 @@ def navigation(articles: dict[str, str]) -> str:
 
 
 def write_repository(root: Path) -> None:
-    """This repository as it stands, with the runs that are cached already."""
-    kept = [".cache/runs", ".cache/held"]
+    """Copy this repository, with its cached runs."""
     for name in [
         "docs",
         "snippets",
@@ -197,14 +196,14 @@ def write_repository(root: Path) -> None:
         "pyproject.toml",
         *CONFIGS.values(),
         "mkdocs.base.yml",
-        *kept,
+        ".cache/runs",
     ]:
         if (REPOSITORY / name).exists():
             copy(REPOSITORY / name, root / name)
 
 
 def write_notebooks(root: Path, count: int) -> None:
-    """The same notebooks twice: as snippets with pages in two languages for us, as .ipynb files for mkdocs-jupyter."""
+    """Write notebooks twice: as snippets with pages in two languages for us, as .ipynb files for mkdocs-jupyter."""
     names = [f"small/notebook_{n}" for n in range(count)]
     lay_out(root, names)
     for n, name in enumerate(names):
@@ -224,7 +223,7 @@ def write_notebooks(root: Path, count: int) -> None:
 
 
 def write_notebook(root: Path, n: int, end: str) -> None:
-    """Write or change the one line of notebook n that says where its figure ends."""
+    """Write notebook n; `end` is the number in one of its lines, the end of the figure's range."""
     path = root / f"snippets/small/notebook_{n}.py"
     write(path, fill(NOTEBOOK, n=end))
     setup, values, curve = (v4.new_code_cell(cell.source, id=cell.name) for cell in read_snippet(path, root).cells)
@@ -240,19 +239,19 @@ def write_notebook(root: Path, n: int, end: str) -> None:
 
 
 def write_trivial(root: Path, count: int, source: str) -> None:
-    """Snippets of one cell, shown nowhere: they are run, not built."""
+    """Write snippets of one cell without pages: they are run, not built."""
     shutil.rmtree(root, ignore_errors=True)
     for n in range(count):
         write(root / f"snippets/trivial/snippet_{n}.py", f"# %% cell\n{source}\n")
 
 
 def write_articles(root: Path, count: int) -> None:
-    """Articles 1 to count: those that are there already stay the same."""
+    """Write articles 1 to `count`; existing ones stay the same."""
     names = {n: f"part_{(n - 1) // A_SECTION}/article_{n}" for n in range(1, count + 1)}
     lay_out(root, list(names.values()))
     parts = range(1, 9)
     for n, name in names.items():
-        # cross links lead to the article before, which may be in the section before
+        # cross links lead to the previous article, which may be in the previous section
         other = "../" + names[max(1, n - 1)]
         snippet = ARTICLE_SETUP + "".join(fill(ARTICLE_CELL, k=k) for k in parts)
         write(root / f"snippets/{name}.py", fill(snippet, n=n))

@@ -1,4 +1,4 @@
-"""The sites that pages.py visits, one beside the other below site/: ours, and the same text through two peers."""
+"""Build the sites that pages.py visits, all below site/: ours, and the same text in two other tools."""
 
 import json
 import re
@@ -26,10 +26,10 @@ from zhixing_site.execution.snippet import read_snippet, snippet_paths
 
 ARTICLES = 46
 BUILDER = [sys.executable, "-m", "zhixing_site"]
-# Both peers load MathJax from elsewhere, each its own version; here the package lies on the same server as the rest.
+# Both other tools load their own version of MathJax from a CDN; here the same server provides it.
 MATHJAX = {"jupyter": "2.7.7", "plain": "3.2.2"}
 NOTEBOOK_MATH = "MathJax.js?config=TeX-AMS_CHTML-full,Safe"
-# As the theme's documentation has it.
+# As in the theme's documentation.
 PLAIN_MATH = """\
 window.MathJax = {
   tex: {
@@ -67,7 +67,7 @@ def build_sites(root: Path) -> None:
 
 
 def as_tex(tex: str, block: bool, stop: str = "") -> str:
-    """A formula as such sites have it."""
+    """Return a formula in the syntax of these sites."""
     return f"$$\n{tex.strip()}\n$$" if block else f"${tex}${stop}"
 
 
@@ -81,7 +81,7 @@ def fetch_mathjax(root: Path, release: str) -> None:
 
 
 def fill_up(root: Path) -> None:
-    """Copy our articles under other names, with their runs, until there are enough of them."""
+    """Copy our articles under other names, with their runs, until there are ARTICLES of them."""
     originals = [name for name in read_pages(root, "en") if "/" in name and not name.endswith("/index")]
     for n in range(ARTICLES - len(originals)):
         area, article = originals[n % len(originals)].split("/")
@@ -140,7 +140,7 @@ def write_config(root: Path, peer: str, **settings: object) -> None:
 
 
 def write_jupyter(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> None:
-    """Each article as an executed notebook, with its figures in it."""
+    """Write each article as an executed notebook that contains its figures."""
     notebooks = {name: run.notebook for name, run in runs.items()}
     for name, page in pages.items():
         if "/" in name and not name.endswith("/index"):
@@ -156,7 +156,7 @@ def write_jupyter(root: Path, pages: dict[str, Page], runs: dict[str, Run]) -> N
 
 
 def notebook(page: Page, notebooks: dict[str, dict], root: Path) -> nbformat.NotebookNode:
-    """The page with its shown cells, in the page's order; a figure has no code, as it has none on the page."""
+    """Return the page as a notebook with its shown cells in order; a figure has no code, as on the page."""
     page = replace(page, text=re.sub(r"^## [^\n]*\n\n:::.*", "", page.text, flags=re.MULTILINE))
     expander, cells, text, end = Expander(page, notebooks, root), [], "", 0
     for mark in page.marks:
@@ -177,7 +177,7 @@ def notebook(page: Page, notebooks: dict[str, dict], root: Path) -> nbformat.Not
 
 
 def markdown_cell(text: str) -> nbformat.NotebookNode:
-    """Without what is our own Markdown's: headings' ids, fences' titles, boxes."""
+    """Return a cell without our extensions of Markdown: ids of headings, titles of fences, boxes."""
     text = re.sub(r'( \{ #[\w-]+ \}| title="[^"]*")$', "", text, flags=re.MULTILINE)
     box = r'^[?!]{3}\+? \w+ "(.*)"\n((?:\n|    .*\n?)*)'
     return v4.new_markdown_cell(

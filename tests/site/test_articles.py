@@ -123,7 +123,12 @@ INVALID = {
     ),
     "a paper without a title": ("en", "date:", "papers: [{url: x}]\ndate:", "`papers` must be a list of arXiv numbers"),
     "an unknown path": ("en", "date:", "start: {old: 1}\ndate:", "`start` must be a position in one or more of new, "),
-    "a place that is not a number": ("en", "date:", "start: {new: first}\ndate:", "`start` must be a place in one or"),
+    "a place that is not a number": (
+        "en",
+        "date:",
+        "start: {new: first}\ndate:",
+        "`start` must be a position in one or",
+    ),
     "a cover that is not a figure": (
         "en",
         "date:",

@@ -115,7 +115,9 @@ def test_output_of_another_type_is_an_error(project):
     )
     article = Page("docs/en/area/roots.md", project.read("docs/en/area/roots.md"))
     line = project.line("snippets/area/roots.py", "from things")
-    with pytest.raises(BuildError, match=rf"roots\.py:{line}, cell root: an output of type text/html, which pages cannot"):
+    with pytest.raises(
+        BuildError, match=rf"roots\.py:{line}, cell root: an output of type text/html, which pages cannot"
+    ):
         lab_files(article, Run(snippet, notebook), project.root)
 
 

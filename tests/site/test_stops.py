@@ -116,16 +116,16 @@ CELLS = {
     ),
     "crashes": (
         "# %% wrong\nimport ctypes\n\nctypes.string_at(0)  # here\n",
-        "ended by SIGSEGV",
+        "terminated by SIGSEGV",
     ),
     "crashes in a function": (
         "# %% fine\nimport ctypes\n\n\ndef read(address):\n    return ctypes.string_at(address)  # here\n\n\n"
         "# %% wrong\nread(0)\n",
-        "ended by SIGSEGV",
+        "terminated by SIGSEGV",
     ),
     "is killed": (
         "# %% wrong\nimport os  # here\n\nos.kill(os.getpid(), 9)\n",
-        "ended by SIGKILL",
+        "terminated by SIGKILL",
     ),
     "draws two figures": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.figure()\nplt.plot([1, 2])\n",
