@@ -122,7 +122,7 @@ INVALID = {
         "`papers` must be a list of arXiv numbers in quotes",
     ),
     "a paper without a title": ("en", "date:", "papers: [{url: x}]\ndate:", "`papers` must be a list of arXiv numbers"),
-    "an unknown path": ("en", "date:", "start: {old: 1}\ndate:", "`start` must be a position in one or more of new, "),
+    "an unknown path": ("en", "date:", "start: {old: 1}\ndate:", "`start` must be a position in one or more reading"),
     "a place that is not a number": (
         "en",
         "date:",
@@ -173,7 +173,7 @@ def test_article_with_a_figure_needs_a_cover():
     assert "`cover` is missing: the name of the cell" in error.cause
     page = Page(page.path, page.text.replace("date:", "cover: line\ndate:"))
     _, (error,), _ = read(area("a", 1), pages | {"en": page})
-    assert "whose figures are: curve" in error.cause
+    assert "which has: curve" in error.cause
     page = Page(page.path, page.text.replace("cover: line", "cover: curve"))
     assert read(area("a", 1), pages | {"en": page})[1] == []
 
