@@ -23,7 +23,7 @@ from pytest_markdown_docs._runners import DefaultRunner, register_runner
 from zhixing_site.content.definitions import definition
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
-from zhixing_site.execution import cells
+from zhixing_site.execution import session as cells
 from zhixing_site.execution.runner import ENVIRONMENT
 from zhixing_site.execution.snippet import read_snippet
 

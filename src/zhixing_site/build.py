@@ -1,4 +1,4 @@
-"""Build both sites side by side, and replace the old ones only if there is no error."""
+"""The steps of a build and the checks between them; the old site is replaced only if there is no error."""
 
 import fcntl
 import tempfile
@@ -21,9 +21,9 @@ from zhixing_site.site.copies import copy_files
 from zhixing_site.site.links import check_links, check_published
 from zhixing_site.site.metadata import Site, metadata_files, sitemaps, with_head
 from zhixing_site.site.mkdocs import Renderer
-from zhixing_site.site.notebooks import lab_files
+from zhixing_site.site.notebooks import notebook_files
 from zhixing_site.site.postprocess import stamp
-from zhixing_site.site.reuse import is_outdated
+from zhixing_site.site.reuse import expects_rendering
 from zhixing_site.site.search import search_indexes
 from zhixing_site.store import Files, write_files
 
@@ -77,7 +77,7 @@ class Builder:
         site, target = read_site(self.root), folder / "site"
         runs, failed = self._run(site, check)
         areas, errors = read_areas(site.english, site.chinese)
-        check(errors + compare_all(site.english, site.chinese) + check_shown(site.all_pages, runs))
+        check(errors + compare_all(site.english, site.chinese) + check_cells_and_figures(site.all_pages, runs))
         check([] if self.preview else unreviewed(site.english, site.chinese, self.root))
         modules, commit = read_modules(self.root / "src/zhixing"), read_commit(self.root)
         files, errors = copy_files(modules)
@@ -89,9 +89,9 @@ class Builder:
             found, errors = metadata_files(site, components.notebooks, self.root)
             files |= found
             check(errors)
-        check(self.renderer.answers(target))
+        check(self.renderer.collect(target))
         rendered = self.renderer.rendered
-        files |= search_indexes(rendered)
+        files |= search_indexes({name: page.sections for name, page in rendered.items()})
         if not self.preview:
             files |= sitemaps(site, rendered)
             files["404.html"] = (target / "en/404.html").read_text()  # for a host that knows only one
@@ -106,7 +106,7 @@ class Builder:
         paths = snippet_paths(self.root)
         cached = all_cached(paths, self.root)
         for language in LANGUAGES:
-            if not cached or is_outdated(language, self.root):
+            if not cached or expects_rendering(language, self.root):
                 self.renderer.start(language)
         runs, errors = run_all(paths, self.root, self.limits, self.report)
         check([with_pages(error, site.all_pages) for error in errors])
@@ -129,7 +129,7 @@ class Builder:
             files |= self.sources[page.path]
         write_files(files, folder / "pages" / language)
         menu = navigation(components.areas, pages)
-        self.renderer.ask(language, folder / "pages", folder / "site", menu, components.modules)
+        self.renderer.submit(language, folder / "pages", folder / "site", menu, components.modules)
         return errors
 
 
@@ -140,9 +140,9 @@ def read_site(root: Path) -> Site:
 def page_sources(page: Page, site: Site, components: Components) -> Files:
     """{path: text} of what MkDocs renders of a page, and of what can be downloaded; raises BuildError."""
     root, run = components.root, components.runs.get(page.snippet)
-    text = expand(page, components.notebooks_for(page), root, components.offers, components.of(page))
-    files = {f"{page.name}.md": with_head(components.around(page, text), page, site)}
-    return files | (lab_files(page, run, root) if run and page.language == "en" else {})
+    text = expand(page, components.notebooks_for(page), root, components.offers, components.parts_of(page))
+    files = {f"{page.name}.md": with_head(components.with_facts_and_evidence(page, text), page, site)}
+    return files | (notebook_files(page, run, root) if run and page.language == "en" else {})
 
 
 def other_sources(language: str, components: Components) -> Files:
@@ -153,7 +153,7 @@ def other_sources(language: str, components: Components) -> Files:
     return files | drawings(components.notebooks, language)
 
 
-def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[BuildError]:
+def check_cells_and_figures(pages: list[Page], runs: dict[str, Run]) -> list[BuildError]:
     """Figures whose cell a page shows and that it does not caption; cells that no page shows and are not hidden."""
     cells = [(name, cell) for name, run in runs.items() for cell in run.notebook["cells"]]
     drawing = {(name, cell["id"]) for name, cell in cells if cell["metadata"]["drawings"]}
@@ -162,7 +162,7 @@ def check_shown(pages: list[Page], runs: dict[str, Run]) -> list[BuildError]:
         captioned = {(use.path, use.name) for use in page.uses if use.figure}
         for use in page.uses:
             if (use.path, use.name) in drawing - captioned:
-                cause = f"a figure without a caption: ![caption]({use.path}:{use.name})"
+                cause = f"the cell draws a figure, which the page must caption: ![caption]({use.path}:{use.name})"
                 errors.append(BuildError(cause, page.path, use.line, use.name))
     shown = {(use.path, use.name) for page in pages for use in page.uses}
     for name, run in runs.items():

@@ -1,4 +1,4 @@
-"""The command line: run snippets, build the sites, accept reviewed translations."""
+"""The command line: run snippets, build or preview the sites, accept reviewed translations, start a new article."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""What stops the build: where it is, on which pages it shows, and why."""
+"""The errors that stop a build, each with its place."""
 
 from dataclasses import dataclass
 

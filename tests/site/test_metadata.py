@@ -12,7 +12,7 @@ import resvg_py
 from PIL import Image
 
 from zhixing_site.content.page import Page
-from zhixing_site.content.plain_markdown import plain
+from zhixing_site.content.plain_markdown import page_markdown
 from zhixing_site.site.cards import card, png
 from zhixing_site.site.metadata import Site
 
@@ -418,7 +418,7 @@ def test_boxes_tables_and_modules_as_plain_markdown(pristine, tmp_path):
     project.write("docs/terms.csv", "term,note\na|b,*c*\n")
     notebooks = {"area/squares.py": project.notebook("area/squares")}
     assert (
-        plain(Page("docs/en/area/squares.md", RICH), notebooks, project.root)
+        page_markdown(Page("docs/en/area/squares.md", RICH), notebooks, project.root)
         == f"""\
 # Trial
 

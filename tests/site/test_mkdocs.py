@@ -30,8 +30,8 @@ def render(project, renderer):
     site = project.root / "rendered"
     shutil.rmtree(site, ignore_errors=True)
     for language in CONFIGS:
-        renderer.ask(language, project.root / "pages", site, ["index.md"])
-    return "\n".join(map(str, renderer.answers(site)))
+        renderer.submit(language, project.root / "pages", site, ["index.md"])
+    return "\n".join(map(str, renderer.collect(site)))
 
 
 def test_both_languages_are_rendered_repeatedly(project, renderer):
@@ -90,9 +90,9 @@ def test_process_that_was_killed_is_reported_and_replaced(project, renderer):
     assert render(project, renderer) == ""
     worker = renderer.start("en")
     os.kill(worker.process.pid, signal.SIGSTOP)  # as if it were busy
-    renderer.ask("en", project.root / "nothing", project.root / "nowhere", [])
+    renderer.submit("en", project.root / "nothing", project.root / "nowhere", [])
     worker.process.kill()
-    assert worker.answer() == ("the MkDocs process ended unexpectedly (exit code -9)", {})
+    assert worker.result() == ("the MkDocs process ended unexpectedly (exit code -9)", {})
     assert render(project, renderer) == ""
 
 

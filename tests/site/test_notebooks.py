@@ -15,7 +15,7 @@ from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet
 from zhixing_site.site import reuse
-from zhixing_site.site.notebooks import lab_files
+from zhixing_site.site.notebooks import notebook_files
 
 LAB = "site/en/lab/area/squares"
 
@@ -118,7 +118,7 @@ def test_output_of_another_type_is_an_error(project):
     with pytest.raises(
         BuildError, match=rf"roots\.py:{line}, cell root: an output of type text/html, which pages cannot"
     ):
-        lab_files(article, Run(snippet, notebook), project.root)
+        notebook_files(article, Run(snippet, notebook), project.root)
 
 
 def test_both_articles_link_to_the_notebook(project):

@@ -610,7 +610,10 @@ def test_figure_shown_only_as_code_stops_the_build(project):
     project.article("area/trial", "# %% curve\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\n")
     messages = failed_build(project)
     for language in ("en", "zh"):
-        assert f"docs/{language}/area/trial.md:4, cell curve: a figure without a caption" in messages
+        assert (
+            f"docs/{language}/area/trial.md:4, cell curve: the cell draws a figure, which the page must caption"
+            in messages
+        )
 
 
 @pytest.mark.parametrize(("language", "caption"), CAPTIONS, ids=["en", "en space", "zh", "zh space"])

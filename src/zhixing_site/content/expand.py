@@ -142,7 +142,7 @@ class Expander:
             images.append({"scheme": scheme, "path": path, "width": width, "height": height})
         caption = self.caption(mark)
         first = mark is next(each for each in self.page.marks if each.lastgroup == "figure")
-        return render("figure.md", images=images, caption=caption, alt=plain(caption), first=first)
+        return render("figure.md", images=images, caption=caption, alt=plain_text(caption), first=first)
 
     def caption(self, mark: re.Match) -> str:
         """The caption of a figure, expanded."""
@@ -214,7 +214,7 @@ def _block(info: str, text: str) -> str:
     return f"{fence}{info}\n{text}\n{fence}"
 
 
-def plain(caption: str) -> str:
+def plain_text(caption: str) -> str:
     """The caption as plain text, for `alt`: formulas as the characters that they show."""
     text = html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]*>", "", caption))
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)

@@ -17,7 +17,7 @@ BOX = re.compile(r'^(?:\?{3}\+?|!!!) *(?P<kind>\w+)(?: "(?P<title>.*)")?\n(?P<bo
 API = re.compile(r"^::: \w+\.(?P<module>[\w.]+)$", re.MULTILINE)
 
 
-def plain(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
+def page_markdown(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
     """The whole page; to be called where `expand` finds no error."""
     text = page.sub(PlainExpander(page, notebooks, root).replace)
     return API.sub(lambda api: _code_link(page, api["module"]), BOX.sub(_unfold, text + "\n")).strip() + "\n"

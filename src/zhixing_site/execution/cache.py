@@ -46,7 +46,7 @@ def _path(snippet: Snippet, root: Path) -> Path:
 
 @functools.cache
 def _builder() -> str:
-    """Python's version and a digest of everything in this package: a change of the builder runs all snippets again."""
+    """Python's version and a digest of all files in execution/: if one changes, all snippets run again."""
     files = sorted(
         path for path in Path(__file__).parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )

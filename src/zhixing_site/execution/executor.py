@@ -1,4 +1,4 @@
-"""Execute one snippet in the current process, which must do nothing else."""
+"""Run all cells of one snippet in this process, and make the executed notebook: outputs, drawings, values to quote."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from IPython.lib.pretty import pretty
 
 from zhixing_copy.standalone import digest
 from zhixing_site.execution import figures
-from zhixing_site.execution.cells import CellOutput, Session
 from zhixing_site.execution.dependencies import DependencyTracker
+from zhixing_site.execution.session import CellOutput, Session
 from zhixing_site.execution.snippet import Cell, Snippet
 
 

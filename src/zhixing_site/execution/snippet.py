@@ -1,4 +1,4 @@
-"""Read a snippet: a percent-format notebook whose cells have names."""
+"""Read a snippet, a percent-format notebook: split it into cells, and read their headers: name, tags, raises, warns."""
 
 import ast
 import re

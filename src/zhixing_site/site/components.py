@@ -9,13 +9,13 @@ from pathlib import Path
 
 from zhixing_copy.source import Module
 from zhixing_site.content.articles import PATHS, Area, Article, leads_to, menu
-from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain
+from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain_text
 from zhixing_site.content.page import HEADING_ID, MARK, Page
 from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
 from zhixing_site.site.copies import offered
 from zhixing_site.site.evidence import files_that_test, functions_in, reference_libraries, tests_of, versions
-from zhixing_site.site.notebooks import lab_link
+from zhixing_site.site.notebooks import notebook_link
 from zhixing_site.site.postprocess import COMMIT, DAY
 from zhixing_site.templates import WORDS, render
 
@@ -47,9 +47,9 @@ class Components:
 
     # On an article
 
-    def around(self, page: Page, text: str) -> str:
+    def with_facts_and_evidence(self, page: Page, text: str) -> str:
         """An article's expanded text with its facts below the title and its evidence at the end."""
-        lab = lab_link(page) if page.snippet in self.runs else ""
+        lab = notebook_link(page) if page.snippet in self.runs else ""
         if page.name not in self.articles:
             return text + lab
         title = re.search(rf"^# .*{HEADING_ID.pattern}", text, re.MULTILINE).end()
@@ -95,7 +95,7 @@ class Components:
 
     # On other pages
 
-    def of(self, page: Page) -> dict[str, str]:
+    def parts_of(self, page: Page) -> dict[str, str]:
         """{name: HTML} for the page's marks `--8<-- "name"`."""
         for area in self.areas:
             if page.name == f"{area.name}/index":
@@ -135,7 +135,7 @@ class Components:
         if cover:  # in both colour schemes, described by its caption
             expander = Expander(other, self.notebooks, self.root)
             mark = next(each for each in other.marks if each["figure"] == f"{other.snippet}:{cover}")
-            card["alt"] = plain(expander.caption(mark))
+            card["alt"] = plain_text(expander.caption(mark))
             for scheme in SCHEMES:
                 width, height = expander.size(other.snippet, cover, scheme)
                 path = posixpath.relpath(figure_path(other.snippet, cover, scheme), _folder(page))

@@ -1,4 +1,4 @@
-"""What others read of the site: the head of each page, sitemaps, feeds, cards, plain Markdown.
+"""What search engines, feed readers, link previews and language models read: heads, sitemaps, feeds, cards, Markdown.
 
 All addresses begin with the site's own: SITE_URL in the environment, else what pyproject.toml says.
 """
@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime, time
 from email.utils import format_datetime
 from pathlib import Path
 
-from zhixing_site.content.page import MARK, Page
-from zhixing_site.content.plain_markdown import plain
+from zhixing_site.content.page import MARK, Page, Pages
+from zhixing_site.content.plain_markdown import page_markdown
 from zhixing_site.errors import BuildError
 from zhixing_site.project import LANGUAGES
 from zhixing_site.site.cards import HEIGHT, WIDTH, cached_png, card
@@ -21,8 +21,6 @@ from zhixing_site.store import Files
 from zhixing_site.templates import WORDS, render
 
 LOGO = "theme/images/logo.svg"
-
-Pages = Mapping[str, Page]
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,11 @@ def sitemaps(site: Site, names: Iterable[str]) -> Files:
 
 
 def metadata_files(site: Site, notebooks: Mapping[str, dict], root: Path) -> tuple[Files, list[BuildError]]:
-    """All files that do not depend on rendered pages, and an error for each card that cannot be drawn."""
+    """Feeds, cards, Markdown: what does not depend on rendered pages; and an error for each card that fails."""
     files, errors, logo = text_files(site), [], (root / LOGO).read_text()
     for page in site.all_pages:
         if is_article(page):
-            files[f"{page.language}/{page.name}.md"] = plain(page, notebooks, root)
+            files[f"{page.language}/{page.name}.md"] = page_markdown(page, notebooks, root)
         try:
             svg = card(page.title, site.home(page.language).title, logo, _cover(page, site, notebooks))
             files[f"{folder(page.name, page.language)}card.png"] = cached_png(svg, root)

@@ -28,7 +28,7 @@ class Worker:
         self.process.start()
         other.close()
 
-    def answer(self) -> tuple[str, dict[str, Rendered]]:
+    def result(self) -> tuple[str, dict[str, Rendered]]:
         """What MkDocs warns of, and the pages that it rendered."""
         try:
             return self.pipe.recv()
@@ -44,7 +44,7 @@ class Worker:
 
 
 def work(config: str, root: Path, requests: Connection) -> None:
-    """What the process does."""
+    """Load MkDocs and answer requests, in the worker's process."""
     from zhixing_site.site.mkdocs_process import main  # MkDocs is not loaded by the builder
 
     main(config, root, requests)
@@ -81,7 +81,7 @@ class Renderer:
             self.workers[language] = Worker(language, self.root)
         return self.workers[language]
 
-    def ask(
+    def submit(
         self, language: str, pages: Path, site: Path, navigation: list, modules: Mapping[str, Module] = NO_MODULES
     ) -> None:
         """Begin to render the pages below pages/<language> into site/<language>, which holds no HTML yet."""
@@ -105,14 +105,14 @@ class Renderer:
         if self.requests:
             wait([self.workers[language].pipe for language in self.requests])
 
-    def answers(self, site: Path) -> list[BuildError]:
+    def collect(self, site: Path) -> list[BuildError]:
         """Wait until both languages are rendered, and write the page at the root.
 
         An error is all that MkDocs warns of in one language.
         """
         errors = []
         for language, request in self.requests.items():
-            warnings, rendered = self.workers[language].answer()
+            warnings, rendered = self.workers[language].result()
             self.rendered |= rendered
             if warnings:  # and it will warn again
                 errors.append(BuildError(warnings, CONFIGS[language]))

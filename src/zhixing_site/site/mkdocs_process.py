@@ -17,7 +17,7 @@ from zhixing_site.project import CONFIGS, site_url
 from zhixing_site.site.postprocess import postprocess
 
 
-def render(config: str, pages: Path, site: Path, language: str, navigation: list) -> str:
+def render_pages(config: str, pages: Path, site: Path, language: str, navigation: list) -> str:
     """Let MkDocs render the pages whose HTML is not there yet; returns its warnings and errors."""
     warnings = io.StringIO()
     handler = logging.StreamHandler(warnings)
@@ -55,7 +55,7 @@ def main(config: str, root: Path, requests: Connection) -> None:
         while True:
             language, pages, site, navigation = requests.recv()
             reused = {*(site / language).rglob("*.html")}
-            warnings = render(config, pages, site, language, navigation)
+            warnings = render_pages(config, pages, site, language, navigation)
             (site / language / "sitemap.xml.gz").unlink(missing_ok=True)  # we write our own
             fresh = {*(site / language).rglob("*.html")} - reused
             try:

@@ -7,18 +7,15 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain
+from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain_text
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
+from zhixing_site.templates import WORDS
 
 PACKAGE = "zhixing"
 NOTEBOOK = "README.ipynb"  # what MkDocs renders; it calls the page index.html
-LINK = {
-    "en": '<a href="{address}">Notebook</a>: every cell of this page, to read or to run yourself.',
-    "zh": '<a href="{address}" hreflang="en">Notebook</a>：本文的全部代码单元，可阅读，也可下载运行。',
-}
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -34,7 +31,7 @@ except Exception as error:
 MIME_TYPES = {"text/plain", "image/svg+xml"}  # what the page's template shows
 
 
-def lab_files(article: Page, run: Run, root: Path) -> dict[str, str]:
+def notebook_files(article: Page, run: Run, root: Path) -> dict[str, str]:
     """{path below the English pages: text}: the notebook that MkDocs renders as index.html, and the two downloads."""
     return {
         f"lab/{article.name}/{NOTEBOOK}": _dump(page_notebook(article, run, root)),
@@ -71,10 +68,10 @@ def page_notebook(article: Page, run: Run, root: Path) -> dict:
     return notebook
 
 
-def lab_link(article: Page) -> str:
+def notebook_link(article: Page) -> str:
     """A paragraph for the end of the article."""
     address = f"{_to_root(article)}en/lab/{article.name}/"
-    return f'\n\n<p class="lab">{LINK[article.language].format(address=address)}</p>\n'
+    return f'\n\n<p class="lab">{WORDS[article.language]["notebook"].format(address=address)}</p>\n'
 
 
 def notebook_file(article: Page, run: Run) -> str:
@@ -111,7 +108,7 @@ def _figures(article: Page, run: Run, root: Path) -> dict[str, dict]:
     captions = dict(_captions(expander))
     for name in (cell["id"] for cell in run.notebook["cells"] if cell["metadata"]["drawings"]):
         caption = captions.get(name, f"What `{name}` draws.")
-        alt = plain(caption).replace('"', "&quot;")
+        alt = plain_text(caption).replace('"', "&quot;")
         images = [_image(expander, name, scheme) for scheme in SCHEMES]
         figures[name] = {"caption": caption, "alt": alt, "images": images, "first": not figures}
     return figures

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lxml.html
-from lxml.html.defs import block_tags
 
-PLACE = "{content-security-policy}"  # theme/main.html leaves it in the head of each page
+from zhixing_site.site.search import read_sections
+
+POLICY_PLACE = "{content-security-policy}"  # theme/main.html leaves it in the head of each page
 COMMIT = "zhixing-build-commit"  # stand for the commit and the day until a page is stamped
 DAY = "zhixing-build-day"
 # The theme's icons and our math font are data: URLs in stylesheets, which cause no request.
@@ -43,7 +44,7 @@ ENGLISH = re.compile(
 
 
 def finish(page: str, language: str) -> str:
-    """The page as readers get it; to be called once, on a page that holds `PLACE`."""
+    """The page as readers get it; to be called once, on a page that holds `POLICY_PLACE`."""
     page = COLOURLESS.sub(r"\1", page)
     return set_policy(_mark_languages(_link_translations(page), language))
 
@@ -54,13 +55,13 @@ def stamp(page: str, commit: str, day: str) -> str:
 
 
 def set_policy(page: str) -> str:
-    """The page with its policy in place of `PLACE`, which allows the scripts and styles inside the page by digests."""
+    """The page with its policy, which allows scripts and styles inside the page by their digests."""
     parts = [POLICY]
     for directive, element in INLINE.items():
         digests = sorted({hashlib.sha256(text.encode()).digest() for text in element.findall(page)})
         hashes = (f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
         parts.append(" ".join([directive, "'self'", *hashes]))
-    return page.replace(PLACE, "; ".join(parts), 1)
+    return page.replace(POLICY_PLACE, "; ".join(parts), 1)
 
 
 def _link_translations(page: str) -> str:
@@ -100,17 +101,6 @@ def _mark_chinese(text: str) -> str:
     return CHINESE.sub(mark, text)
 
 
-# Reading a page for the link check and the search
-
-# Elements that are not searched.
-SILENT = {"button", "script", "style", "svg"}
-# Classes of elements that are not searched: links of headings and copies, and components, which repeat other text.
-SILENT_CLASSES = {"headerlink", "headertwin", "take", "facts", "evidence", "cards", "reading-path"}
-HEADINGS = {f"h{level}" for level in range(1, 7)}
-BLOCKS = block_tags | {"br", "details", "summary"}
-# Between the parts of a formula in a line.
-SIGNS = {"mfrac": "/", "msub": "_", "munder": "_", "msup": "^", "msubsup": "_^", "munderover": "_^"}
-CAPTIONS = {"caption", "filename"}  # classes of spans that are blocks
 NAVIGATION = re.compile(
     r'<div class="md-sidebar md-sidebar--primary".*?(?=<div class="md-(sidebar|content)\b)', re.DOTALL
 )
@@ -149,48 +139,6 @@ def read(page: str) -> Rendered:
         return {str(each) for each in tree.xpath(path, smart_strings=False)}
 
     article = tree.find(".//article")
-    sections = [] if article is None else _sections(article)
+    sections = [] if article is None else read_sections(article)
     published = sorted(find("//link/@href | //meta[@property='og:image' or @property='og:url']/@content"))
     return Rendered(frozenset(find("//@id | //a/@name")), sorted(find("//@href | //@src")), published, sections)
-
-
-def _sections(article: lxml.html.HtmlElement) -> list[dict[str, str]]:
-    sections = [{"id": "", "title": "", "text": "", "code": ""}]
-    _collect(article, sections, "text")
-    return [
-        {key: re.sub(r"\s+", " ", text.replace("\u2061", "")).strip() for key, text in section.items()}
-        for section in sections[1:]
-    ]
-
-
-def _collect(element: lxml.html.HtmlElement, sections: list[dict[str, str]], key: str) -> None:
-    """Add the text of the element and its children to the last section, as title, text or code."""
-    if element.tag in HEADINGS and element.get("id"):
-        sections.append({"id": element.get("id"), "title": "", "text": "", "code": ""})
-        key = "title"
-    if element.tag == "pre":
-        sections[-1]["code"] += element.text_content()
-        return
-    if element.tag == "math":
-        sections[-1][key] += _line(element)
-        return
-    sections[-1][key] += element.text or ""
-    for child in element:
-        if isinstance(child.tag, str) and child.tag not in SILENT and child.get("class") not in SILENT_CLASSES:
-            _collect(child, sections, key)
-        is_block = child.tag in BLOCKS or child.get("class") in CAPTIONS
-        sections[-1][key] += " " * is_block + (child.tail or "")
-
-
-def _line(element: lxml.html.HtmlElement) -> str:
-    """A formula as text: (a+b)/2, x_i^2, √(x)."""
-    parts = [_line(child) for child in element]
-    if element.tag == "annotation":
-        return ""
-    if element.tag in SIGNS:
-        whole = [part if len(part) < 2 or part.replace(".", "").isalnum() else f"({part})" for part in parts]
-        return "".join(
-            sign * (part not in "′″") + part for sign, part in zip(("", *SIGNS[element.tag]), whole, strict=True)
-        )
-    inner = (element.text or "") + "".join(parts) + " " * (element.tag == "mtd")
-    return f"√({inner})" if element.tag == "msqrt" else inner

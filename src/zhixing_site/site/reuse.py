@@ -46,8 +46,8 @@ def _output(source: Path) -> str:
     return source.as_posix() if source.suffix == ".html" else f"{folder}/index.html"
 
 
-def is_outdated(language: str, root: Path) -> bool:
-    """Whether a page has been saved since the last build, so that MkDocs will most likely be needed."""
+def expects_rendering(language: str, root: Path) -> bool:
+    """Whether a page was saved since the last build: a guess, to load MkDocs early; `page_keys` decides."""
     stored = _path(f"{language}/{THEME}", root)
     saved = max((path.stat().st_mtime for path in (root / "docs" / language).rglob("*.md")), default=0)
     return not stored.exists() or saved > stored.stat().st_mtime
@@ -95,7 +95,7 @@ def _settings(root: Path) -> Iterator[str]:
 
 @cache
 def _tools() -> list[str]:
-    """What renders: Python, all installed distributions with their versions, and this package."""
+    """What renders: Python, all installed distributions with their versions, and the files in site/."""
     distributions = {path.name for folder in sys.path for path in Path(folder).glob("*.dist-info")}
     own = sorted(path for path in Path(__file__).parent.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return [sys.version, *sorted(distributions), *map(file_digest, own)]

@@ -1,15 +1,72 @@
-"""The search index: search.json in each language's folder, with the sections of all its pages."""
+"""What the search finds: the text of each section of a page, and search.json in each language's folder."""
 
 import json
 import re
 from collections.abc import Mapping
 
+import lxml.html
+from lxml.html.defs import block_tags
+
 from zhixing_site.project import LANGUAGES
-from zhixing_site.site.postprocess import Rendered
 from zhixing_site.store import Files
 
+# Elements that are not searched.
+SILENT = {"button", "script", "style", "svg"}
+# Classes of elements that are not searched: links of headings and copies, and components, which repeat other text.
+SILENT_CLASSES = {"headerlink", "headertwin", "take", "facts", "evidence", "cards", "reading-path"}
+HEADINGS = {f"h{level}" for level in range(1, 7)}
+BLOCKS = block_tags | {"br", "details", "summary"}
+# Between the parts of a formula in a line.
+SIGNS = {"mfrac": "/", "msub": "_", "munder": "_", "msup": "^", "msubsup": "_^", "munderover": "_^"}
+CAPTIONS = {"caption", "filename"}  # classes of spans that are blocks
 
-def search_indexes(pages: Mapping[str, Rendered]) -> Files:
+Section = dict[str, str]  # id, title, text and code
+
+
+def read_sections(article: lxml.html.HtmlElement) -> list[Section]:
+    """The sections of a rendered page, of which the first begins with the page's title."""
+    sections = [{"id": "", "title": "", "text": "", "code": ""}]
+    _collect(article, sections, "text")
+    return [
+        {key: re.sub(r"\s+", " ", text.replace("\u2061", "")).strip() for key, text in section.items()}
+        for section in sections[1:]
+    ]
+
+
+def _collect(element: lxml.html.HtmlElement, sections: list[Section], key: str) -> None:
+    """Add the text of the element and its children to the last section, as title, text or code."""
+    if element.tag in HEADINGS and element.get("id"):
+        sections.append({"id": element.get("id"), "title": "", "text": "", "code": ""})
+        key = "title"
+    if element.tag == "pre":
+        sections[-1]["code"] += element.text_content()
+        return
+    if element.tag == "math":
+        sections[-1][key] += _line(element)
+        return
+    sections[-1][key] += element.text or ""
+    for child in element:
+        if isinstance(child.tag, str) and child.tag not in SILENT and child.get("class") not in SILENT_CLASSES:
+            _collect(child, sections, key)
+        is_block = child.tag in BLOCKS or child.get("class") in CAPTIONS
+        sections[-1][key] += " " * is_block + (child.tail or "")
+
+
+def _line(element: lxml.html.HtmlElement) -> str:
+    """A formula as text: (a+b)/2, x_i^2, √(x)."""
+    parts = [_line(child) for child in element]
+    if element.tag == "annotation":
+        return ""
+    if element.tag in SIGNS:
+        whole = [part if len(part) < 2 or part.replace(".", "").isalnum() else f"({part})" for part in parts]
+        return "".join(
+            sign * (part not in "′″") + part for sign, part in zip(("", *SIGNS[element.tag]), whole, strict=True)
+        )
+    inner = (element.text or "") + "".join(parts) + " " * (element.tag == "mtd")
+    return f"√({inner})" if element.tag == "msqrt" else inner
+
+
+def search_indexes(pages: Mapping[str, list[Section]]) -> Files:
     """A list of sections: id (address in the language's folder), number on the page, title, page, text, code."""
     files = {}
     for language in LANGUAGES:
@@ -17,12 +74,12 @@ def search_indexes(pages: Mapping[str, Rendered]) -> Files:
         for name in sorted(pages):
             # Without the home page, which lists others, and notebooks, which repeat their articles.
             if address := re.fullmatch(rf"{language}/(?!lab/)(.+/)index\.html", name):
-                index += _entries(address[1], pages[name].sections)
+                index += _entries(address[1], pages[name])
         files[f"{language}/search.json"] = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     return files
 
 
-def _entries(url: str, sections: list[dict[str, str]]) -> list[dict[str, str | int]]:
+def _entries(url: str, sections: list[Section]) -> list[dict[str, str | int]]:
     return [
         {**section, "id": f"{url}#{section['id']}" if place else url, "page": sections[0]["title"], "place": place}
         for place, section in enumerate(sections)

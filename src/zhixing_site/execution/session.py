@@ -1,4 +1,4 @@
-"""Run the cells of snippets, and check that each raises and warns what its header announces."""
+"""Run cells in one namespace, and check that each raises and warns what its header announces (snippet.py)."""
 
 import ast
 import io
