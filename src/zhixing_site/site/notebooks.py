@@ -28,7 +28,7 @@ except Exception as error:
     if type(error).__name__ != "{name}":
         raise
     print(f"{name}: {{error}}")"""
-MIME_TYPES = {"text/plain", "image/svg+xml"}  # what the page's template shows
+MIME_TYPES = {"text/plain", "image/svg+xml"}  # which execution/executor.py makes and the template shows
 
 
 def notebook_files(article: Page, run: Run, root: Path) -> dict[str, str]:
