@@ -33,7 +33,7 @@ docs_dir: !ENV [ZHIXING_PAGES, docs/en]
 site_dir: site/en
 theme: {{name: null, custom_dir: theme, static_templates: [404.html]}}
 hooks: [{REPOSITORY}/src/zhixing_site/site/mkdocs_hooks.py]
-plugins: [mkdocs-jupyter: {{include: [README.ipynb], execute: false, cache: false}}]
+plugins: [mkdocs-jupyter: {{include: [README.ipynb], ignore: ["*.md"], execute: false, cache: false}}]
 markdown_extensions:
   admonition: {{}}
   attr_list: {{}}
