@@ -27,6 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 BUILD = [sys.executable, "-m", "zhixing_site", "build"]
 MKDOCS = [sys.executable, "-m", "mkdocs"]
 RUN = [sys.executable, "-m", "zhixing_site", "run"]
+PATIENCE = 120  # seconds to wait for a served page
 TICK = 0.05  # seconds between two requests of a served page
 NOTEBOOKS, SNIPPETS, ARTICLES = 20, 40, 48
 CHANGED = 7  # the notebook in which a line changes
@@ -49,6 +50,12 @@ def notebooks(root: Path, options: argparse.Namespace, table: Table) -> None:
     projects.write_notebooks(root, NOTEBOOKS)
     configs = [["--config-file", f"jupyter.{language}.yml"] for language in projects.CONFIGS]
     builds = [[*MKDOCS, "build", "--quiet", *config] for config in configs]
+    table.title(
+        f"{NOTEBOOKS} notebooks that import torch and matplotlib and draw a figure, for two languages, compared "
+        f"with mkdocs-jupyter {version('mkdocs-jupyter')} with `execute` and `cache`; its two builds run in parallel, "
+        "with the same theme, plugins and pages, and each execute the notebooks. Ours executes them once, draws each "
+        "figure four times (languages, colour schemes), and checks translations, formulas and links."
+    )
     cold, changed = ([], []), ([], [])
     for attempt in range(options.repeat):
         forget(root / ".cache", root / "site")
@@ -57,28 +64,23 @@ def notebooks(root: Path, options: argparse.Namespace, table: Table) -> None:
         projects.write_notebook(root, CHANGED, f"8.{attempt:03}1")
         changed[0].append(measure(BUILD, root=root).seconds)
         changed[1].append(measure(*builds, root=root).seconds)
-    ports = free_ports(3)
-    ours = [[sys.executable, "-m", "zhixing_site", "serve", "--port", str(ports[0])]]
+    add_times(table, "build, nothing cached", cold, "10 times")
+    add_times(table, "build, one line changed", changed, "2 times")
+    port, *others = free_ports(3)
+    ours = [[sys.executable, "-m", "zhixing_site", "serve", "--port", str(port)]]
     peers = [
-        [*MKDOCS, "serve", *config, "--dev-addr", f"127.0.0.1:{port}"]
-        for config, port in zip(configs, ports[1:], strict=True)
+        [*MKDOCS, "serve", *config, "--dev-addr", f"127.0.0.1:{other}"]
+        for config, other in zip(configs, others, strict=True)
     ]
     saved = (
-        time_saves(ours, [ports[0], ports[0]], root, options.repeat),
-        time_saves(peers, ports[1:], root, options.repeat),
+        time_saves(ours, [f"{port}/en", f"{port}/zh"], root, options.repeat),
+        time_saves(peers, [f"{other}" for other in others], root, options.repeat),
     )
-    table.title(
-        f"{NOTEBOOKS} notebooks that import torch and matplotlib and draw a figure, for two languages, compared "
-        f"with mkdocs-jupyter {version('mkdocs-jupyter')} with `execute` and `cache`; its two builds run in parallel, "
-        "with the same theme, plugins and pages, and each execute the notebooks. Ours executes them once, draws each "
-        "figure four times (languages, colour schemes), and checks translations, formulas and links."
-    )
-    for what, sides, wanted in (
-        ("build, nothing cached", cold, "10 times"),
-        ("build, one line changed", changed, "2 times"),
-        ("serve, from saving one line to seeing it", saved, "5 times"),
-    ):
-        table.add(Row(what, *sides, "s", f"{times(*sides):.1f} times", wanted))
+    add_times(table, "serve, from saving one line to seeing it", saved, "5 times")
+
+
+def add_times(table: Table, what: str, sides: tuple[list[float], list[float]], wanted: str) -> None:
+    table.add(Row(what, *sides, "s", f"{times(*sides):.1f} times", wanted))
 
 
 def free_ports(count: int) -> list[int]:
@@ -87,18 +89,15 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def time_saves(commands: list[list[str]], ports: list[int], root: Path, repeat: int) -> list[float]:
-    """Return the seconds from saving a changed line until the served pages of both languages show it."""
-    urls = [
-        f"http://127.0.0.1:{p}/{code}/small/notebook_{CHANGED}/"
-        for p, code in zip(ports, projects.CONFIGS, strict=True)
-    ]
+def time_saves(commands: list[list[str]], places: list[str], root: Path, repeat: int) -> list[float]:
+    """Return the seconds from saving a changed line until the pages served at these places, one a language, show it."""
+    urls = [f"http://127.0.0.1:{place}/small/notebook_{CHANGED}/" for place in places]
     seconds = []
     with running(*commands, root=root) as processes:
         await_text("Notebook", urls[0], processes), await_text("笔记本", urls[1], processes)
         for attempt in range(repeat):
             time.sleep(1)  # let the servers become idle
-            number = f"8.{attempt:03}{ports[0]}"
+            number = f"8.5{attempt:02}{len(commands)}"
             started = time.perf_counter()
             projects.write_notebook(root, CHANGED, number)
             for url in urls:
@@ -109,7 +108,10 @@ def time_saves(commands: list[list[str]], ports: list[int], root: Path, repeat: 
 
 def await_text(text: str, url: str, processes: list[psutil.Popen]) -> None:
     """Wait until the page contains the text, or a server has ended, which `running` reports."""
+    end = time.monotonic() + PATIENCE
     while all(process.poll() is None for process in processes):
+        if time.monotonic() > end:
+            sys.exit(f"{url} does not show {text} within {PATIENCE} s")
         try:
             if text in urllib.request.urlopen(url, timeout=600).read().decode():
                 return
