@@ -1,7 +1,6 @@
-"""Show both sites while they are written: what is saved appears by itself, what is wrong stands on the page.
+"""Preview both sites while writing: pages reload when a file is saved, and show the errors.
 
-The data goes the way of a build, but nothing stops: only snippets that depend on a change run again, only pages that
-differ are rendered, and a page with errors stays as it was.
+A preview is a build that errors do not stop: a page with errors stays as it was.
 """
 
 import html

@@ -93,7 +93,7 @@ class Page:
     @property
     def snippet(self) -> str:
         """The name of the snippet whose values the page quotes: activations/gelu.py."""
-        return f"{self.name.removeprefix('lab/')}.py"
+        return f"{self.name}.py"
 
     @cached_property
     def meta(self) -> dict:

@@ -1,6 +1,6 @@
 """Write a page as Markdown for machines: code with what it printed, formulas as TeX, figures as links to their files.
 
-These files lie beside each other as the pages' sources do, so that links between pages lead from one to the other.
+The files have the same folders as the pages' sources, so that links between pages lead from one to another.
 """
 
 import html

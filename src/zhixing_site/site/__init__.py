@@ -1,1 +1,1 @@
-"""Make the site: HTML with MkDocs, and everything that lies beside it."""
+"""Make the site: HTML with MkDocs, and all other files."""

@@ -17,7 +17,7 @@ from zhixing_site.site.notebooks import NOTEBOOK
 from zhixing_site.site.postprocess import Rendered
 
 FOLDER = Path(".cache/rendered")
-THEME = "theme"  # stands for all files of the theme, which belong to no page
+THEME = "theme"  # the entry of all files of the theme, which belong to no page
 NOTHING = Rendered(frozenset(), [], [], [])
 API = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 

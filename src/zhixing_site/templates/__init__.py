@@ -1,4 +1,4 @@
-"""What the builder writes into pages and beside them, as Jinja templates, and its words in both languages."""
+"""Jinja templates of the HTML in pages and of other files, and the words of both languages that they contain."""
 
 import tomllib
 from pathlib import Path
