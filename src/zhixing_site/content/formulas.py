@@ -1,29 +1,17 @@
 """Convert TeX to MathML, escaped so that Markdown leaves it unchanged."""
 
 import re
+import tomllib
 from functools import cache
+from pathlib import Path
 
 from math_core import LatexError, LatexToMathML
 
 # Characters that Markdown would interpret in the text or TeX of a formula, as HTML entities.
 MARKDOWN = str.maketrans({character: f"&#{ord(character)};" for character in "\\*_`[]{}|~^$#!:"} | {"\n": " "})
 
-# The pages' policy forbids inline styles, which become classes of theme/css/zhixing.css.
-CLASSES = {
-    "text-align: left": "to-left",
-    "text-align: right": "to-right",
-    "justify-items: start": "",
-    "justify-items: end": "",
-    "padding-left: 0": "close-left",
-    "padding-right: 0": "close-right",
-    "padding-left:1em": "far-left",
-    "border-left: 0.05em solid currentcolor": "line-left",
-    "border-right: 0.05em solid currentcolor": "line-right",
-    "border-top: 0.05em solid currentcolor": "line-above",
-    "border-bottom: 0.05em solid currentcolor": "line-below",
-    "width: 50%": "half",
-    "width: 100%": "whole",
-}
+# The pages' policy forbids inline styles, which become classes.
+CLASSES = tomllib.loads(Path(__file__).with_name("formula_styles.toml").read_text())
 
 CONVERTER = LatexToMathML(annotation=True, fancy_error=False)
 

@@ -15,23 +15,7 @@ HERE = Path(__file__).parent
 STYLE = HERE / "figure.mplstyle"
 NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+−]?\d+)?%?")
 
-# Every colour of the style file, and what it becomes on a dark ground.
-DARK = {
-    "#000000": "#d8dee4",
-    "#ffffff": "#1e2129",
-    "#24292f": "#d8dee4",  # text, axes
-    "#d0d7de": "#444c56",  # grid
-    "#0b62b8": "#58a6ff",
-    "#c2410c": "#f59e5b",
-    "#0f766e": "#2dd4bf",
-    "#9333a8": "#d69bf0",
-    "#8a6d00": "#e3c341",
-    "#6b7280": "#9aa4b2",
-}
-
-
-class UnknownLabel(Exception):
-    """Labels that have no Chinese in the catalogue."""
+DARK = tomllib.loads((HERE / "dark.toml").read_text())  # {colour of the style: the same on a dark ground}
 
 
 @cache
@@ -51,8 +35,8 @@ def warm_up() -> None:
     plt.close("all")
 
 
-def translate(label: str, catalogue: dict[str, dict]) -> str:
-    """The label in Chinese. Mathematics, numbers and names stay; anything else must be in the catalogue."""
+def translate(label: str, catalogue: dict[str, dict]) -> str | None:
+    """The label in Chinese, in which mathematics, numbers and names stay; None if the catalogue lacks anything else."""
     texts, names = catalogue.get("text", {}), catalogue.get("names", {}).get("keep", [])
     if label in texts or label in texts.values():
         return texts.get(label, label)
@@ -63,9 +47,7 @@ def translate(label: str, catalogue: dict[str, dict]) -> str:
     rest = re.sub(r"\$[^$]*\$", "", label)
     for name in sorted(names, key=len, reverse=True):
         rest = rest.replace(name, "")
-    if any(character.isalpha() for character in NUMBER.sub("", rest)):
-        raise UnknownLabel(label)
-    return label
+    return None if any(map(str.isalpha, NUMBER.sub("", rest))) else label
 
 
 def _read_catalogue(root: Path, path: str) -> dict[str, dict]:
@@ -81,7 +63,7 @@ def _read_catalogue(root: Path, path: str) -> dict[str, dict]:
 def draw(figure, snippet: str, root: Path) -> dict[str, str]:
     """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
 
-    The file beside the snippet has the labels in Chinese; raises UnknownLabel with those that it lacks.
+    The file beside the snippet has the labels in Chinese; raises ValueError with those that it lacks.
     """
     path = snippet.removesuffix(".py") + ".toml"
     catalogue, unknown = _read_catalogue(root, path), []
@@ -89,11 +71,11 @@ def draw(figure, snippet: str, root: Path) -> dict[str, str]:
     get_text = Text.get_text
 
     def chinese_text(self: Text) -> str:
-        try:
-            return translate(get_text(self), catalogue)
-        except UnknownLabel as error:
-            unknown.append(repr(str(error)))
-            return ""
+        label = get_text(self)
+        chinese = translate(label, catalogue)
+        if chinese is None:
+            unknown.append(repr(label))
+        return chinese or ""
 
     # Tick labels are made while the figure is drawn, so the text is translated where it is read.
     Text.get_text = chinese_text
@@ -102,7 +84,7 @@ def draw(figure, snippet: str, root: Path) -> dict[str, str]:
     finally:
         Text.get_text = get_text
     if unknown:
-        raise UnknownLabel(f"no Chinese in {path}, below [text] or [names], for {', '.join(dict.fromkeys(unknown))}")
+        raise ValueError(f"no Chinese in {path}, below [text] or [names], for {', '.join(dict.fromkeys(unknown))}")
     return {
         "en-light": english,
         "en-dark": _darken(english),
