@@ -101,11 +101,6 @@ def _mark_chinese(text: str) -> str:
     return CHINESE.sub(mark, text)
 
 
-NAVIGATION = re.compile(
-    r'<div class="md-sidebar md-sidebar--primary".*?(?=<div class="md-(sidebar|content)\b)', re.DOTALL
-)
-
-
 @dataclass(frozen=True)
 class Rendered:
     """What a page holds; a section has id, title, text and code; `published` are absolute addresses in its head."""
@@ -118,14 +113,12 @@ class Rendered:
 
 def postprocess(site: Path, language: str, names: list[str]) -> dict[str, Rendered]:
     """Finish these pages of a language, which MkDocs has just rendered. Returns {path: what was read}."""
-    # The navigation, most of a large site's page, is read once for each depth: only its relative links differ.
-    whole = {name.count("/"): name for name in names}.values()
     rendered = {}
     for name in names:
         try:
             page = finish((site / name).read_text(), language)
             (site / name).write_text(page)
-            rendered[name] = read(page if name in whole else NAVIGATION.sub("", page, 1))
+            rendered[name] = read(page)
         except Exception as error:
             raise ValueError(f"{name} cannot be read: {error}") from error
     return rendered
