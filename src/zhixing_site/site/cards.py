@@ -46,17 +46,12 @@ def png(svg: str) -> bytes:
 
 def cached_png(svg: str, root: Path) -> bytes:
     """The card as PNG, drawn only if it differs from all earlier ones."""
-    path = root / CACHE / digest("".join([svg, *_drawn_with()]))
+    path = root / CACHE / digest("".join([svg, version("resvg_py"), file_digest(FONT)]))
     content = store.load(path)
     if content is None:
         content = png(svg)
         store.save(path, content)
     return content
-
-
-@cache
-def _drawn_with() -> tuple[str, str]:
-    return version("resvg_py"), file_digest(FONT)
 
 
 def _place(drawing: str, x: float, y: float, width: float, height: float) -> str:
