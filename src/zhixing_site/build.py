@@ -89,7 +89,7 @@ class Builder:
             found, errors = metadata_files(site, components.notebooks, self.root)
             files |= found
             check(errors)
-        check(self.renderer.collect(target))
+        check(self.renderer.collect(folder))
         rendered = self.renderer.rendered
         files |= search_indexes({name: page.sections for name, page in rendered.items()})
         if not self.preview:
@@ -129,7 +129,7 @@ class Builder:
             files |= self.sources[page.path]
         write_files(files, folder / "pages" / language)
         menu = navigation(components.areas, pages)
-        self.renderer.submit(language, folder / "pages", folder / "site", menu, components.modules)
+        self.renderer.submit(language, folder, menu, components.modules)
         return errors
 
 

@@ -32,7 +32,7 @@ site_name: Small
 docs_dir: !ENV [ZHIXING_PAGES, docs/en]
 site_dir: site/en
 theme: {{name: null, custom_dir: theme, static_templates: [404.html]}}
-hooks: [{REPOSITORY}/src/zhixing_site/site/mkdocs_hooks.py]
+hooks: [{REPOSITORY}/src/zhixing_site/site/mkdocs_process.py]
 plugins: [mkdocs-jupyter: {{include: [README.ipynb], ignore: ["*.md"], execute: false, cache: false}}]
 markdown_extensions:
   admonition: {{}}

@@ -27,21 +27,20 @@ def project(pristine, renderer):
 
 
 def render(project, renderer):
-    site = project.root / "rendered"
-    shutil.rmtree(site, ignore_errors=True)
+    shutil.rmtree(project.root / "site", ignore_errors=True)
     for language in CONFIGS:
-        renderer.submit(language, project.root / "pages", site, ["index.md"])
-    return "\n".join(map(str, renderer.collect(site)))
+        renderer.submit(language, project.root, ["index.md"], modules={})
+    return "\n".join(map(str, renderer.collect(project.root)))
 
 
 def test_both_languages_are_rendered_repeatedly(project, renderer):
     for old, new in ("more", "much more"), ("much more", "little more"):
         project.replace("pages/zh/index.md", f"[{old}]", f"[{new}]")
         assert render(project, renderer) == ""
-        assert f'<a href="area/more/" lang="en">{new}</a>' in project.read("rendered/zh/index.html")
-        assert '<a href="area/more/">more</a>' in project.read("rendered/en/index.html")
-        assert (project.root / "rendered/en/area/more/index.html").exists()
-        assert project.read("rendered/index.html") == project.read("docs/index.html")
+        assert f'<a href="area/more/" lang="en">{new}</a>' in project.read("site/zh/index.html")
+        assert '<a href="area/more/">more</a>' in project.read("site/en/index.html")
+        assert (project.root / "site/en/area/more/index.html").exists()
+        assert project.read("site/index.html") == project.read("docs/index.html")
 
 
 def test_warnings_are_reported_each_time(project, renderer):
@@ -90,7 +89,7 @@ def test_process_that_was_killed_is_reported_and_replaced(project, renderer):
     assert render(project, renderer) == ""
     worker = renderer.start("en")
     os.kill(worker.process.pid, signal.SIGSTOP)  # as if it were busy
-    renderer.submit("en", project.root / "nothing", project.root / "nowhere", [])
+    renderer.submit("en", project.root / "nowhere", [], modules={})
     worker.process.kill()
     assert worker.result() == ("the MkDocs process ended unexpectedly (exit code -9)", {})
     assert render(project, renderer) == ""

@@ -8,7 +8,7 @@ from mkdocs.structure.toc import get_toc
 from mkdocs_autorefs import AUTOREF_RE
 
 from zhixing_site.project import CONFIGS
-from zhixing_site.site.mkdocs_hooks import on_page_content
+from zhixing_site.site.mkdocs_process import on_page_content
 
 NOTEBOOK = """\
 <h1 id="notebook">Squares &amp; roots: the notebook<a class="headerlink" href="#notebook">¶</a></h1>
@@ -77,4 +77,4 @@ def test_only_the_english_site_loads_the_notebook_plugin(language, request):
     plugins = load_config(str(request.config.rootpath / CONFIGS[language])).plugins
     assert ("mkdocs-jupyter" in plugins) == (language == "en")
     assert "mkdocstrings" in plugins
-    assert any(name.endswith("mkdocs_hooks.py") for name in plugins)
+    assert any(name.endswith("mkdocs_process.py") for name in plugins)

@@ -105,9 +105,9 @@ def documented(pristine, tmp_path_factory):
 
 def rendered(project, language: str) -> dict[str, int]:
     """Return when each page of the language was last rendered."""
-    folder = project.root / reuse.FOLDER / language
-    paths = folder.rglob("index.html.pickle")
-    return {path.parent.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
+    stored, site = project.root / reuse.FOLDER / language, project.root / "site" / language
+    names = [path.parent.relative_to(site).as_posix() for path in site.rglob("index.html")]
+    return {name: (stored / name / "index.html.pickle").stat().st_mtime_ns for name in names}
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -4,10 +4,8 @@ import multiprocessing
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import MappingProxyType
 
 from zhixing_copy.source import Module
 from zhixing_site.errors import BuildError
@@ -16,7 +14,6 @@ from zhixing_site.site import reuse
 from zhixing_site.site.postprocess import Rendered, read, set_policy
 
 SPAWN = multiprocessing.get_context("spawn")
-NO_MODULES: Mapping[str, Module] = MappingProxyType({})
 
 
 class Worker:
@@ -50,23 +47,17 @@ def work(config: str, root: Path, requests: Connection) -> None:
     main(config, root, requests)
 
 
-@dataclass(frozen=True)
-class Request:
-    """The folders of expanded pages and of the site, and what each page depends on, as reuse.page_keys says."""
-
-    pages: Path
-    site: Path
-    keys: Mapping[str, str]
-
-
 class Renderer:
-    """Renders both languages. `rendered` has all HTML files of the site; the processes end with the context."""
+    """Renders folder/pages/<language> into folder/site/<language>, for both languages.
+
+    `rendered` has all HTML files of the site. The processes end with the context.
+    """
 
     def __init__(self, root: Path):
         self.root = root
         self.rendered: dict[str, Rendered] = {}
         self.workers: dict[str, Worker] = {}
-        self.requests: dict[str, Request] = {}  # that were not answered yet, by language
+        self.requests: dict[str, dict[str, str]] = {}  # those without an answer: {language: reuse.page_keys}
 
     def __enter__(self) -> "Renderer":
         return self
@@ -81,12 +72,11 @@ class Renderer:
             self.workers[language] = Worker(language, self.root)
         return self.workers[language]
 
-    def submit(
-        self, language: str, pages: Path, site: Path, navigation: list, modules: Mapping[str, Module] = NO_MODULES
-    ) -> None:
-        """Begin to render the pages below pages/<language> into site/<language>, which holds no HTML yet."""
+    def submit(self, language: str, folder: Path, navigation: list, modules: Mapping[str, Module]) -> None:
+        """Begin to render the pages of a language, of which the site holds no HTML yet."""
         if self.requests.pop(language, None):  # an update of a preview broke off, and wants no answer any more
             self.workers.pop(language).end()
+        pages, site = folder / "pages", folder / "site"
         keys = reuse.page_keys(language, pages, navigation, modules, self.root)
         loaded = {name: reuse.load(name, key, site, self.root) for name, key in keys.items()}
         self.rendered = {name: page for name, page in self.rendered.items() if not name.startswith(f"{language}/")}
@@ -96,28 +86,28 @@ class Renderer:
             reuse.touch(language, self.root)
             return
         (site / language / "404.html").unlink(missing_ok=True)  # is rendered each time
-        self.requests[language] = Request(pages, site, keys)
+        self.requests[language] = keys
         with suppress(OSError):  # it has just ended, as the answer will tell
-            self.start(language).pipe.send((language, pages / language, site, navigation))
+            self.start(language).pipe.send((language, folder, navigation))
 
     def wait(self) -> None:
         """Wait until MkDocs has rendered one language, which frees a core."""
         if self.requests:
             wait([self.workers[language].pipe for language in self.requests])
 
-    def collect(self, site: Path) -> list[BuildError]:
+    def collect(self, folder: Path) -> list[BuildError]:
         """Wait until both languages are rendered, and write the page at the root.
 
         An error is all that MkDocs warns of in one language.
         """
-        errors = []
-        for language, request in self.requests.items():
+        errors, site = [], folder / "site"
+        for language, keys in self.requests.items():
             warnings, rendered = self.workers[language].result()
             self.rendered |= rendered
             if warnings:  # and it will warn again
                 errors.append(BuildError(warnings, CONFIGS[language]))
             else:
-                self._store(language, request, rendered)
+                self._store(language, keys, rendered, folder)
         self.requests.clear()
         site.mkdir(parents=True, exist_ok=True)
         home = set_policy((self.root / "docs" / "index.html").read_text().replace("{site-url}", site_url()))
@@ -125,16 +115,15 @@ class Renderer:
         self.rendered["index.html"] = read(home)
         return errors
 
-    def _store(self, language: str, request: Request, rendered: Mapping[str, Rendered]) -> None:
+    def _store(self, language: str, keys: Mapping[str, str], rendered: Mapping[str, Rendered], folder: Path) -> None:
         """Store what was rendered for later builds."""
-        site, pages = request.site, request.pages
+        site, pages = folder / "site", folder / "pages"
         files = [path for path in (site / language).rglob("*") if path.is_file() and path.suffix != ".html"]
         theme = [path for path in files if not (pages / path.relative_to(site)).exists()]
         saved = {f"{language}/{reuse.THEME}": (theme, reuse.NOTHING)}
         saved |= {name: ([site / name], page) for name, page in rendered.items()}
         for name, (paths, page) in saved.items():
-            reuse.save(name, request.keys[name], paths, page, site, self.root)
-        reuse.forget(language, request.keys, self.root)
+            reuse.save(name, keys[name], paths, page, site, self.root)
 
 
 def _copy_files(pages: Path, site: Path) -> None:

@@ -76,12 +76,6 @@ def save(name: str, key: str, paths: Iterable[Path], rendered: Rendered, site: P
     store.save(_path(name, root), pickle.dumps((key, files, rendered)))
 
 
-def forget(language: str, keys: Iterable[str], root: Path) -> None:
-    """Remove what is stored of other pages of the language."""
-    for path in {*(root / FOLDER / language).rglob("*.pickle")} - {_path(name, root) for name in keys}:
-        path.unlink(missing_ok=True)
-
-
 def _path(name: str, root: Path) -> Path:
     return root / FOLDER / f"{name}.pickle"
 
