@@ -7,6 +7,8 @@ from pathlib import Path
 
 from zhixing_copy.source import DEFINITIONS
 
+_parse = cache(ast.parse)  # by the text: a page shows several definitions of a file
+
 
 def definition(path: str, name: str, root: Path) -> str:
     """The source of a definition without its docstring, which the page's API section shows; without a name, the file.
@@ -16,12 +18,9 @@ def definition(path: str, name: str, root: Path) -> str:
     if not (root / path).is_file():
         raise ValueError(f"there is no file {path}")
     source = (root / path).read_text()
-    try:
-        node = _parse(source)
-    except SyntaxError as error:
-        raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
     if not name:
         return source.strip()
+    node = _parse(source)
     for part in name.split("."):
         node = next((each for each in getattr(node, "body", []) if part in _names(each)), None)
         if not node:
@@ -31,11 +30,6 @@ def definition(path: str, name: str, root: Path) -> str:
     if isinstance(node, DEFINITIONS) and ast.get_docstring(node) is not None:
         del lines[node.body[0].lineno - first : node.body[0].end_lineno - first + 1]
     return textwrap.dedent("\n".join(lines))
-
-
-@cache
-def _parse(source: str) -> ast.Module:
-    return ast.parse(source)
 
 
 def _names(node: ast.stmt) -> list[str]:
