@@ -214,21 +214,9 @@ def test_unchanged_card_is_not_drawn_again(project, monkeypatch):
     assert project.build() == (0, "")
 
 
-@pytest.mark.parametrize("cover", ["table", "nothing", "squares"])
-def test_cover_that_is_not_a_figure_stops_the_build(project, cover):
-    add_front_matter(project, SQUARES, cover=cover)
-    cause = f"docs/en/area/squares.md:1: `cover: {cover}` is not a cell of snippets/area/squares.py"
-    assert cause in project.failing_build()
-
-
 def test_character_that_the_font_lacks_stops_the_build(project):
     project.replace("docs/zh/area/roots.md", "# 根 {", "# 龘根 {")
     assert "docs/zh/area/roots.md:1: the font of cards and figures lacks 龘" in project.failing_build()
-
-
-def test_invalid_date_stops_the_build(project):
-    add_front_matter(project, SQUARES, date="May")
-    assert "docs/en/area/squares.md:1: `date: May` is not a date" in project.failing_build()
 
 
 def has_white(svg: str, box: tuple[int, int, int, int]) -> bool:

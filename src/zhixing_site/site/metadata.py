@@ -8,10 +8,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
+from zhixing_site.content.expand import drawings, figure_path
 from zhixing_site.content.page import MARK, Page, Pages
 from zhixing_site.content.plain_markdown import page_markdown
 from zhixing_site.errors import BuildError
@@ -60,16 +62,9 @@ class Site:
         prose = "" if MARK.search(paragraphs[0]) or re.search(r"[<\[*]", paragraphs[0]) else paragraphs[0]
         return page.meta.get("summary") or " ".join(prose.split())
 
-    def shared(self, page: Page, key: str) -> object:
+    def shared(self, page: Page, key: str) -> Any:
         """The value of a key of the English page, which holds for both languages; None if it is missing."""
         return self.english[page.name].meta.get(key) if page.name in self.english else None
-
-    def published(self, page: Page) -> date | None:
-        """The day when the article was published."""
-        day = self.shared(page, "date")
-        if day is not None and type(day) is not date:
-            raise BuildError(f"`date: {day}` is not a date, such as `date: 2026-05-04`", f"docs/en/{page.name}.md", 1)
-        return day
 
 
 def folder(name: str, language: str) -> str:
@@ -104,8 +99,9 @@ def text_files(site: Site) -> Files:
 
 def feed(language: str, site: Site) -> str:
     """RSS 2.0 of the articles with a date, the newest first."""
-    dated = sorted(filter(site.published, site.articles(language)), key=site.published, reverse=True)
-    items = [(page, format_datetime(datetime.combine(site.published(page), time(), UTC))) for page in dated]
+    days = {page: site.shared(page, "date") for page in site.articles(language)}
+    dated = sorted(filter(days.get, days), key=days.get, reverse=True)
+    items = [(page, format_datetime(datetime.combine(days[page], time(), UTC))) for page in dated]
     values = {"site": site, "language": language, "words": WORDS[language], "home": site.home(language)}
     return render("feed.xml", items=items, **values) + "\n"
 
@@ -125,23 +121,15 @@ def sitemaps(site: Site, names: Iterable[str]) -> Files:
 def metadata_files(site: Site, notebooks: Mapping[str, dict], root: Path) -> tuple[Files, list[BuildError]]:
     """Feeds, cards, Markdown: what does not depend on rendered pages; and an error for each card that fails."""
     files, errors, logo = text_files(site), [], (root / LOGO).read_text()
+    figures = {language: drawings(notebooks, language) for language in LANGUAGES}
     for page in site.all_pages:
         if is_article(page):
             files[f"{page.language}/{page.name}.md"] = page_markdown(page, notebooks, root)
+        cover = site.shared(page, "cover")
+        figure = figures[page.language].get(figure_path(page.snippet, cover, "light"), "")  # none without a cover
         try:
-            svg = card(page.title, site.home(page.language).title, logo, _cover(page, site, notebooks))
+            svg = card(page.title, site.home(page.language).title, logo, figure)
             files[f"{folder(page.name, page.language)}card.png"] = cached_png(svg, root)
         except ValueError as error:
             errors.append(BuildError(str(error), page.path, 1))
     return files, errors
-
-
-def _cover(page: Page, site: Site, notebooks: Mapping[str, dict]) -> str:
-    """The figure of the cell that the page names, for a white background; empty if it names none."""
-    name = site.shared(page, "cover")
-    if name is None:
-        return ""
-    for cell in notebooks.get(page.snippet, {"cells": []})["cells"]:
-        if cell["id"] == name and cell["metadata"]["drawings"]:
-            return cell["metadata"]["drawings"][f"{page.language}-light"]
-    raise ValueError(f"`cover: {name}` is not a cell of snippets/{page.snippet} that draws a figure")
