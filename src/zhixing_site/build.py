@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
 from zhixing_site.content.articles import navigation, read_areas
-from zhixing_site.content.expand import drawings, expand
+from zhixing_site.content.expand import Expander, drawings
 from zhixing_site.content.page import Page, read_pages
 from zhixing_site.content.translations import compare_all, unreviewed
 from zhixing_site.errors import BuildError, BuildErrors
@@ -140,7 +140,7 @@ def read_site(root: Path) -> Site:
 def page_sources(page: Page, site: Site, components: Components) -> Files:
     """{path: text} of what MkDocs renders of a page, and of what can be downloaded; raises BuildError."""
     root, run = components.root, components.runs.get(page.snippet)
-    text = expand(page, components.notebooks_for(page), root, components.offers, components.parts_of(page))
+    text = Expander(page, components.notebooks_for(page), root, components.offers, components.parts_of(page)).expand()
     files = {f"{page.name}.md": with_head(components.with_facts_and_evidence(page, text), page, site)}
     return files | (notebook_files(page, run, root) if run and page.language == "en" else {})
 

@@ -7,7 +7,7 @@ import lxml.html
 import markdown
 import pytest
 
-from zhixing_site.content.expand import expand
+from zhixing_site.content.expand import Expander
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 
@@ -86,7 +86,7 @@ def expanded(tmp_path):
     def expanded(text: str, path: str = "docs/en/area/trial.md") -> str:
         (tmp_path / "src").mkdir(exist_ok=True)
         (tmp_path / "src/power.py").write_text(SOURCE)
-        return expand(Page(path, text), {"area/trial.py": NOTEBOOK}, tmp_path, {})
+        return Expander(Page(path, text), {"area/trial.py": NOTEBOOK}, tmp_path).expand()
 
     return expanded
 

@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from zhixing_site.content import formulas
 from zhixing_site.content.definitions import definition
@@ -18,23 +17,6 @@ from zhixing_site.templates import WORDS, render
 
 SCHEMES = ("light", "dark")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]\d+)?%?")
-
-
-def expand(
-    page: Page,
-    notebooks: Mapping[str, dict],
-    root: Path,
-    offers: Mapping[str, tuple[str, str]],
-    parts: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """The page as plain Markdown, from {snippet name: executed notebook} and the files below `root`.
-
-    `offers` are the definitions below which a copy is offered: {"src/zhixing/area/article.py:definition": (name of its
-    file below code/, its name for the command)}. `parts` are the texts to include at `--8<-- "part"`.
-
-    Raises BuildError at the first mark that cannot be expanded.
-    """
-    return page.sub(Expander(page, notebooks, root, offers, parts).replace)
 
 
 def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
@@ -55,7 +37,11 @@ def figure_path(snippet: str, cell: str, scheme: str) -> str:
 
 @dataclass(frozen=True)
 class Expander:
-    """Replaces each mark of one page by what `expand_<kind>` returns; marks of other kinds stay as they are."""
+    """Makes plain Markdown of a page, from {snippet name: executed notebook} and the files below `root`.
+
+    `offers` are the definitions below which a copy is offered: {"src/zhixing/area/article.py:definition": (name of its
+    file below code/, its name for the command)}. `parts` are the texts to include at `--8<-- "part"`.
+    """
 
     page: Page
     notebooks: Mapping[str, dict]
@@ -64,10 +50,14 @@ class Expander:
     parts: Mapping[str, str] = field(default_factory=dict)
     output = " { .text .output .no-copy }"  # the info string of a fence with what a cell printed
 
-    def replace(self, mark: re.Match, line: int = 0) -> str:
-        """The Markdown that replaces the mark; `line` is that of a mark in a caption.
+    def expand(self) -> str:
+        """The page's text; raises BuildError at the first mark that cannot be expanded."""
+        return self.page.sub(self.replace)
 
-        Raises BuildError; all other methods raise ValueError.
+    def replace(self, mark: re.Match, line: int = 0) -> str:
+        """What `expand_<kind>` makes of the mark, whose line is another in a caption; the mark without such a method.
+
+        Raises BuildError for the ValueError of other methods.
         """
         method = getattr(self, f"expand_{mark.lastgroup}", None)
         try:
@@ -134,12 +124,7 @@ class Expander:
         return format(values[name], mark["spec"] or "")
 
     def expand_figure(self, mark: re.Match) -> str:
-        folder = posixpath.dirname(self.page.name) or "."
-        images = []
-        for scheme in SCHEMES:
-            width, height = self.size(mark["snippet"], mark["cell"], scheme)
-            path = posixpath.relpath(figure_path(mark["snippet"], mark["cell"], scheme), folder)
-            images.append({"scheme": scheme, "path": path, "width": width, "height": height})
+        images = self.images(mark["snippet"], mark["cell"], posixpath.dirname(self.page.name) or ".")
         caption = self.caption(mark)
         first = mark is next(each for each in self.page.marks if each.lastgroup == "figure")
         return render("figure.md", images=images, caption=caption, alt=plain_text(caption), first=first)
@@ -151,6 +136,15 @@ class Expander:
         if not caption:
             raise ValueError("a figure without a caption")
         return caption
+
+    def images(self, snippet: str, cell: str, folder: str) -> list[dict[str, str | int]]:
+        """The drawings of a cell's figure in both colour schemes, with their paths from this folder."""
+        images = []
+        for scheme in SCHEMES:
+            width, height = self.size(snippet, cell, scheme)
+            path = posixpath.relpath(figure_path(snippet, cell, scheme), folder)
+            images.append({"scheme": scheme, "path": path, "width": width, "height": height})
+        return images
 
     def size(self, snippet: str, cell: str, scheme: str) -> tuple[int, int]:
         """Width and height of a cell's figure in pixels."""

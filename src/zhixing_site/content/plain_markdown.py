@@ -18,9 +18,9 @@ API = re.compile(r"^::: \w+\.(?P<module>[\w.]+)$", re.MULTILINE)
 
 
 def page_markdown(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
-    """The whole page; to be called where `expand` finds no error."""
-    text = page.sub(PlainExpander(page, notebooks, root).replace)
-    return API.sub(lambda api: _code_link(page, api["module"]), BOX.sub(_unfold, text + "\n")).strip() + "\n"
+    """The whole page; to be called where Expander finds no error."""
+    text = BOX.sub(_unfold, PlainExpander(page, notebooks, root).expand() + "\n")
+    return API.sub(lambda api: _code_link(page, api["module"]), text).strip() + "\n"
 
 
 def _unfold(box: re.Match) -> str:

@@ -4,10 +4,9 @@ import copy
 import json
 import re
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
-from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain_text
+from zhixing_site.content.expand import Expander, plain_text
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
@@ -103,29 +102,15 @@ def _about(article: Page) -> str:
 
 
 def _figures(article: Page, run: Run, root: Path) -> dict[str, dict]:
-    """{cell's name: what the template needs of its figure}, with the captions of the English article."""
+    """{cell's name: what the template needs of its figure}, with the captions of the English article, without links."""
     expander, figures = Expander(article, {run.snippet.name: run.notebook}, root), {}
-    captions = dict(_captions(expander))
+    captions = {mark["cell"]: expander.caption(mark) for mark in article.marks if mark["snippet"] == article.snippet}
     for name in (cell["id"] for cell in run.notebook["cells"] if cell["metadata"]["drawings"]):
-        caption = captions.get(name, f"What `{name}` draws.")
+        caption = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", captions.get(name, f"What `{name}` draws."))
         alt = plain_text(caption).replace('"', "&quot;")
-        images = [_image(expander, name, scheme) for scheme in SCHEMES]
+        images = expander.images(article.snippet, name, f"lab/{article.name}")
         figures[name] = {"caption": caption, "alt": alt, "images": images, "first": not figures}
     return figures
-
-
-def _image(expander: Expander, cell: str, scheme: str) -> dict[str, str | int]:
-    article = expander.page
-    width, height = expander.size(article.snippet, cell, scheme)
-    path = _to_root(article) + figure_path(article.snippet, cell, scheme)
-    return {"scheme": scheme, "path": path, "width": width, "height": height}
-
-
-def _captions(expander: Expander) -> Iterator[tuple[str, str]]:
-    """The name of each captioned cell, and the caption without its links, which are relative to the article."""
-    for mark in expander.page.marks:
-        if mark["snippet"] == expander.page.snippet:
-            yield mark["cell"], re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", expander.caption(mark))
 
 
 def _to_root(article: Page) -> str:
