@@ -6,7 +6,7 @@ are in the English page.
 
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from graphlib import CycleError, TopologicalSorter
@@ -35,10 +35,6 @@ class Article:
     @property
     def english(self) -> Page:
         return self.pages["en"]
-
-    @property
-    def area(self) -> str:
-        return _area(self.name)
 
     @property
     def date(self) -> date:
@@ -86,17 +82,25 @@ def read_areas(english: Pages, chinese: Pages) -> tuple[list[Area], list[BuildEr
     for name, pair in both.items():
         pages, area = dict(zip(LANGUAGES, pair, strict=True)), _area(name)
         if name == f"{area}/index":
-            found = _errors(_check_area, pages["en"])
+            found = _errors(_check_values(pages["en"], KEYS["area"]))
             indexes |= {area: pages} if not found else {}
         elif f"{area}/index" in both:
-            found = [error for page in pair for error in _errors(_check_article, page)]
+            found = [error for page in pair for error in _errors(_check_article(page))]
             articles |= {name: Article(name, pages)} if not found else {}
         else:
             continue  # in no area: a page at the root, or one that MkDocs warns about
         errors += found
     errors += _check_requires(articles, {error.path for error in errors})
-    placed = articles.values() if errors else _in_reading_order(articles)
-    areas = [Area(name, pages, tuple(each for each in placed if each.area == name)) for name, pages in indexes.items()]
+    try:
+        order = [*TopologicalSorter({name: article.requires for name, article in articles.items()}).static_order()]
+    except CycleError as error:
+        cycle = error.args[1][::-1]
+        errors.append(_error(articles[cycle[0]].english, "requires", f"is circular: {' → '.join(cycle)}"))
+    names = articles if errors else _in_reading_order(articles, order)
+    areas = [
+        Area(area, pages, tuple(articles[name] for name in names if _area(name) == area))
+        for area, pages in indexes.items()
+    ]
     return sorted(areas, key=lambda area: area.pages["en"].meta["order"]), errors
 
 
@@ -109,34 +113,29 @@ def leads_to(article: Article, areas: Iterable[Area]) -> list[Article]:
     return [other for area in areas for other in area.articles if article.name in other.requires]
 
 
-def _in_reading_order(articles: Mapping[str, Article]) -> list[Article]:
-    """Each after those of its area that it requires, also by way of another area; else by date, then by name."""
+def _in_reading_order(articles: Mapping[str, Article], order: Iterable[str]) -> list[str]:
+    """Each after those of its area that it requires, also by way of another area; else by date, then by name.
+
+    In `order`, each comes after all that it requires.
+    """
     before = {}  # {name: the articles that it requires, directly or not}
-    for name in _by_requirement(articles).static_order():
+    for name in order:
         required = articles[name].requires
         before[name] = {*required, *(more for each in required for more in before[each])}
     waiting, placed = sorted(articles, key=lambda name: (articles[name].date, name)), []
     while waiting:
         name = next(name for name in waiting if _area(name) not in map(_area, before[name].intersection(waiting)))
         waiting.remove(name)
-        placed.append(articles[name])
+        placed.append(name)
     return placed
 
 
-def _by_requirement(articles: Mapping[str, Article]) -> TopologicalSorter:
-    return TopologicalSorter({name: article.requires for name, article in articles.items()})
-
-
-def _errors(check: Callable[[Page], Iterator[BuildError]], page: Page) -> list[BuildError]:
+def _errors(check: Iterator[BuildError]) -> list[BuildError]:
     """The errors that the check yields or raises."""
     try:
-        return [*check(page)]
+        return [*check]
     except BuildError as error:
         return [error]
-
-
-def _check_area(page: Page) -> Iterator[BuildError]:
-    yield from _check_values(page, KEYS["area"])
 
 
 def _check_article(page: Page) -> Iterator[BuildError]:
@@ -166,19 +165,13 @@ def _check_values(page: Page, keys: Mapping[str, dict]) -> Iterator[BuildError]:
 
 
 def _check_requires(articles: Mapping[str, Article], wrong: set[str]) -> list[BuildError]:
-    """An error for each name that is no article, unless its page is among the wrong ones, and for a cycle."""
-    errors = [
+    """An error for each name that is no article, unless its page is among the wrong ones."""
+    return [
         _error(article.english, "requires", f"names {name}, which is not an article")
         for article in articles.values()
         for name in article.requires
         if name not in articles and not {f"docs/{language}/{name}.md" for language in LANGUAGES} & wrong
     ]
-    try:
-        _by_requirement(articles).prepare()
-    except CycleError as error:
-        cycle = error.args[1][::-1]
-        errors.append(_error(articles[cycle[0]].english, "requires", f"is circular: {' → '.join(cycle)}"))
-    return errors
 
 
 def _error(page: Page, key: str, cause: str) -> BuildError:
