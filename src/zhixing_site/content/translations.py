@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from zhixing_site.content.page import MARK, VALUE, Page, Pages, pairs
+from zhixing_site.content.page import MARK, VALUE, Page, Pages, Section, pairs
 from zhixing_site.errors import BuildError, BuildErrors
 
 REVIEWED = "docs/reviewed"  # a file for each page, a line for each section
@@ -75,33 +75,28 @@ def unreviewed(english: Pages, chinese: Pages, root: Path) -> list[BuildError]:
     """An error for each section that changed since it was reviewed, of pages between which `compare` finds none."""
     errors = []
     for name, pair in pairs(english, chinese).items():
-        reviewed = read_reviewed(name, root)
-        for section, (id, digests) in zip(pair[1].sections, _digests(*pair).items(), strict=True):
-            before = reviewed.get(id, ["", ""])
-            changed = [page.path for page, new, old in zip(pair, digests, before, strict=True) if new != old]
-            if changed:
-                cause = f"{name}{id} changed in {' and '.join(changed)} since it was reviewed"
-                cause += f"; if both languages still say the same: python -m zhixing_site accept {name}"
-                errors.append(BuildError(cause, pair[1].path, section.line))
+        for section, changed in _changes(*pair, root):
+            cause = f"{name}#{section.id} changed in {' and '.join(changed)} since it was reviewed"
+            cause += f"; if both languages still say the same: python -m zhixing_site accept {name}"
+            errors.append(BuildError(cause, pair[1].path, section.line))
     return errors
 
 
-def _digests(english: Page, chinese: Page) -> dict[str, list[str]]:
-    """{#section: [English digest, Chinese digest]}"""
-    sections = zip(english.sections, chinese.sections, strict=True)
-    return {f"#{ours.id}": [ours.digest, theirs.digest] for ours, theirs in sections}
+def _changes(english: Page, chinese: Page, root: Path) -> Iterator[tuple[Section, list[str]]]:
+    """Yield each Chinese section of which a text changed since it was reviewed, with the paths of these texts."""
+    record = root / reviewed_path(english.name)
+    lines = record.read_text().splitlines() if record.exists() else []
+    reviewed = {id: digests for id, *digests in map(str.split, lines)}
+    for ours, theirs in zip(english.sections, chinese.sections, strict=True):
+        before = reviewed.get(f"#{ours.id}", ["", ""])
+        digests = {english.path: ours.digest, chinese.path: theirs.digest}
+        if changed := [path for path, old in zip(digests, before, strict=True) if digests[path] != old]:
+            yield theirs, changed
 
 
 def reviewed_path(name: str) -> str:
     """Where the digests of a page's reviewed sections are recorded."""
     return f"{REVIEWED}/{name}.txt"
-
-
-def read_reviewed(name: str, root: Path) -> dict[str, list[str]]:
-    """The digests of the page's sections when they were last reviewed."""
-    path = root / reviewed_path(name)
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {id: digests for id, *digests in map(str.split, lines)}
 
 
 def accept(english: Pages, chinese: Pages, names: list[str], root: Path) -> list[str]:
@@ -115,17 +110,14 @@ def accept(english: Pages, chinese: Pages, names: list[str], root: Path) -> list
     accepted = sorted(set(names)) or paired
     if errors := [error for name in accepted for error in compare(*paired[name])]:
         raise BuildErrors(errors)
-    new = [f"{name}{id}" for name in accepted for id in _record(*paired[name], root)]
+    new = [f"{name}#{section.id}" for name in accepted for section, _ in _changes(*paired[name], root)]
+    for name in accepted:
+        sections = zip(*(page.sections for page in paired[name]), strict=True)
+        lines = sorted(f"#{ours.id} {ours.digest} {theirs.digest}\n" for ours, theirs in sections)
+        record = root / reviewed_path(name)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text("".join(lines))
     for path in (root / REVIEWED).rglob("*.txt"):
         if path.relative_to(root / REVIEWED).with_suffix("").as_posix() not in paired:
             path.unlink()
     return new
-
-
-def _record(english: Page, chinese: Page, root: Path) -> list[str]:
-    """Write the page's record; return the sections whose digests it did not have."""
-    before, digests = read_reviewed(english.name, root), _digests(english, chinese)
-    path = root / reviewed_path(english.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{id} {' '.join(pair)}\n" for id, pair in sorted(digests.items())))
-    return [id for id, pair in digests.items() if pair != before.get(id)]
