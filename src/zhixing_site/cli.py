@@ -64,13 +64,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _snippets(paths: list[Path], root: Path) -> list[Path]:
     """The snippets at these paths and below these folders, or all."""
-    found = []
+    everything, found = snippet_paths(root), []
     for path in map(Path.resolve, paths):
-        is_snippet = path.is_file() and path.suffix == ".py"
-        if not (is_snippet or path.is_dir()) or not path.is_relative_to(root / "snippets"):
+        below = [snippet for snippet in everything if snippet.is_relative_to(path)]
+        if not below or not path.is_relative_to(root / "snippets"):
             raise BuildError(f"{path} is not a snippet or a folder below snippets/")
-        found += [path] if is_snippet else sorted(path.rglob("*.py"))
-    return found if paths else snippet_paths(root)
+        found += below
+    return found if paths else everything
 
 
 def _report(path: str, result: Run | BuildError) -> None:

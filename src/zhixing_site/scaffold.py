@@ -9,6 +9,7 @@ from zhixing_site.content.page import read_pages
 from zhixing_site.content.translations import accept, reviewed_path
 from zhixing_site.errors import BuildError
 from zhixing_site.project import LANGUAGES
+from zhixing_site.store import write_files
 
 SHARED = {"__init__.py", "index.md"}  # files of an area
 KINDS = {".csv", ".md", ".py", ".toml"}
@@ -35,17 +36,15 @@ def new(article: str, root: Path) -> list[str]:
     }
     files = {}
     for path in sorted(path for path in (root / "template").rglob("*.*") if path.suffix in KINDS):
-        target = root / _fill(path.relative_to(root / "template").as_posix(), words)
-        if target.name not in SHARED or not target.exists():
+        target = _fill(path.relative_to(root / "template").as_posix(), words)
+        if path.name not in SHARED or not (root / target).exists():
             files[target] = _fill(path.read_text(), words)
-    if there := [path.relative_to(root).as_posix() for path in files if path.exists()]:
+    if there := [path for path in files if (root / path).exists()]:
         raise BuildError(f"there is already {', '.join(there)}")
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    pages = [article] + [f"{area}/index"] * any(path.name == "index.md" for path in files)
+    write_files(files, root)
+    pages = [article] + [f"{area}/index"] * any(path.endswith("/index.md") for path in files)
     accept(*(read_pages(root, language) for language in LANGUAGES), pages, root)
-    return [*(path.relative_to(root).as_posix() for path in files), *map(reviewed_path, pages)]
+    return [*files, *map(reviewed_path, pages)]
 
 
 def _title(slug: str) -> str:
