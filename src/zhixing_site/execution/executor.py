@@ -6,6 +6,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -81,17 +82,10 @@ def _quotable(variables: dict[str, object]) -> dict[str, bool | int | float | st
     """The variables that a page can quote: finite numbers, truth values and short strings."""
     values = {}
     for name, value in variables.items():
-        value = _number(value)
+        with suppress(Exception):  # a number in an array or tensor without dimensions
+            value = value.item() if value.ndim == 0 else value
         short = isinstance(value, str) and len(value) < 200
         finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         if not name.startswith("_") and (short or finite):
             values[name] = value
     return values
-
-
-def _number(value):
-    """The number in an array or tensor without dimensions; anything else as it is."""
-    try:
-        return value.item() if value.ndim == 0 else value
-    except Exception:
-        return value

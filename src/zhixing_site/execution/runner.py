@@ -27,11 +27,6 @@ class Run:
     notebook: dict
     ending: Ending | None = None
 
-    @property
-    def seconds(self) -> float:
-        """The processor time that the run took, when it ran."""
-        return self.notebook["metadata"]["zhixing"]["seconds"]
-
 
 Report = Callable[[str, Run | BuildError], None]  # called with a snippet's path and result when it is done
 
