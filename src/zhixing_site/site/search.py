@@ -73,14 +73,9 @@ def search_indexes(pages: Mapping[str, list[Section]]) -> Files:
         index = []
         for name in sorted(pages):
             # Without the home page, which lists others, and notebooks, which repeat their articles.
-            if address := re.fullmatch(rf"{language}/(?!lab/)(.+/)index\.html", name):
-                index += _entries(address[1], pages[name])
+            address = re.fullmatch(rf"{language}/(?!lab/)(.+/)index\.html", name)
+            for place, section in enumerate(pages[name] if address else []):
+                id = f"{address[1]}#{section['id']}" if place else address[1]
+                index.append(section | {"id": id, "page": pages[name][0]["title"], "place": place})
         files[f"{language}/search.json"] = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     return files
-
-
-def _entries(url: str, sections: list[Section]) -> list[dict[str, str | int]]:
-    return [
-        {**section, "id": f"{url}#{section['id']}" if place else url, "page": sections[0]["title"], "place": place}
-        for place, section in enumerate(sections)
-    ]
