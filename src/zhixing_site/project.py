@@ -31,6 +31,12 @@ def file_digest(path: Path) -> str:
         return "absent"
 
 
+def folder_digest(folder: Path) -> str:
+    """The digest of the names and bytes of all files below the folder, without compiled modules."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return digest("".join(f"{path.relative_to(folder)} {file_digest(path)}\n" for path in files))
+
+
 def read_commit(root: Path) -> str:
     """The commit, with `-dirty` if files differ from it; empty if there is none."""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from zhixing_copy.standalone import digest
 from zhixing_site import store
 from zhixing_site.execution.snippet import Snippet
-from zhixing_site.project import file_digest
+from zhixing_site.project import file_digest, folder_digest
 
 FOLDER = Path(".cache/runs")
 
@@ -46,11 +46,8 @@ def _path(snippet: Snippet, root: Path) -> Path:
 
 @functools.cache
 def _builder() -> str:
-    """Python's version and a digest of all files in execution/: if one changes, all snippets run again."""
-    files = sorted(
-        path for path in Path(__file__).parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    )
-    return digest("".join([platform.python_version(), *map(file_digest, files)]))
+    """Python's version and the digest of execution/: if one changes, all snippets run again."""
+    return f"{platform.python_version()} {folder_digest(Path(__file__).parent)}"
 
 
 @functools.cache

@@ -5,14 +5,14 @@ import os
 import pickle
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 from zhixing_copy.source import Module
 from zhixing_copy.standalone import digest
 from zhixing_site import store
-from zhixing_site.project import file_digest, site_url
+from zhixing_site.project import file_digest, folder_digest, site_url
 from zhixing_site.site.notebooks import NOTEBOOK
 from zhixing_site.site.postprocess import Rendered
 
@@ -26,7 +26,9 @@ def page_keys(
     language: str, pages: Path, navigation: list, modules: Mapping[str, Module], root: Path
 ) -> dict[str, str]:
     """{HTML file, relative to the site: digest of all that it depends on} for the pages below pages/<language>."""
-    common = digest(json.dumps([language, navigation, site_url(), *_settings(root), *_tools()]))
+    settings = {path.name: file_digest(path) for path in sorted(root.glob("mkdocs.*"))}
+    shared = [language, navigation, site_url(), settings, folder_digest(root / "theme"), *_tools()]
+    common = digest(json.dumps(shared))
     keys = {f"{language}/{THEME}": common, f"{language}/404.html": common}
     for path in sorted(filter(is_source, (pages / language).rglob("*"))):
         text = path.read_text()
@@ -80,19 +82,11 @@ def _path(name: str, root: Path) -> Path:
     return root / FOLDER / f"{name}.pickle"
 
 
-def _settings(root: Path) -> Iterator[str]:
-    """The configuration and the theme."""
-    theme = sorted(path for path in (root / "theme").rglob("*") if path.is_file())
-    for path in [*sorted(root.glob("mkdocs.*")), *theme]:
-        yield f"{path.relative_to(root)} {file_digest(path)}"
-
-
 @cache
 def _tools() -> list[str]:
     """What renders: Python, all installed distributions with their versions, and the files in site/."""
     distributions = {path.name for folder in sys.path for path in Path(folder).glob("*.dist-info")}
-    own = sorted(path for path in Path(__file__).parent.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return [sys.version, *sorted(distributions), *map(file_digest, own)]
+    return [sys.version, *sorted(distributions), folder_digest(Path(__file__).parent)]
 
 
 def _documented(text: str, modules: Mapping[str, Module], root: Path) -> list[Path]:
