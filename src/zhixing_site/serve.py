@@ -68,30 +68,22 @@ class Handler(SimpleHTTPRequestHandler):
         super().__init__(*arguments, directory=str(preview.site))
 
     def do_GET(self):
-        address = urlsplit(self.path)
-        path = Path(self.translate_path(self.path))
+        address, path = urlsplit(self.path), Path(self.translate_path(self.path))
+        page, preview = path / "index.html" if path.is_dir() else path, self.preview
         if address.path == "/preview":
-            self._wait(parse_qs(address.query).get("seen", [""])[0])
+            seen = parse_qs(address.query).get("seen", [""])[0]
+            with preview.news:
+                preview.news.wait_for(lambda: preview.version != seen, timeout=PATIENCE)
+            self._send(preview.version.encode(), "text/plain")
         elif address.path == "/preview.js":
             self._send((Path(__file__).parent / "preview.js").read_bytes(), "text/javascript")
-        elif path.is_dir() and not address.path.endswith("/"):
-            super().do_GET()  # to the same place with a slash
+        elif (path.is_dir() and not address.path.endswith("/")) or (page.is_file() and page.suffix != ".html"):
+            super().do_GET()  # a file, or the same place with a slash
         else:
-            self._send_page(path / "index.html" if path.is_dir() else path)
-
-    def _send_page(self, path: Path) -> None:
-        if path.is_file() and path.suffix != ".html":
-            return super().do_GET()
-        preview = self.preview
-        errors = html.escape(preview.errors)
-        script = f'<script src="/preview.js" data-version="{preview.version}" data-errors="{errors}"></script>'
-        page = path.read_bytes() if path.is_file() else MISSING
-        return self._send(page + script.encode(), "text/html; charset=utf-8", 200 if path.is_file() else 404)
-
-    def _wait(self, seen: str) -> None:
-        with self.preview.news:
-            self.preview.news.wait_for(lambda: self.preview.version != seen, timeout=PATIENCE)
-        self._send(self.preview.version.encode(), "text/plain")
+            data = f'data-version="{preview.version}" data-errors="{html.escape(preview.errors)}"'
+            script = f'<script src="/preview.js" {data}></script>'.encode()
+            content, status = (page.read_bytes(), 200) if page.is_file() else (MISSING, 404)
+            self._send(content + script, "text/html; charset=utf-8", status)
 
     def _send(self, body: bytes, kind: str, status: int = 200) -> None:
         self.send_response(status)
