@@ -85,7 +85,6 @@ class Builder:
         components = Components(areas, runs, modules, self.root, has_commit=bool(commit))
         check([error for language in LANGUAGES for error in self._render(language, site, components, failed, folder)])
         if not self.preview:
-            self.renderer.wait()
             found, errors = metadata_files(site, components.notebooks, self.root)
             files |= found
             check(errors)

@@ -4,7 +4,7 @@ import multiprocessing
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from zhixing_copy.source import Module
@@ -89,11 +89,6 @@ class Renderer:
         self.requests[language] = keys
         with suppress(OSError):  # it has just ended, as the answer will tell
             self.start(language).pipe.send((language, folder, navigation))
-
-    def wait(self) -> None:
-        """Wait until MkDocs has rendered one language, which frees a core."""
-        if self.requests:
-            wait([self.workers[language].pipe for language in self.requests])
 
     def collect(self, folder: Path) -> list[BuildError]:
         """Wait until both languages are rendered, and write the page at the root.
