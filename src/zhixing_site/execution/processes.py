@@ -66,7 +66,10 @@ def run_watched(job: Job[T], folder: Path, limits: Limits) -> tuple[T, Ending]:
     process.join()
     if not (folder / "outcome").exists():
         raise ProcessDied("the process that watches the run ended unexpectedly", "")
-    result, ending = pickle.loads((folder / "outcome").read_bytes())
+    cause, ending = pickle.loads((folder / "outcome").read_bytes())
+    if not (folder / "result").exists():
+        raise ProcessDied(cause, (folder / "log").read_text(errors="replace"))
+    result = pickle.loads((folder / "result").read_bytes())
     if isinstance(result, Exception):
         raise result
     return result, ending
@@ -91,7 +94,7 @@ def map_parallel(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
 
 
 def _watch(job: Job, folder: Path, limits: Limits) -> None:
-    """Start the worker, wait for it, and leave in `folder` the `outcome`: its result or an error, and the Ending."""
+    """Start the worker, wait for it, and leave in `folder` the `outcome`: why it ended, and its Ending."""
     os.setsid()
     gc.enable()  # the fork server has disabled it
     _prctl(SUBREAPER, 1)
@@ -108,12 +111,8 @@ def _watch(job: Job, folder: Path, limits: Limits) -> None:
         psutil.wait_procs(left, timeout=1)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of each that was waited for, and of those that it waited for
     largest = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if (folder / "result").exists():
-        result = pickle.loads((folder / "result").read_bytes())
-    else:
-        result = ProcessDied(cause, (folder / "log").read_text(errors="replace"))
     ending = Ending(used.ru_utime + used.ru_stime, max(peak, largest))
-    (folder / "outcome").write_bytes(pickle.dumps((result, ending)))
+    (folder / "outcome").write_bytes(pickle.dumps((cause, ending)))
 
 
 def _wait(worker: psutil.Process, limits: Limits, is_stopped: Callable) -> tuple[str, int]:
@@ -162,7 +161,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _work(job: Job, folder: Path) -> None:
-    """Do the job in this process, which ends here."""
+    """Do the job in this process, which ends here, and leave in `folder` its `result`: a value or a BuildError."""
     os.setsid()
     _prctl(PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
