@@ -17,6 +17,7 @@ from zhixing_site.templates import WORDS, render
 
 SCHEMES = ("light", "dark")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]\d+)?%?")
+POWER = re.compile(r"(?<=\d)e(?:\+|(-))0*(\d+)$")
 
 
 def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
@@ -105,11 +106,7 @@ class Expander:
 
     def tex(self, tex: str) -> str:
         """The TeX of a formula with its values filled in, of which 4.7e-04 becomes 4.7\\times10^{-4}."""
-
-        def power(exponent: re.Match) -> str:
-            return rf"\times10^{{{int(exponent[1])}}}"
-
-        return VALUE.sub(lambda value: re.sub(r"(?<=\d)e([-+]\d+)$", power, self.value(value)), tex)
+        return VALUE.sub(lambda mark: POWER.sub(r"\\times10^{\1\2}", self.value(mark)), tex)
 
     def expand_value(self, mark: re.Match) -> str:
         value = self.value(mark)
