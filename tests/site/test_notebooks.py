@@ -10,12 +10,7 @@ import lxml.html
 import nbformat
 import pytest
 
-from zhixing_site.content.page import Page
-from zhixing_site.errors import BuildError
-from zhixing_site.execution.runner import Run
-from zhixing_site.execution.snippet import read_snippet
 from zhixing_site.site import reuse
-from zhixing_site.site.notebooks import notebook_files
 
 LAB = "site/en/lab/area/squares"
 
@@ -104,21 +99,6 @@ def test_every_type_of_output_is_shown(with_outputs):
         "after 1\n",
     ]
     assert {block.get("class") for block in blocks} == {"language-text output no-copy highlight"}
-
-
-def test_output_of_another_type_is_an_error(project):
-    """A run contains none; the page's template would omit it without a message."""
-    snippet = read_snippet(project.root / "snippets/area/roots.py", project.root)
-    notebook = project.notebook("area/roots")
-    notebook["cells"][0]["outputs"].append(
-        {"output_type": "display_data", "data": {"text/html": "<b>"}, "metadata": {}}
-    )
-    article = Page("docs/en/area/roots.md", project.read("docs/en/area/roots.md"))
-    line = project.line("snippets/area/roots.py", "from things")
-    with pytest.raises(
-        BuildError, match=rf"roots\.py:{line}, cell root: an output of type text/html, which pages cannot"
-    ):
-        notebook_files(article, Run(snippet, notebook), project.root)
 
 
 def test_both_articles_link_to_the_notebook(project):

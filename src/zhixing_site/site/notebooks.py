@@ -8,7 +8,6 @@ from pathlib import Path
 
 from zhixing_site.content.expand import Expander, plain_text
 from zhixing_site.content.page import Page
-from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
 from zhixing_site.templates import WORDS
@@ -27,7 +26,6 @@ except Exception as error:
     if type(error).__name__ != "{name}":
         raise
     print(f"{name}: {{error}}")"""
-MIME_TYPES = {"text/plain", "image/svg+xml"}  # which execution/executor.py makes and the template shows
 
 
 def notebook_files(article: Page, run: Run, root: Path) -> dict[str, str]:
@@ -40,21 +38,14 @@ def notebook_files(article: Page, run: Run, root: Path) -> dict[str, str]:
 
 
 def page_notebook(article: Page, run: Run, root: Path) -> dict:
-    """The executed notebook with the metadata that the page's template reads; its figures are links to their files.
-
-    Raises BuildError for an output that the template would leave out.
-    """
+    """The executed notebook with the metadata that the page's template reads; its figures are links to their files."""
     notebook = copy.deepcopy(run.notebook)
     figures = _figures(article, run, root)
     for cell, executed in zip(run.snippet.cells, notebook["cells"], strict=True):
         executed["metadata"] = {"hidden": cell.hidden}
         for output in executed["outputs"]:
-            data = output.get("data", {})
-            if unknown := data.keys() - MIME_TYPES:
-                cause = f"an output of type {', '.join(sorted(unknown))}, which pages cannot show"
-                raise BuildError(cause, run.snippet.path, cell.line, cell.name)
-            if "image/svg+xml" in data:
-                data["image/svg+xml"], output["metadata"] = "", {"figure": figures[cell.name]}
+            if "image/svg+xml" in output.get("data", {}):
+                output["data"]["image/svg+xml"], output["metadata"] = "", {"figure": figures[cell.name]}
     notebook["metadata"] = {
         **KERNEL,
         "article": {
