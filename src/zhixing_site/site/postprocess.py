@@ -32,8 +32,12 @@ PERMALINK = re.compile(r'<a (?=[^>]*class="headerlink")[^>]*href="(#[^"]*)"[^>]*
 # Names, operators, brackets and the like, which have no colour of their own but are most elements of a page.
 COLOURLESS = re.compile(r'<span class="(?:fm|kc|n|o|ow|p|sa|vm|w)">([^<]*)</span>')
 
-CHINESE = re.compile(r"[\u3400-\u9fff](?:[\u3000-\u303f\uff00-\uffef]*[\u3400-\u9fff])*")
-MACHINE = re.compile(r"<(script|style|textarea|annotation)\b.*?</\1>", re.DOTALL)
+# Scripts and the like and tags, to pass over them, or a run of Chinese.
+CHINESE = re.compile(
+    r"<(script|style|textarea|annotation)\b.*?</\1>|<[^>]*>"
+    r"|(?P<run>[\u3400-\u9fff](?:[\u3000-\u303f\uff00-\uffef]*[\u3400-\u9fff])*)",
+    re.DOTALL,
+)
 MODULE = '<div class="doc doc-object doc-module"'  # an article ends with the English API of its modules
 EVIDENCE = '<div class="evidence"'  # and then the evidence, in its own language
 ENGLISH = re.compile(
@@ -77,7 +81,7 @@ def _mark_languages(page: str, language: str) -> str:
     """Set `lang` on text in the other language: any Chinese; on Chinese pages the API, and English links and cells."""
     if language == "en":
         head, body, rest = page.partition("<body")
-        return head + body + _mark_chinese(rest)
+        return head + _mark_chinese(body + rest)
     text, module, rest = page.partition(MODULE)
     rest, end, foot = rest.partition("</article>")
     api, evidence, rest = rest.partition(EVIDENCE)
@@ -90,15 +94,7 @@ def _mark_english(text: str) -> str:
 
 
 def _mark_chinese(text: str) -> str:
-    """Wrap each run of Chinese, but in tags, scripts and the like; found from run to run, since most text has none."""
-    machine = [range(*each.span()) for each in MACHINE.finditer(text)]
-
-    def mark(run: re.Match) -> str:
-        at = run.start()
-        is_text = text.rfind("<", 0, at) < text.rfind(">", 0, at) and not any(at in each for each in machine)
-        return f'<span lang="zh">{run[0]}</span>' if is_text else run[0]
-
-    return CHINESE.sub(mark, text)
+    return CHINESE.sub(lambda part: f'<span lang="zh">{part["run"]}</span>' if part["run"] else part[0], text)
 
 
 @dataclass(frozen=True)
