@@ -1,7 +1,6 @@
 """Read a page: its front matter, the marks in its Markdown, and its sections."""
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -122,11 +121,7 @@ class Page:
 
     def line(self, match: re.Match) -> int:
         """The line in which a match in the text starts, counted from 1."""
-        return bisect_left(self._line_ends, match.start()) + 1
-
-    @cached_property
-    def _line_ends(self) -> list[int]:
-        return [match.start() for match in re.finditer("\n", self.text)]
+        return self.text.count("\n", 0, match.start()) + 1
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -134,18 +129,17 @@ class Page:
 
         Raises BuildError if a heading has no id, or that of another.
         """
-        sections, starts = [Section("", 1)], [0]
+        sections, start = [Section("", 1)], 0
         for mark in self.marks:
             if mark.lastgroup == "heading":
                 id = HEADING_ID.search(mark["heading"])
                 if not id or id[1] in [section.id for section in sections]:
                     cause = f"a second heading #{id[1]}" if id else "a heading without an id: `## Title { #id }`"
                     raise BuildError(cause, self.path, self.line(mark))
+                sections[-1].text, start = self.text[start : mark.start()], mark.start()
                 sections.append(Section(id[1], self.line(mark)))
-                starts.append(mark.start())
             sections[-1].marks.append(mark)
-        for section, start, end in zip(sections, starts, [*starts[1:], len(self.text)], strict=True):
-            section.text = self.text[start:end]
+        sections[-1].text = self.text[start:]
         return sections
 
     @cached_property
