@@ -273,10 +273,10 @@ def write_sources(root: Path, folder: Path, languages: Iterable[str]) -> list[Pa
     site = read_site(root)
     snippets = [read_snippet(path, root) for path in snippet_paths(root)]
     runs = {each.name: Run(each, cache.load(each, root)) for each in snippets}
-    areas, _ = read_areas(site.english, site.chinese)
+    areas, _ = read_areas(*site.pages.values())
     components = Components(areas, runs, read_modules(root / "src/zhixing"), root)
     for language in languages:
         write_files(other_sources(language, components), folder / language)
-        for page in site.pages(language).values():
+        for page in site.pages[language].values():
             write_files(page_sources(page, site, components), folder / language)
     return site.all_pages

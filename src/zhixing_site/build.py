@@ -4,6 +4,7 @@ import fcntl
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
@@ -13,7 +14,7 @@ from zhixing_site.content.page import Page, read_pages
 from zhixing_site.content.translations import compare_all, unreviewed
 from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
-from zhixing_site.execution.runner import Report, Run, all_cached, run_all
+from zhixing_site.execution.runner import Report, Run, run_all
 from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
 from zhixing_site.site.components import Components
@@ -76,9 +77,9 @@ class Builder:
         """
         site, target = read_site(self.root), folder / "site"
         runs, failed = self._run(site, check)
-        areas, errors = read_areas(site.english, site.chinese)
-        check(errors + compare_all(site.english, site.chinese) + check_cells_and_figures(site.all_pages, runs))
-        check([] if self.preview else unreviewed(site.english, site.chinese, self.root))
+        areas, errors = read_areas(*site.pages.values())
+        check(errors + compare_all(*site.pages.values()) + check_cells_and_figures(site.all_pages, runs))
+        check([] if self.preview else unreviewed(*site.pages.values(), self.root))
         modules, commit = read_modules(self.root / "src/zhixing"), read_commit(self.root)
         files, errors = copy_files(modules)
         check(errors)
@@ -102,12 +103,9 @@ class Builder:
 
     def _run(self, site: Site, check: Check) -> tuple[dict[str, Run], set[str]]:
         """The runs of snippets by name, and the names of those that failed; loads MkDocs meanwhile if it is needed."""
-        paths = snippet_paths(self.root)
-        cached = all_cached(paths, self.root)
-        for language in LANGUAGES:
-            if not cached or expects_rendering(language, self.root):
-                self.renderer.start(language)
-        runs, errors = run_all(paths, self.root, self.limits, self.report)
+        for language in filter(partial(expects_rendering, self.root), LANGUAGES):
+            self.renderer.start(language)
+        runs, errors = run_all(snippet_paths(self.root), self.root, self.limits, self.report)
         check([with_pages(error, site.all_pages) for error in errors])
         return runs, {error.path.removeprefix("snippets/") for error in errors}
 
@@ -115,7 +113,7 @@ class Builder:
         self, language: str, site: Site, components: Components, failed: set[str], folder: Path
     ) -> list[BuildError]:
         """Expand the pages of a language, and begin to render them; returns the errors of pages."""
-        pages, errors = site.pages(language), []
+        pages, errors = site.pages[language], []
         for page in pages.values():
             self.sources.setdefault(page.path, {f"{page.name}.md": f"# {page.name}\n"})
             if failed.isdisjoint([page.snippet, *(use.path for use in page.uses)]):
@@ -133,7 +131,7 @@ class Builder:
 
 
 def read_site(root: Path) -> Site:
-    return Site(*(read_pages(root, language) for language in LANGUAGES), site_url())
+    return Site({language: read_pages(root, language) for language in LANGUAGES}, site_url())
 
 
 def page_sources(page: Page, site: Site, components: Components) -> Files:

@@ -471,7 +471,7 @@ def test_llms_txt_links_to_plain_markdown(hosted):
 )
 def test_description_is_the_summary_or_the_first_paragraph(text, description):
     page = Page("docs/en/index.md", text)
-    assert Site({"index": page}, {}, URL).description(page) == description
+    assert Site({"en": {"index": page}}, URL).description(page) == description
 
 
 @pytest.mark.parametrize("what", ["card.png", "feed.xml", ".md"])

@@ -88,11 +88,3 @@ def _located(error: ProcessDied, snippet: Snippet, folder: Path) -> BuildError:
     cell = next(cell for cell in snippet.cells if cell.name == begun)
     lines = re.findall(rf'File "[^"]*{re.escape(snippet.path)}", line (\d+)', log)
     return cell.error(cause, int(lines[0]) if lines else 0)
-
-
-def all_cached(paths: Iterable[Path], root: Path) -> bool:
-    """Whether no snippet has to run."""
-    try:
-        return all(cache.load(read_snippet(path, root), root) for path in paths)
-    except BuildError:
-        return False

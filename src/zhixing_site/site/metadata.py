@@ -27,21 +27,17 @@ LOGO = "theme/images/logo.svg"
 
 @dataclass(frozen=True)
 class Site:
-    """All pages, by name in each language, and the address of the site."""
+    """All pages, {language: {name: page}}, and the address of the site."""
 
-    english: Pages
-    chinese: Pages
+    pages: Mapping[str, Pages]
     url: str
-
-    def pages(self, language: str) -> Pages:
-        return self.english if language == "en" else self.chinese
 
     @property
     def all_pages(self) -> list[Page]:
-        return [*self.english.values(), *self.chinese.values()]
+        return [page for pages in self.pages.values() for page in pages.values()]
 
     def home(self, language: str) -> Page:
-        return self.pages(language).get("index", Page(f"docs/{language}/index.md", ""))
+        return self.pages[language].get("index", Page(f"docs/{language}/index.md", ""))
 
     def address(self, name: str, language: str) -> str:
         return self.url + folder(name, language)
@@ -53,7 +49,7 @@ class Site:
 
     def articles(self, language: str) -> list[Page]:
         """The pages that are not an index of others."""
-        return [page for page in self.pages(language).values() if is_article(page)]
+        return [page for page in self.pages[language].values() if is_article(page)]
 
     def description(self, page: Page) -> str:
         """The page's summary, else its first paragraph if that is nothing but prose; as plain text."""
@@ -64,7 +60,7 @@ class Site:
 
     def shared(self, page: Page, key: str) -> Any:
         """The value of a key of the English page, which holds for both languages; None if it is missing."""
-        return self.english[page.name].meta.get(key) if page.name in self.english else None
+        return self.pages["en"][page.name].meta.get(key) if page.name in self.pages["en"] else None
 
 
 def folder(name: str, language: str) -> str:
@@ -112,7 +108,7 @@ def sitemaps(site: Site, names: Iterable[str]) -> Files:
     for language in LANGUAGES:
         paths = sorted(name.removesuffix("index.html") for name in names)
         paths = [path for path in paths if path.startswith(f"{language}/") and path.endswith("/")]
-        alternates = {folder(name, language): site.alternates(name) for name in site.pages(language)}
+        alternates = {folder(name, language): site.alternates(name) for name in site.pages[language]}
         text = render("sitemap.xml", site=site, paths=paths, alternates=alternates)
         files[f"{language}/sitemap.xml"] = text + "\n"
     return files

@@ -82,7 +82,9 @@ class Renderer:
         self.rendered = {name: page for name, page in self.rendered.items() if not name.startswith(f"{language}/")}
         self.rendered |= {name: page for name, page in loaded.items() if page and name.endswith(".html")}
         if all(loaded.values()):
-            _copy_files(pages / language, site / language)
+            # What is no page is copied as MkDocs does.
+            ignored = shutil.ignore_patterns(*reuse.SOURCES)
+            shutil.copytree(pages / language, site / language, ignore=ignored, dirs_exist_ok=True)
             reuse.touch(language, self.root)
             return
         (site / language / "404.html").unlink(missing_ok=True)  # is rendered each time
@@ -119,12 +121,3 @@ class Renderer:
         saved |= {name: ([site / name], page) for name, page in rendered.items()}
         for name, (paths, page) in saved.items():
             reuse.save(name, keys[name], paths, page, site, self.root)
-
-
-def _copy_files(pages: Path, site: Path) -> None:
-    """Copy the files that are no pages, as MkDocs does."""
-    for path in pages.rglob("*"):
-        if path.is_file() and not reuse.is_source(path):
-            target = site / path.relative_to(pages)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)

@@ -17,6 +17,7 @@ from zhixing_site.site.notebooks import NOTEBOOK
 from zhixing_site.site.postprocess import Rendered
 
 FOLDER = Path(".cache/rendered")
+SOURCES = ("*.html", "*.md", NOTEBOOK)  # the files of which HTML comes; MkDocs copies all others
 THEME = "theme"  # the entry of all files of the theme, which belong to no page
 NOTHING = Rendered(frozenset(), [], [], [])
 API = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
@@ -30,16 +31,11 @@ def page_keys(
     shared = [language, navigation, site_url(), settings, folder_digest(root / "theme"), *_tools()]
     common = digest(json.dumps(shared))
     keys = {f"{language}/{THEME}": common, f"{language}/404.html": common}
-    for path in sorted(filter(is_source, (pages / language).rglob("*"))):
+    for path in sorted(path for pattern in SOURCES for path in (pages / language).rglob(pattern)):
         text = path.read_text()
         documented = [file_digest(path) for path in _documented(text, modules, root)]
         keys[_output(path.relative_to(pages))] = digest("".join([common, text, *documented]))
     return keys
-
-
-def is_source(path: Path) -> bool:
-    """Whether HTML comes of this file; MkDocs copies all others."""
-    return path.suffix in {".html", ".md"} or path.name == NOTEBOOK
 
 
 def _output(source: Path) -> str:
@@ -48,10 +44,11 @@ def _output(source: Path) -> str:
     return source.as_posix() if source.suffix == ".html" else f"{folder}/index.html"
 
 
-def expects_rendering(language: str, root: Path) -> bool:
-    """Whether a page was saved since the last build: a guess, to load MkDocs early; `page_keys` decides."""
+def expects_rendering(root: Path, language: str) -> bool:
+    """Whether a page or its code was saved since the last build: a guess, to load MkDocs early; `page_keys` decides."""
     stored = _path(f"{language}/{THEME}", root)
-    saved = max((path.stat().st_mtime for path in (root / "docs" / language).rglob("*.md")), default=0)
+    patterns = f"docs/{language}/**/*.md", "snippets/**/*.py", "src/**/*.py"
+    saved = max((path.stat().st_mtime for pattern in patterns for path in root.glob(pattern)), default=0)
     return not stored.exists() or saved > stored.stat().st_mtime
 
 
