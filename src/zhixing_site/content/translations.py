@@ -26,15 +26,14 @@ def compare_all(english: Pages, chinese: Pages) -> list[BuildError]:
 def compare(english: Page, chinese: Page) -> list[BuildError]:
     """An error for each kind of mark in which two sections differ, or for the first heading that differs."""
     try:
-        sections = list(zip_longest(english.sections, chinese.sections))
+        sections = zip_longest(english.sections, chinese.sections)
     except BuildError as error:
         return [error]
+    errors = []
     for ours, theirs in sections:
         if (ours and ours.id) != (theirs and theirs.id):
             section, page = (theirs, chinese) if theirs else (ours, english)
             return [BuildError(f"heading #{section.id} has no counterpart at this place", page.path, section.line)]
-    errors = []
-    for ours, theirs in sections:
         for kind, a, b in _differences(contents(ours.marks), contents(theirs.marks)):
             cause = f"a {kind} of section #{ours.id} differs from its translation\n{english.path}:{ours.line} has {a}"
             cause += f"\n{chinese.path}:{theirs.line} has {b}"
