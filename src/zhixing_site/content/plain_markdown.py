@@ -38,6 +38,8 @@ class PlainExpander(Expander):
     """Replaces marks by plain Markdown."""
 
     output = "text"
+    expand_escape = None  # which stays as it is
+    expand_value = Expander.value
 
     def expand_matter(self, mark: re.Match) -> str:
         return ""
@@ -52,12 +54,6 @@ class PlainExpander(Expander):
 
     def expand_inline(self, mark: re.Match) -> str:
         return f"${self.tex(mark['tex'])}${mark['stop']}"
-
-    def expand_value(self, mark: re.Match) -> str:
-        return self.value(mark)
-
-    def expand_escape(self, mark: re.Match) -> str:
-        return mark[0]
 
     def expand_figure(self, mark: re.Match) -> str:
         path = figure_path(mark["snippet"], mark["cell"], "light")
