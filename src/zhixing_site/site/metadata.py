@@ -23,6 +23,7 @@ from zhixing_site.store import Files
 from zhixing_site.templates import WORDS, render
 
 LOGO = "theme/images/logo.svg"
+MATTER = re.compile(r"\A---\n.*?\n---[ ]*\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Site:
 
     def description(self, page: Page) -> str:
         """The page's summary, else its first paragraph if that is nothing but prose; as plain text."""
-        text = re.sub(r"^---\n.*?\n---\n", "", page.text, flags=re.DOTALL)
-        paragraphs = re.split(r"\n\s*\n", re.sub(r"\A\s*# .*", "", text).strip())
+        text = re.sub(r"\A\s*# .*", "", MATTER.sub("", page.text))
+        paragraphs = re.split(r"\n\s*\n", text.strip())
         prose = "" if MARK.search(paragraphs[0]) or re.search(r"[<\[*]", paragraphs[0]) else paragraphs[0]
         return page.meta.get("summary") or " ".join(prose.split())
 
@@ -80,9 +81,8 @@ def with_head(text: str, page: Page, site: Site) -> str:
         meta["description"] = html.escape(description)
     if page.name != "index":  # which has the name of the site
         meta["title"] = html.escape(page.title)
-    mark = MARK.match(text)
-    rest = text[mark.end() :] if mark and mark["matter"] else text
-    return f"---\n{json.dumps(meta, ensure_ascii=False, default=str)}\n---\n{rest}"  # JSON is YAML
+    matter = json.dumps(meta, ensure_ascii=False, default=str)  # JSON is YAML
+    return f"---\n{matter}\n---\n{MATTER.sub('', text)}"
 
 
 def text_files(site: Site) -> Files:

@@ -12,6 +12,7 @@ from zhixing_site.errors import BuildError
 from zhixing_site.project import CONFIGS, site_url
 from zhixing_site.site import reuse
 from zhixing_site.site.postprocess import Rendered, read, set_policy
+from zhixing_site.store import write_files
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -106,9 +107,8 @@ class Renderer:
             else:
                 self._store(language, keys, rendered, folder)
         self.requests.clear()
-        site.mkdir(parents=True, exist_ok=True)
         home = set_policy((self.root / "docs" / "index.html").read_text().replace("{site-url}", site_url()))
-        (site / "index.html").write_text(home)
+        write_files({"index.html": home}, site)
         self.rendered["index.html"] = read(home)
         return errors
 

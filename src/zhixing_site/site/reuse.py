@@ -63,9 +63,7 @@ def load(name: str, key: str, site: Path, root: Path) -> Rendered | None:
     stored, files, rendered = pickle.loads(content) if content else ("", {}, None)
     if stored != key:
         return None
-    for path, written in files.items():
-        (site / path).parent.mkdir(parents=True, exist_ok=True)
-        (site / path).write_bytes(written)
+    store.write_files(files, site)
     return rendered
 
 
