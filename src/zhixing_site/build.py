@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
 from zhixing_site.content.articles import navigation, read_areas
-from zhixing_site.content.expand import Expander, drawings
+from zhixing_site.content.expand import Expander, drawings, figure_path
 from zhixing_site.content.page import Page, read_pages
 from zhixing_site.content.translations import compare_all, unreviewed
 from zhixing_site.errors import BuildError, BuildErrors
@@ -152,13 +152,11 @@ def other_sources(language: str, components: Components) -> Files:
 
 def check_cells_and_figures(pages: list[Page], runs: dict[str, Run]) -> list[BuildError]:
     """Figures whose cell a page shows and that it does not caption; cells that no page shows and are not hidden."""
-    cells = [(name, cell) for name, run in runs.items() for cell in run.notebook["cells"]]
-    drawing = {(name, cell["id"]) for name, cell in cells if cell["metadata"]["drawings"]}
-    errors = []
+    drawn, errors = drawings({name: run.notebook for name, run in runs.items()}, "en"), []
     for page in pages:
         captioned = {(use.path, use.name) for use in page.uses if use.figure}
         for use in page.uses:
-            if (use.path, use.name) in drawing - captioned:
+            if figure_path(use.path, use.name, "light") in drawn and (use.path, use.name) not in captioned:
                 cause = f"the cell draws a figure, which the page must caption: ![caption]({use.path}:{use.name})"
                 errors.append(BuildError(cause, page.path, use.line, use.name))
     shown = {(use.path, use.name) for page in pages for use in page.uses}
