@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from IPython.lib.pretty import pretty
 
 from zhixing_copy.standalone import digest
 from zhixing_site.execution import figures
@@ -30,7 +29,7 @@ def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tu
     sys.argv = [snippet.path]
     main = sys.modules["__main__"] = types.ModuleType("__main__")  # where pickle looks for what a cell defines
     main.__file__ = str(root / snippet.path)
-    session = Session(vars(main), root, pretty)
+    session = Session(vars(main), root)
     cells = []
     for number, cell in enumerate(snippet.cells, 1):
         begin(cell)

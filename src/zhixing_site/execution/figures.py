@@ -50,23 +50,19 @@ def translate(label: str, catalogue: dict[str, dict]) -> str | None:
     return None if any(map(str.isalpha, NUMBER.sub("", rest))) else label
 
 
-def _read_catalogue(root: Path, path: str) -> dict[str, dict]:
-    """Opens the file even if there is none, so that the run records that it was absent."""
-    try:
-        return tomllib.loads((root / path).read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-
-
 def draw(figure, snippet: str, root: Path) -> dict[str, str]:
     """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
 
     The file beside the snippet has the labels in Chinese; raises ValueError with those that it lacks.
     """
     path = snippet.removesuffix(".py") + ".toml"
-    catalogue, unknown = _read_catalogue(root, path), []
+    catalogue, unknown = {}, []
+    try:  # opens the file even if there is none, so that the run records that it was absent
+        catalogue = tomllib.loads((root / path).read_text())
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     english = to_svg(figure)
     get_text = Text.get_text
 

@@ -5,11 +5,13 @@ import io
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from warnings import WarningMessage, catch_warnings, simplefilter
+
+from IPython.lib.pretty import pretty
 
 from zhixing_site.execution.snippet import Cell
 
@@ -26,10 +28,10 @@ class CellOutput:
 
 
 class Session:
-    """Runs cells one after the other in the same namespace; `show` turns the value of a last expression into text."""
+    """Runs cells one after the other in the same namespace."""
 
-    def __init__(self, namespace: dict[str, object], root: Path, show: Callable[[object], str] = repr):
-        self.namespace, self.root, self.show = namespace, root, show
+    def __init__(self, namespace: dict[str, object], root: Path):
+        self.namespace, self.root = namespace, root
         self.printed = io.StringIO()  # one for all cells: a logging handler keeps the stream that it first got
 
     def run(self, cell: Cell) -> CellOutput:
@@ -59,7 +61,7 @@ class Session:
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, file, "exec"), self.namespace)
         value = eval(compile(ast.Expression(last.value), file, "eval"), self.namespace) if last else None
-        return "" if value is None else self.show(value)
+        return "" if value is None else pretty(value)
 
     def _check_raised(self, raised: BaseException | None, expected: str, cell: Cell) -> None:
         if raised is None and expected:
