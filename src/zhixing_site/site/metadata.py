@@ -86,20 +86,17 @@ def with_head(text: str, page: Page, site: Site) -> str:
 
 
 def text_files(site: Site) -> Files:
-    """{path: text} of the feeds, the index of the sitemaps, robots.txt, and llms.txt (https://llmstxt.org)."""
+    """{path: text} of the feeds (RSS 2.0), the index of the sitemaps, robots.txt, and llms.txt (https://llmstxt.org)."""
     values = {"site": site, "words": WORDS, "home": site.home("en")}
     names = {"sitemap.xml": "sitemap_index.xml", "robots.txt": "robots.txt", "llms.txt": "llms.txt"}
     texts = {path: render(template, **values).strip() + "\n" for path, template in names.items()}
-    return texts | {f"{language}/feed.xml": feed(language, site) for language in LANGUAGES}
-
-
-def feed(language: str, site: Site) -> str:
-    """RSS 2.0 of the articles with a date, the newest first."""
-    days = {page: site.shared(page, "date") for page in site.articles(language)}
-    dated = sorted(filter(days.get, days), key=days.get, reverse=True)
-    items = [(page, format_datetime(datetime.combine(days[page], time(), UTC))) for page in dated]
-    values = {"site": site, "language": language, "words": WORDS[language], "home": site.home(language)}
-    return render("feed.xml", items=items, **values) + "\n"
+    for language in LANGUAGES:
+        days = {page: site.shared(page, "date") for page in site.articles(language)}
+        dated = sorted(filter(days.get, days), key=days.get, reverse=True)  # the newest first
+        items = [(page, format_datetime(datetime.combine(days[page], time(), UTC))) for page in dated]
+        values = {"site": site, "language": language, "words": WORDS[language], "home": site.home(language)}
+        texts[f"{language}/feed.xml"] = render("feed.xml", items=items, **values) + "\n"
+    return texts
 
 
 def sitemaps(site: Site, names: Iterable[str]) -> Files:
