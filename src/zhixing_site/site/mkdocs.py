@@ -3,7 +3,7 @@
 import multiprocessing
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def work(config: str, root: Path, requests: Connection) -> None:
     main(config, root, requests)
 
 
-class Renderer:
+class Renderer(AbstractContextManager):
     """Renders folder/pages/<language> into folder/site/<language>, for both languages.
 
     `rendered` has all HTML files of the site. The processes end with the context.
@@ -59,9 +59,6 @@ class Renderer:
         self.rendered: dict[str, Rendered] = {}
         self.workers: dict[str, Worker] = {}
         self.requests: dict[str, dict[str, str]] = {}  # those without an answer: {language: reuse.page_keys}
-
-    def __enter__(self) -> "Renderer":
-        return self
 
     def __exit__(self, *error: object) -> None:
         for worker in self.workers.values():
@@ -81,14 +78,14 @@ class Renderer:
         keys = reuse.page_keys(language, pages, navigation, modules, self.root)
         loaded = {name: reuse.load(name, key, site, self.root) for name, key in keys.items()}
         self.rendered = {name: page for name, page in self.rendered.items() if not name.startswith(f"{language}/")}
-        self.rendered |= {name: page for name, page in loaded.items() if page and name.endswith(".html")}
+        self.rendered |= {name: page for name, page in loaded.items() if page}
         if all(loaded.values()):
             # What is no page is copied as MkDocs does.
             ignored = shutil.ignore_patterns(*reuse.SOURCES)
             shutil.copytree(pages / language, site / language, ignore=ignored, dirs_exist_ok=True)
             reuse.touch(language, self.root)
             return
-        (site / language / "404.html").unlink(missing_ok=True)  # is rendered each time
+        (site / language / reuse.SHARED).unlink(missing_ok=True)  # is rendered each time
         self.requests[language] = keys
         with suppress(OSError):  # it has just ended, as the answer will tell
             self.start(language).pipe.send((language, folder, navigation))
@@ -117,7 +114,6 @@ class Renderer:
         site, pages = folder / "site", folder / "pages"
         files = [path for path in (site / language).rglob("*") if path.is_file() and path.suffix != ".html"]
         theme = [path for path in files if not (pages / path.relative_to(site)).exists()]
-        saved = {f"{language}/{reuse.THEME}": (theme, reuse.NOTHING)}
-        saved |= {name: ([site / name], page) for name, page in rendered.items()}
-        for name, (paths, page) in saved.items():
-            reuse.save(name, keys[name], paths, page, site, self.root)
+        for name, page in rendered.items():
+            others = theme if name == f"{language}/{reuse.SHARED}" else []
+            reuse.save(name, keys[name], [site / name, *others], page, site, self.root)

@@ -18,8 +18,7 @@ from zhixing_site.site.postprocess import Rendered
 
 FOLDER = Path(".cache/rendered")
 SOURCES = ("*.html", "*.md", NOTEBOOK)  # the files of which HTML comes; MkDocs copies all others
-THEME = "theme"  # the entry of all files of the theme, which belong to no page
-NOTHING = Rendered(frozenset(), [], [], [])
+SHARED = "404.html"  # depends on what all pages do; stored with the files of the theme, which belong to no page
 API = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 
 
@@ -30,7 +29,7 @@ def page_keys(
     settings = {path.name: file_digest(path) for path in sorted(root.glob("mkdocs.*"))}
     shared = [language, navigation, site_url(), settings, folder_digest(root / "theme"), *_tools()]
     common = digest(json.dumps(shared))
-    keys = {f"{language}/{THEME}": common, f"{language}/404.html": common}
+    keys = {f"{language}/{SHARED}": common}
     for path in sorted(path for pattern in SOURCES for path in (pages / language).rglob(pattern)):
         text = path.read_text()
         documented = [file_digest(path) for path in _documented(text, modules, root)]
@@ -46,7 +45,7 @@ def _output(source: Path) -> str:
 
 def expects_rendering(root: Path, language: str) -> bool:
     """Whether a page or its code was saved since the last build: a guess, to load MkDocs early; `page_keys` decides."""
-    stored = _path(f"{language}/{THEME}", root)
+    stored = _path(f"{language}/{SHARED}", root)
     patterns = f"docs/{language}/**/*.md", "snippets/**/*.py", "src/**/*.py"
     saved = max((path.stat().st_mtime for pattern in patterns for path in root.glob(pattern)), default=0)
     return not stored.exists() or saved > stored.stat().st_mtime
@@ -54,7 +53,7 @@ def expects_rendering(root: Path, language: str) -> bool:
 
 def touch(language: str, root: Path) -> None:
     """Note that what is stored of the language is up to date."""
-    os.utime(_path(f"{language}/{THEME}", root))
+    os.utime(_path(f"{language}/{SHARED}", root))
 
 
 def load(name: str, key: str, site: Path, root: Path) -> Rendered | None:
