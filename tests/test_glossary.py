@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from zhixing_site.content.page import HEADING_ID, MARK, Page, read_pages
+from zhixing_site.site.components import term_id
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = (read_pages(REPOSITORY, language) for language in ("en", "zh"))
 ARTICLES = pytest.mark.parametrize("name", sorted(ENGLISH.keys() - {"glossary"}))
+PAGES = pytest.mark.parametrize("name", sorted(ENGLISH))
+LINK = re.compile(r"\[([^\[\]]+)\]\(([./]*glossary\.md#[\w-]+)")
 
 with open(REPOSITORY / "docs" / "glossary.csv", newline="") as file:
     ROWS = list(csv.DictReader(file))
@@ -33,12 +36,12 @@ def missing(english: str, chinese: str, rows: list[dict[str, str]]) -> list[str]
 
 
 def rejected(chinese: str, rows: list[dict[str, str]]) -> list[str]:
-    """Return the words in the text that a note of the glossary rejects: 不作「…」."""
+    """Return the words in the text that a definition of the glossary rejects: （不作“…”）."""
     words = [
         word
         for row in rows
-        for part in re.findall("不作((?:「[^」]*」)+)", row["note · 说明"])
-        for word in part[1:-1].split("」「")
+        for part in re.findall("不作((?:“[^”]*”)+)", row["定义"])
+        for word in part[1:-1].split("”“")
     ]
     return [word for word in words if word in chinese]
 
@@ -56,11 +59,20 @@ def test_chinese_page_uses_no_rejected_word(name):
 def test_glossary_is_sorted_and_complete_without_duplicates():
     terms = [row["term"] for row in ROWS]
     assert terms == sorted(set(terms), key=str.lower)
-    assert all(row["term"] and row["术语"] for row in ROWS)
+    assert all(row["term"] and row["术语"] and row["definition"] and row["定义"] for row in ROWS)
+    assert len({term_id(term) for term in terms}) == len(terms)
+
+
+@PAGES
+def test_first_use_of_a_term_on_a_page_is_its_link(name):
+    for page in ENGLISH[name], CHINESE[name]:
+        for text, term in LINK.findall(page.text):
+            before = prose(Page(page.path, page.text.partition(f"[{text}]({term}")[0]))
+            assert not re.search(rf"(?<![A-Za-z]){re.escape(text)}(?![A-Za-z])", before), f"{page.path}: {text}"
 
 
 def test_terms_are_found_only_in_prose():
-    row = {"term": "weight", "术语": "权重、权", "note · 说明": "不作「重量」「份量」"}
+    row = {"term": "weight", "术语": "权重、权", "定义": "求和时的系数。（不作“重量”“份量”）"}
     page = Page(
         "docs/en/area/trial.md",
         "# Weights { #weight }\n\n`weight` $weight$ [x](weight.md)\n\n```\nweight\n```\n\n"

@@ -25,7 +25,12 @@ HOME = {
     "en": "# Home { #home }\n\n{{ articles }} articles, {{ tests }} tests, {{ references }}, {{ day }}, {{ commit }}\n",
     "zh": "# 首页 { #home }\n\n{{ articles }} 篇，{{ tests }} 项，{{ references }}，{{ day }}，{{ commit }}。\n",
 }
-HOME_PARTS = '\n--8<-- "start/paper"\n\n## All { #all }\n\n--8<-- "articles"\n'
+HOME_PARTS = '\n--8<-- "start/paper"\n\n--8<-- "map"\n\n## All { #all }\n\n--8<-- "articles"\n'
+GLOSSARY = """\
+term,术语,definition,定义,page
+fixed point,不动点,"A value with $f(x) = x$, like 0.",满足 $f(x) = x$ 的值。,area/roots#roots
+head,头、注意力头,One `part`.,一部分。,
+"""
 INCLUDE = '\n```python\n--8<-- "src/zhixing/area/ruler.py:measure"\n```\n'
 RULER = 'def measure(x):\n    """How long."""\n    return abs(x)\n'
 TESTS = """\
@@ -62,6 +67,9 @@ def built(pristine, tmp_path_factory):
         project.write(f"docs/{language}/area/squares.md", squares + INCLUDE + references)
     project.write("docs/en/area/index.md", '---\norder: 1\n---\n\n# The area { #area }\n\n--8<-- "articles"\n')
     project.write("docs/zh/area/index.md", '# 一个领域 { #area }\n\n--8<-- "articles"\n')
+    project.write("docs/glossary.csv", GLOSSARY)
+    for language, title in ("en", "Terms"), ("zh", "术语"):
+        project.write(f"docs/{language}/glossary.md", f'# {title} {{ #glossary }}\n\n--8<-- "glossary"\n')
     project.write("pyproject.toml", "[tool.pytest.ini_options]\naddopts = ['--import-mode=importlib']\n")
     for path, text in {
         "src/zhixing/__init__.py": "",
@@ -96,17 +104,17 @@ def test_facts_are_below_the_title(built):
     page = built.html("en/area/squares")
     assert [each.tag for each in page.find(".//article")][:3] == ["h1", "dl", "p"]
     assert facts(built, "en/area/squares") == {
-        "Reading time": "1 min: 20 words at 225 a minute, without code and formulas",
+        "Reading time": "1 min: 20 words at 225 a minute; 11 lines of code and 2 formulas at 5 seconds each",
         "Papers": "On squares | A & B",
         "Read before": "Roots",
     }
     assert facts(built, "zh/area/squares") == {
-        "阅读时间": "1 分钟：21 字，每分钟 400 字，代码与公式不计",
+        "阅读时间": "1 分钟：21 字，每分钟 400 字；代码 11 行、公式 2 个，各按 5 秒计",
         "论文": "On squares | A & B",
         "先读": "根",
     }
     assert facts(built, "zh/area/roots") == {
-        "阅读时间": "1 分钟：1 字，每分钟 400 字，代码与公式不计",
+        "阅读时间": "1 分钟：1 字，每分钟 400 字；代码 3 行、公式 0 个，各按 5 秒计",
         "接着读": "平方",
     }
     links = [each.get("href") for each in page.find_class("facts")[0].iter("a")]
@@ -139,10 +147,19 @@ def test_counted_words(language, text, count):
 
 
 def test_reading_time_is_rounded_to_minutes(library):
-    library.replace("docs/en/area/roots.md", "# Roots { #roots }\n", "# Roots { #roots }\n\n" + "word " * 561 + "\n")
+    library.replace("docs/en/area/roots.md", "# Roots { #roots }\n", "# Roots { #roots }\n\n" + "word " * 450 + "\n")
     library.command("accept")
     assert library.build() == (0, "")
-    assert facts(library, "en/area/roots")["Reading time"].startswith("2 min: 562 words")
+    assert facts(library, "en/area/roots")["Reading time"].startswith("2 min: 451 words")
+
+
+def test_reading_time_counts_code_and_formulas(library):
+    library.replace("docs/en/area/roots.md", "# Roots { #roots }\n", "# Roots { #roots }\n\n" + "$x$ " * 24 + "\n")
+    library.replace("docs/zh/area/roots.md", "{ #roots }\n", "{ #roots }\n\n" + "$x$ " * 24 + "\n")
+    library.command("accept")
+    assert library.build() == (0, "")
+    time = facts(library, "en/area/roots")["Reading time"]
+    assert re.match("2 min: .* 24 formulas at 5 seconds each", time)
 
 
 def test_evidence_names_versions_tests_and_how_to_cite(built):
@@ -235,6 +252,58 @@ def test_home_shows_areas_with_cards_paths_and_numbers(built):
         ("only-dark", "area/squares/curve-dark.svg", "The squares up to x=2.", "lazy"),
     ]
     assert (built.root / "site/en/area/squares/curve-dark.svg").is_file()
+
+
+def test_map_leads_from_required_articles_to_those_that_build_on_them(built):
+    for language, names in ("en", ["Roots", "Squares"]), ("zh", ["根", "平方"]):
+        (areas,) = built.html(language).find_class("map")
+        (drawing,) = areas.iter("svg")
+        roots, squares = drawing.iter("g")
+        assert [each.find("a/text").text for each in (roots, squares)] == names
+        assert addresses(built, language, areas) == [f"{language}/area{page}" for page in ("", "/roots", "/squares")]
+        assert roots.find("path") is None
+        start, end = (each.find("circle") for each in (roots, squares))
+        line = squares.find("path").get("d").replace("C", " ").split()
+        assert line[1] == start.get("cy") != end.get("cy") == line[-1]
+        assert drawing.find(".//text[@class='others']") is None
+
+
+def test_map_names_what_an_article_requires_of_other_areas(library):
+    meta = "menu: Trial\nsummary: A trial.\n"
+    english = f"---\n{meta}date: 2026-01-01\nrequires: [area/roots]\n---\n\n"
+    for language, head in ("en", english), ("zh", f"---\n{meta}---\n\n"):
+        library.write(f"docs/{language}/other/index.md", library.read(f"docs/{language}/area/index.md"))
+        library.write(f"docs/{language}/other/trial.md", f"{head}# Trial {{ #trial }}\n")
+    library.command("accept")
+    assert library.build() == (0, "")
+    (others,) = library.html("en").find_class("others")
+    assert others.text_content() == "after Roots"
+    assert addresses(library, "en", others) == ["en/area/roots"]
+
+
+def test_glossary_has_a_section_for_each_term(built):
+    texts = {
+        "en": [("fixed point 不动点", "A value with"), ("head 头", "One part.")],
+        "zh": [("不动点 fixed point", "满足"), ("头 head", "一部分。")],
+    }
+    for language, sections in texts.items():
+        page = built.html(f"{language}/glossary")
+        headings = list(page.iter("h2"))
+        assert [each.get("id") for each in headings] == ["fixed-point", "head"]
+        for heading, (title, text) in zip(headings, sections, strict=True):
+            assert " ".join([heading.text.strip(), heading.find("span").text]) == title
+            assert heading.getnext().text_content().startswith(text)
+        explained = headings[0].getnext()
+        assert explained.find(".//math") is not None
+        (target,) = addresses(built, f"{language}/glossary", explained)
+        assert target.startswith(f"{language}/area/roots")
+        found = {each["id"]: each for each in json.loads(built.read(f"site/{language}/search.json"))}
+        assert found["glossary/#head"]["text"] == sections[1][1]
+
+
+def test_term_explained_by_no_article_is_an_error(library):
+    library.replace("docs/glossary.csv", "area/roots#", "area/trees#")
+    assert "docs/glossary.csv:2: fixed point: there is no article area/trees" in library.failing_build()
 
 
 def test_area_shows_its_articles(built):

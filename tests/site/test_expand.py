@@ -1,6 +1,5 @@
 """Expansion of the marks in a page's Markdown, with invented results."""
 
-import csv
 import re
 
 import lxml.html
@@ -298,25 +297,6 @@ def test_marks_in_a_caption_are_expanded(expanded):
     assert caption.find(".//strong").text == "−2.5"
     assert caption.xpath("string(.//annotation)") == "x_1"
     assert caption.find(".//a").get("href") == "other.md"
-
-
-def test_table_shows_the_cells_of_a_file_literally(expanded, tmp_path):
-    rows = [["term", "术语"], ["a|b", "<i>*甲*</i>"], ["$x$, {{ y }}", ""]]
-    with open(tmp_path / "words.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    table = rendered(expanded('Before.\n\n--8<-- "words.csv"\n\nAfter.')).find(".//table")
-    assert [[cell.text_content() for cell in row] for row in table.iter("tr")] == rows
-
-
-def test_table_whose_rows_differ_in_length_is_an_error(expanded, tmp_path):
-    (tmp_path / "words.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(BuildError, match=r"area/trial\.md:3: words\.csv: a row of 1 cells below a head of 2: \['3'\]"):
-        expanded('Text.\n\n--8<-- "words.csv"\n')
-
-
-def test_table_of_a_missing_file_is_an_error(expanded):
-    with pytest.raises(BuildError, match=r"area/trial\.md:1: there is no file words\.csv"):
-        expanded('--8<-- "words.csv"\n')
 
 
 def test_other_markdown_is_unchanged(expanded):

@@ -395,15 +395,12 @@ RICH = """\
 
 After, for \\$5 or {{ below }}, $e = {{ gap:.1e }}$。
 
---8<-- "docs/terms.csv"
-
 ::: zhixing.area.squares
 """
 
 
 def test_boxes_tables_and_modules_as_plain_markdown(pristine, tmp_path):
     project = pristine.copy(tmp_path / "project")
-    project.write("docs/terms.csv", "term,note\na|b,*c*\n")
     notebooks = {"area/squares.py": project.notebook("area/squares")}
     assert (
         page_markdown(Page("docs/en/area/squares.md", RICH), notebooks, project.root)
@@ -422,10 +419,6 @@ It is 9.
 A note.
 
 After, for \\$5 or -2.5, $e = 4.7\\times10^{{-4}}$。
-
-| term | note |
-| --- | --- |
-| a\\|b | *c* |
 
 [area/squares.py](../../code/area/squares.py)
 """

@@ -70,7 +70,6 @@ KINDS = {
     "inline": "$a$.",
     "figure": "![A.](area/a.py:b)",
     "value": "{{ a:.2f }}",
-    "table": '--8<-- "a.csv"',
     "part": '--8<-- "a"',
     "stray": "$",
     "link": "](a.md",

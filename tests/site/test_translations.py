@@ -40,7 +40,7 @@ def test_translations_may_differ_in(english, chinese):
 
 
 def test_each_kind_of_difference_is_reported():
-    found = errors('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f.csv"', "nothing")
+    found = errors('$a$ {{ b }} [c](d.md)\n\n$$e$$\n\n--8<-- "f"', "nothing")
     assert len(found) == 5
 
 

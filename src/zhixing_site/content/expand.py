@@ -1,6 +1,5 @@
 """Expand a page: from its Markdown and the results of the runs to Markdown that any site generator can read."""
 
-import csv
 import html
 import posixpath
 import re
@@ -56,7 +55,9 @@ class Expander:
         return self.page.sub(self.replace)
 
     def replace(self, mark: re.Match, line: int = 0) -> str:
-        """What `expand_<kind>` makes of the mark, whose line is another in a caption; the mark without such a method.
+        """What `expand_<kind>` makes of the mark, whose line is given if it is outside the page's own text.
+
+        Marks without such a method stay as they are.
 
         Raises BuildError for the ValueError of other methods.
         """
@@ -70,7 +71,7 @@ class Expander:
         code, shown, offers, title = [], [], [], ""
         for use in self.page.included(mark):
             try:
-                if use.path.startswith("src/"):
+                if use.path.startswith(("src/", "tests/")):
                     code.append(definition(use.path, use.name, self.root))
                     title = f' title="{use.path}"'
                     offers.append(self._offer(f"{use.path}:{use.name.partition('.')[0]}"))
@@ -78,7 +79,7 @@ class Expander:
                     cell = self._cell(use.path, use.name)
                     code.append(cell["source"])
                     shown += filter(None, map(output_text, cell["outputs"]))
-            except ValueError as error:
+            except (ValueError, SyntaxError) as error:
                 raise BuildError(str(error), self.page.path, use.line) from error
         if not code and re.search(r"\b(py|i?python\d?|pycon)\b", mark["info"]):
             raise ValueError("Python typed into the page; put it into the snippet and include the cell")
@@ -94,8 +95,9 @@ class Expander:
         if name not in self.offers:
             return ""
         file, command = self.offers[name]
-        address = "../" * (self.page.name.count("/") + 2) + f"code/{file}"
-        words = WORDS[self.page.language]["offer"]
+        language, folder = self.page.language, self.page.name.removesuffix("index")
+        address = posixpath.relpath(f"code/{file}", f"{language}/{folder}")
+        words = WORDS[language]["offer"]
         return render("offer.html", words=words, file=posixpath.basename(file), address=address, command=command)
 
     def expand_block(self, mark: re.Match) -> str:
@@ -128,8 +130,7 @@ class Expander:
 
     def caption(self, mark: re.Match) -> str:
         """The caption of a figure, expanded."""
-        line = self.page.line(mark)
-        caption = MARK.sub(lambda inner: self.replace(inner, line), " ".join(mark["caption"].split()))
+        caption = self.expanded(" ".join(mark["caption"].split()), self.page.line(mark))
         if not caption:
             raise ValueError("a figure without a caption")
         return caption
@@ -142,6 +143,10 @@ class Expander:
             path = posixpath.relpath(figure_path(snippet, cell, scheme), folder)
             images.append({"scheme": scheme, "path": path, "width": width, "height": height})
         return images
+
+    def expanded(self, text: str, line: int) -> str:
+        """Text that the page has in this line, expanded."""
+        return MARK.sub(lambda mark: self.replace(mark, line), text)
 
     def size(self, snippet: str, cell: str, scheme: str) -> tuple[int, int]:
         """Width and height of a cell's figure in pixels."""
@@ -159,17 +164,6 @@ class Expander:
             if cell["id"] == name:
                 return cell
         raise ValueError(f"there is no cell {name} in snippets/{snippet}")
-
-    def expand_table(self, mark: re.Match) -> str:
-        """The rows of a CSV file, of which the first is the head."""
-        path = self.root / mark["table"]
-        if not path.is_file():
-            raise ValueError(f"there is no file {mark['table']}")
-        head, *rows = csv.reader(path.read_text().splitlines())
-        if ragged := [row for row in rows if len(row) != len(head)]:
-            cause = f"a row of {len(ragged[0])} cells below a head of {len(head)}: {ragged[0]}"
-            raise ValueError(f"{mark['table']}: {cause}")
-        return "\n".join(f"| {' | '.join(map(escape, row))} |" for row in (head, ["---"] * len(head), *rows))
 
     def expand_part(self, mark: re.Match) -> str:
         if not self.parts.get(mark["part"]):

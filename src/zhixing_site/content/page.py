@@ -31,7 +31,6 @@ MARK = re.compile(
     | """
     + VALUE.pattern
     + r"""
-    | ^--8<--[ ]"(?P<table>[\w/]+\.csv)"[ ]*$
     | ^--8<--[ ]"(?P<part>[a-z/]+)"[ ]*$
     | (?P<stray>\$|--8<--|\{\{(?!\{))
     | \]\((?P<link>[^()\s]+)\)

@@ -3,7 +3,6 @@
 The files have the same folders as the pages' sources, so that links between pages lead from one to another.
 """
 
-import html
 import posixpath
 import re
 import textwrap
@@ -59,6 +58,3 @@ class PlainExpander(Expander):
         path = figure_path(mark["snippet"], mark["cell"], "light")
         path = posixpath.relpath(path, posixpath.dirname(self.page.name) or ".")
         return f"![{self.caption(mark)}]({path})"
-
-    def expand_table(self, mark: re.Match) -> str:
-        return html.unescape(super().expand_table(mark).replace("&#124;", r"\|"))

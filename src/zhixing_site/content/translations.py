@@ -12,7 +12,7 @@ from zhixing_site.errors import BuildError, BuildErrors
 REVIEWED = "docs/reviewed"  # a file for each page, a line for each section
 
 # Marks that stand alone must agree in their order; those in sentences as sets, since languages differ in word order.
-IN_ORDER = ("fence", "block", "figure", "table", "part")
+IN_ORDER = ("fence", "block", "figure", "part")
 AS_SETS = ("inline", "value", "link")
 
 

@@ -1,5 +1,6 @@
 """The HTML that the builder adds to pages: facts and evidence to articles; cards, reading paths, numbers to others."""
 
+import csv
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -9,8 +10,9 @@ from pathlib import Path
 
 from zhixing_copy.source import Module
 from zhixing_site.content.articles import PATHS, Area, Article, leads_to, menu
-from zhixing_site.content.expand import SCHEMES, Expander, figure_path, plain_text
+from zhixing_site.content.expand import Expander, plain_text
 from zhixing_site.content.page import HEADING_ID, MARK, Page
+from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
 from zhixing_site.project import site_url, source_url
 from zhixing_site.site.copies import offered
@@ -20,7 +22,11 @@ from zhixing_site.site.postprocess import COMMIT, DAY
 from zhixing_site.templates import WORDS, render
 
 PACE = {"en": 225, "zh": 400}  # words, or Chinese characters, a minute
+SECONDS = 5  # for a line of code or a formula
 READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9fff]")}
+PYTHON = re.compile(r"^(?P<fence> *`{3,})python.*?\n(?P<lines>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
+GLOSSARY = "docs/glossary.csv"
+ROW, NOTE, INDENT = 30, 18, 46  # of the map, in pixels: heights of an article and of a line below it; left of both
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,18 @@ class Components:
         if page.name not in self.articles:
             return text + lab
         title = re.search(rf"^# .*{HEADING_ID.pattern}", text, re.MULTILINE).end()
-        return f"{text[:title]}\n\n{self.facts(page)}{text[title:]}\n\n{self.evidence(page, lab)}"
+        return f"{text[:title]}\n\n{self.facts(page, text)}{text[title:]}\n\n{self.evidence(page, lab)}"
 
-    def facts(self, page: Page) -> str:
-        """Reading time, papers, and the articles to read before and after."""
+    def facts(self, page: Page, text: str) -> str:
+        """Reading time, papers, and the articles to read before and after; from the page and its expanded text."""
         article, count, pace = self.articles[page.name], count_words(page), PACE[page.language]
+        lines = sum(code["lines"].count("\n") for code in PYTHON.finditer(text))
+        formulas = sum(mark.lastgroup in ("block", "inline") for mark in page.marks)
+        time = {"count": count, "pace": pace, "lines": lines, "formulas": formulas, "seconds": SECONDS}
         return render(
             "facts.html",
             words=WORDS[page.language],
-            minutes=max(1, round(count / pace)),
-            count=count,
-            pace=pace,
+            time={"minutes": max(1, round(count / pace + (lines + formulas) * SECONDS / 60)), **time},
             papers=[_paper(paper, page) for paper in article.english.meta.get("papers", [])],
             requires=self._links((self.articles[name] for name in article.requires if name in self.articles), page),
             leads=self._links(leads_to(article, self.areas), page),
@@ -103,8 +110,8 @@ class Components:
         if page.name == "index":
             groups = [(_link(area.pages[page.language], page), area) for area in self.areas]
             paths = {f"start/{path}": self._reading_path(path, page) for path in PATHS}
-            return {"articles": self._cards(groups, page, "h4"), **paths}
-        return {}
+            return {"articles": self._cards(groups, page, "h4"), "map": self._map(page), **paths}
+        return {"glossary": self._glossary(page)} if page.name == "glossary" else {}
 
     def notebooks_for(self, page: Page) -> dict[str, dict]:
         """{snippet: executed notebook} for the marks of the page; the home page has values of its own."""
@@ -136,10 +143,7 @@ class Components:
             expander = Expander(other, self.notebooks, self.root)
             mark = next(each for each in other.marks if each["figure"] == f"{other.snippet}:{cover}")
             card["alt"] = plain_text(expander.caption(mark))
-            for scheme in SCHEMES:
-                width, height = expander.size(other.snippet, cover, scheme)
-                path = posixpath.relpath(figure_path(other.snippet, cover, scheme), _folder(page))
-                card["pictures"].append({"scheme": scheme, "path": path, "width": width, "height": height})
+            card["pictures"] = expander.images(other.snippet, cover, _folder(page))
         return card
 
     def _reading_path(self, path: str, page: Page) -> str:
@@ -148,6 +152,39 @@ class Components:
         names = sorted((name for name in places if places[name] is not None), key=places.get)
         links = self._links((self.articles[name] for name in names), page)
         return render("reading_path.html", links=links) if links else ""
+
+    def _map(self, page: Page) -> str:
+        """A drawing for each area: its articles in reading order, and arcs from those that they require."""
+        areas = [_link(area.pages[page.language], page) | self._rows(area, page) for area in self.areas]
+        return render("map.html", areas=areas, indent=INDENT, words=WORDS[page.language])
+
+    def _rows(self, area: Area, page: Page) -> dict[str, object]:
+        """The rows of an area's drawing, and its height. What is required of other areas is named below an article."""
+        rows, places, y = [], {}, 0
+        for article in area.articles:
+            required = [self.articles[name] for name in article.requires if name in self.articles]
+            row = _link(article.pages[page.language], page) | {"y": y + ROW / 2}
+            row["arcs"] = [places[other.name] for other in required if other.name in places]
+            row["others"] = self._links((other for other in required if other.area != area.name), page)
+            rows.append(row)
+            places[article.name] = row["y"]
+            y += ROW + NOTE * bool(row["others"])
+        return {"rows": rows, "height": y}
+
+    def _glossary(self, page: Page) -> str:
+        """A section for each term: its names, its definition, and a link to where it is explained."""
+        with open(self.root / GLOSSARY, newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        terms, expander = [], Expander(page, {}, self.root)
+        for number, row in enumerate(rows, 2):
+            name, anchor, section = row["page"].partition("#")
+            if name and name not in self.articles:
+                raise BuildError(f"{row['term']}: there is no article {name}", GLOSSARY, number)
+            link = f"[{menu(self.articles[name].pages[page.language])}]({name}.md{anchor}{section})" if name else ""
+            text = expander.expanded(row["definition" if page.language == "en" else "定义"], 1)
+            names = {"term": row["term"], "chinese": row["术语"].partition("、")[0]}  # the rest are alternatives
+            terms.append({"id": term_id(row["term"]), "text": text, "link": link, **names})
+        return render("glossary.md", terms=terms, language=page.language, words=WORDS[page.language])
 
     def _links(self, articles: Iterable[Article], page: Page) -> list[dict[str, str]]:
         return [_link(article.pages[page.language], page) for article in articles]
@@ -163,6 +200,11 @@ def count_words(page: Page) -> int:
 
     text = re.sub(r"^:::.*$", "", page.sub(prose), flags=re.MULTILINE)
     return len(READ[page.language].findall(re.sub(r"<[^>]*>", "", text)))
+
+
+def term_id(term: str) -> str:
+    """The anchor of a term in the glossary: head-dimension."""
+    return re.sub(r"[^a-z0-9]+", "-", term.lower()).strip("-")
 
 
 def _link(other: Page, page: Page) -> dict[str, str]:

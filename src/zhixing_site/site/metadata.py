@@ -70,7 +70,8 @@ def folder(name: str, language: str) -> str:
 
 
 def is_article(page: Page) -> bool:
-    return page.name.rpartition("/")[2] != "index"
+    """Whether the page is in an area, and not its index."""
+    return "/" in page.name and not page.name.endswith("/index")
 
 
 def with_head(text: str, page: Page, site: Site) -> str:
