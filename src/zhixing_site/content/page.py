@@ -46,7 +46,7 @@ HEADING_ID = re.compile(r"\{ *#([\w-]+) *\}\s*$")
 class Use:
     """A place where a page shows something of a Python file: code, or a figure."""
 
-    path: str  # a file below src/, or a snippet's name
+    path: str  # a file below src/ or tests/, or a snippet's name
     name: str  # of a definition or a cell; empty for the whole file
     line: int
     figure: bool = False
