@@ -32,6 +32,7 @@ fixed point,不动点,"A value with $f(x) = x$, like 0.",满足 $f(x) = x$ 的�
 head,头、注意力头,One `part`.,一部分。,
 """
 INCLUDE = '\n```python\n--8<-- "src/zhixing/area/ruler.py:measure"\n```\n'
+INCLUDE_TEST = '\n```python\n--8<-- "tests/area/test_ruler.py:test_length"\n```\n'
 RULER = 'def measure(x):\n    """How long."""\n    return abs(x)\n'
 TESTS = """\
 import math
@@ -61,7 +62,7 @@ def built(pristine, tmp_path_factory):
         for name, meta in ("squares", SQUARES), ("roots", ROOTS):
             path = f"docs/{language}/area/{name}.md"
             project.write(path, meta[language] + project.read(path))
-        project.write(f"docs/{language}/index.md", HOME[language] + HOME_PARTS)
+        project.write(f"docs/{language}/index.md", HOME[language] + INCLUDE + INCLUDE_TEST + HOME_PARTS)
         squares = project.read(f"docs/{language}/area/squares.md")
         references = "\n## References { #references }\n\n- [On *squares*](https://arxiv.org/abs/1606.08415)\n"
         project.write(f"docs/{language}/area/squares.md", squares + INCLUDE + references)
@@ -304,6 +305,19 @@ def test_glossary_has_a_section_for_each_term(built):
 def test_term_explained_by_no_article_is_an_error(library):
     library.replace("docs/glossary.csv", "area/roots#", "area/trees#")
     assert "docs/glossary.csv:2: fixed point: there is no article area/trees" in library.failing_build()
+
+
+def test_home_offers_a_definition_and_shows_its_test(built):
+    page = built.html("en")
+    assert [each.text_content() for each in page.find_class("filename")] == [
+        "src/zhixing/area/ruler.py",
+        "tests/area/test_ruler.py",
+    ]
+    (offer,) = page.find_class("take")
+    assert addresses(built, "en", offer) == ["code/area/ruler.measure.py"]
+    test = page.find_class("highlight")[1].text_content()
+    assert test.strip().startswith("@pytest.mark.parametrize")
+    assert "def test_sum" not in test
 
 
 def test_area_shows_its_articles(built):
