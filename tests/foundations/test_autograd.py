@@ -7,6 +7,7 @@ import threading
 import types
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -317,6 +318,10 @@ def test_grad_leaves_the_leaves_alone_and_takes_variables_on_the_way():
     (x * y).sum().backward()
     assert x.grad is not None
     assert y.grad is None
+    (alone,) = grad(sin(x).sum(), x)  # and one variable without a list
+    assert_close(alone.value, x.value.cos())
+    number = leaf(2.0, shape=())
+    assert [slope.value.item() for slope in grad(number**3, number)] == [12]
 
 
 def test_gradients_of_two_leaves_share_no_memory():
@@ -360,6 +365,34 @@ def test_a_freed_graph_gives_its_values_back_without_the_garbage_collector():
         assert kept() is not None
         y.backward()
         assert kept() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *(ELEMENTWISE[name][0] for name in ELEMENTWISE),
+        exp,
+        sqrt,
+        largest,
+        *(lambda x, f=f: f(x, x * 2) for f, _ in PAIRED.values()),
+        lambda x: logsumexp(x, 0, keepdim=True),
+        lambda x: logsumexp(x, 0),
+        lambda x: largest(x, 0),
+        lambda x: x[None] @ x[:, None],
+        lambda x: x.mean().expand((2, 3)).reshape((3, 2)).mT[::2],
+    ],
+    ids=[*ELEMENTWISE, "bare exp", "bare sqrt", "largest", *PAIRED, *("logsumexp", "squeezed", "along", "@", "moves")],
+)
+def test_a_result_that_is_not_differentiated_is_freed_without_the_garbage_collector(form):
+    gc.disable()
+    try:
+        x = leaf(0.5, 2.0)
+        y = form(x)
+        values = [weakref.ref(node) for node in topological(y) if node is not x]
+        del y
+        assert not [value() for value in values if value() is not None]
     finally:
         gc.enable()
 
@@ -479,6 +512,36 @@ def test_a_value_changed_in_place_is_noticed_if_a_rule_reads_it(make, change):
         y.sum().backward()
 
 
+@pytest.mark.parametrize("form", [lambda x: x * x, exp, lambda x: logsumexp(x, 0)], ids=["product", "exp", "logsumexp"])
+def test_a_value_replaced_is_noticed_if_a_rule_reads_it(form):
+    x = leaf(1.0, 2.0)
+    y = form(x)
+    x.value, y.value = x.value + 1, y.value + 1
+    with pytest.raises(RuntimeError, match="at version 0, which was replaced by another"):
+        y.sum().backward()
+    x = leaf(1.0, 2.0)
+    y = 3 * x  # reads the 3 alone
+    x.value = x.value + 1
+    y.sum().backward()
+    assert x.grad.value.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("operator", ["+=", "-=", "*=", "/=", "**="])
+def test_a_leaf_refuses_to_become_a_result_and_other_variables_do_not(operator):
+    names = {"w": leaf(1.0, 2.0), "y": leaf(1.0, 2.0) * 1, "c": leaf(1.0, 2.0).detach()}
+    w, y = names["w"], names["y"]
+    for context in (recording(True), no_grad()):
+        with context, pytest.raises(RuntimeError, match="would replace a leaf by a result"):
+            exec(f"w {operator} 2.0", names)
+        assert names["w"] is w
+    exec(f"y {operator} 2.0; c {operator} 2.0", names)
+    assert y.value.tolist() == [1, 2]  # bound to another name it would not change, either
+    expected = eval(f"t {operator[:-1]} 2.0", {"t": torch.tensor([1.0, 2.0], dtype=torch.float64)})
+    assert_close(names["y"].value, expected)
+    assert_close(names["c"].value, expected)
+    assert names["y"].requires_grad
+
+
 @pytest.mark.parametrize("index", [lambda rows: rows, lambda rows: (rows, None)], ids=["alone", "in a tuple"])
 def test_an_index_changed_in_place_is_noticed(index):
     x, rows = leaf(1.0, 2.0), torch.tensor([1, 0])
@@ -570,6 +633,56 @@ def test_ties_share_the_gradient_in_max_and_give_it_to_one_in_max_along_a_dimens
     assert y.value == max(values)
     assert sorted(x.grad.value.tolist()) == [0, 0, 1]
     assert x.value[x.grad.value.argmax()] == max(values)
+
+
+def test_not_a_number_stays_that():
+    # Worked by hand: every element whose value is not a number could be the largest.
+    nan = math.nan
+    for form, expected, slopes in (
+        (relu, [nan, 0, 2], [1, 0, 1]),
+        (lambda x: maximum(x, 1.0), [nan, 1, 2], [1, 0, 1]),
+        (lambda x: maximum(1.0, x), [nan, 1, 2], [1, 0, 1]),
+        (lambda x: where(x.value > 1, x, nan), [nan, nan, 2], [0, 0, 1]),
+    ):
+        x = leaf(nan, -1.0, 2.0)
+        y = form(x)
+        y.sum().backward()
+        assert_close(y.value, torch.tensor(expected, dtype=torch.float64), equal_nan=True)
+        assert x.grad.value.tolist() == slopes
+    a, b = leaf(nan, 1.0), leaf(1.0, nan)
+    maximum(a, b).sum().backward()
+    assert a.grad.value.tolist() == b.grad.value.tolist() == [1, 1]
+    x = leaf(nan, 3.0, nan)
+    y = largest(x)
+    y.backward()
+    assert y.value.isnan()
+    assert x.grad.value.tolist() == [0.5, 0, 0.5]
+    x.grad = None
+    largest(x, 0).backward()
+    assert x.grad.value.isnan().sum() == 0
+    assert x.grad.value.sum() == 1
+    assert x.grad.value[1] == 0
+
+
+@pytest.mark.parametrize("form", [relu, lambda x: maximum(x, 0.0), lambda x: maximum(0.0, x)], ids=["relu", "a", "b"])
+def test_an_infinite_gradient_does_not_reach_what_was_not_chosen(form):
+    x = leaf(-1.0, 4.0)
+    sqrt(form(x)).sum().backward()  # the slope of the root at 0 is infinite
+    assert x.grad.value.tolist() == [0, 0.25]
+    x = leaf(-1.0, 0.0)
+    sqrt(largest(x)).backward()
+    assert x.grad.value.tolist() == [0, math.inf]
+    x = leaf(-1.0, 0.0)
+    sqrt(largest(x, 0)).backward()
+    assert x.grad.value.tolist() == [0, math.inf]
+
+
+def test_numbers_of_numpy_are_numbers():
+    x = leaf(1.0, 2.0)
+    y = np.float64(2.0) * x
+    assert isinstance(y, Variable)
+    y.sum().backward()
+    assert x.grad.value.tolist() == [2, 2]
 
 
 def test_where_and_sqrt_give_not_a_number_at_zero_as_in_torch():
@@ -703,10 +816,44 @@ def test_refuses_what_is_no_floating_point_tensor(value):
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("other", [torch.ones(2), "2", [1.0]], ids=["tensor", "text", "list"])
+@pytest.mark.parametrize("other", [torch.ones(2), np.ones(2), "2", [1.0]], ids=["tensor", "array", "text", "list"])
 def test_refuses_operands_that_are_neither_variable_nor_number(other):
-    with pytest.raises(ValueError, match=f"a Variable or a number, not {type(other).__name__}"):
-        leaf(1.0, 2.0) * other
+    x = leaf(1.0, 2.0)
+    for form in (
+        lambda: x * other,
+        lambda: other * x,
+        lambda: other + x,
+        lambda: other - x,
+        lambda: other / x,
+        lambda: x @ other,
+        lambda: where(x.value > 1, x, other),
+        lambda: maximum(other, x),
+        lambda: x.backward(other),
+    ):
+        with pytest.raises(ValueError, match=f"a Variable or a number, not {type(other).__name__}"):
+            form()
+    with pytest.raises(ValueError, match=f"an exponent is a number, not {type(other).__name__}"):
+        x**other
+    with pytest.raises((TypeError, ValueError)):
+        other @ x
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("form", [exp, log, sin, cos, tanh, sqrt, absolute, relu, largest, lambda x: logsumexp(x, 0)])
+def test_functions_refuse_what_is_no_variable(form):
+    for value in (torch.ones(2), 1.0, [1.0]):
+        with pytest.raises(ValueError, match=rf"\w+ needs a Variable, not {type(value).__name__}"):
+            form(value)
+
+
+@pytest.mark.wrong_input
+def test_one_operand_at_least_must_be_a_variable():
+    with pytest.raises(ValueError, match="maximum needs a Variable, but got float and Tensor"):
+        maximum(1.0, torch.ones(1))
+    with pytest.raises(ValueError, match="where needs a Variable, but got int and int"):
+        where(torch.ones(1, dtype=torch.bool), 1, 2)
+    with pytest.raises(ValueError, match="a Variable or a number, not Tensor"):
+        leaf(1.0).value -= leaf(1.0)  # where `.value` is missing on the right
 
 
 @pytest.mark.wrong_input

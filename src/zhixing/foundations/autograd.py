@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from jaxtyping import Float
@@ -42,7 +43,8 @@ class Variable:
 
     Operands of one expression have one floating-point type and one device. Python numbers may
     be mixed in. `+ - * / ** @` and indexing mean what they mean in torch; an exponent is a
-    number. No operation works in place, but `value` may be changed in place between two passes.
+    number. Left out: hooks, comparisons, and operations in place. `y += z` binds the name `y` to a
+    new result, and a leaf refuses it; change its `value` in place, after the backward pass.
 
     Attributes:
         value: The tensor; it shares its memory and its version counter with the one given.
@@ -65,6 +67,8 @@ class Variable:
         [5.0, 7.0]
     """
 
+    __array_ufunc__ = None  # NumPy leaves `array * variable` to us, and `lift` refuses it
+
     def __init__(self, value: Float[Tensor, "..."], *, requires_grad: bool = False):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             what = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -78,7 +82,8 @@ class Variable:
         """Record for each parent how its gradient follows from that of `self`; return `self`.
 
         A rule may return a gradient of any shape to which the parent broadcasts. What it closes
-        over counts as saved: it must not change before the backward pass.
+        over counts as saved: it must not change before the backward pass. It holds `self` by a
+        weak reference, since otherwise only the garbage collector could free the two.
         """
         for parent, _ in rules:
             if parent.value.dtype != self.value.dtype:
@@ -151,6 +156,8 @@ class Variable:
         )
 
     def __pow__(self, p: Number) -> "Variable":
+        if not isinstance(p, Number):
+            raise ValueError(f"an exponent is a number, not {type(p).__name__}")
         if p == 0:  # the rule below would multiply 0 by an infinity at 0
             return Variable(self.value**0).record((self, lambda g: g * 0.0))
         return Variable(self.value**p).record((self, lambda g: g * (p * self ** (p - 1))))
@@ -169,8 +176,17 @@ class Variable:
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def _result_in_place_of_leaf(self, *_: Any) -> "Variable":
+        if self.requires_grad and not self.edges:
+            raise RuntimeError(
+                "`w += …` would replace a leaf by a result: change `w.value` instead"
+            )
+        return NotImplemented  # Python goes on with `y = y + z`
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = _result_in_place_of_leaf
+
     def __matmul__(self, other: "Variable") -> "Variable":
-        a, b = self, other
+        a, b = self, self.lift(other)
         if a.value.ndim == 1:  # a row; times a single column it gives a number
             return (a[None] @ b)[..., 0, :] if b.value.ndim > 1 else (a[None] @ b)[0]
         if b.value.ndim == 1:
@@ -234,7 +250,7 @@ class Variable:
 
 def grad(
     output: Variable,
-    inputs: Sequence[Variable],
+    inputs: Variable | Sequence[Variable],
     gradient: Variable | None = None,
     *,
     retain_graph: bool | None = None,
@@ -244,7 +260,7 @@ def grad(
 
     Args:
         output: What is differentiated.
-        inputs: Leaves, or any variables that `output` was computed from.
+        inputs: Leaves, or any variables that `output` was computed from; one, or several.
         gradient: The vector, of the shape and type of `output`; 1 where that has one element.
         retain_graph: Whether the graph is kept for another pass; by default as `create_graph`.
         create_graph: Whether the gradients are recorded, to be differentiated in turn.
@@ -255,7 +271,7 @@ def grad(
     Raises:
         ValueError: `output` requires no gradient, does not depend on an input, or has several
             elements and no `gradient`; or `gradient` has another shape or type.
-        RuntimeError: The graph was freed, or a value that a rule needs was changed in place.
+        RuntimeError: The graph was freed, or a value that a rule needs was changed or replaced.
 
     Examples:
         >>> import torch
@@ -268,10 +284,12 @@ def grad(
         raise ValueError("the output requires no gradient: it depends on no leaf that does")
     if gradient is None and output.value.numel() != 1:
         raise ValueError(f"an output of shape {(*output.shape,)} needs a gradient of that shape")
-    gradient = Variable(torch.ones_like(output.value)) if gradient is None else gradient
+    ones = torch.ones_like(output.value)
+    gradient = Variable(ones) if gradient is None else output.lift(gradient)
     given, wanted = ((x.value.dtype, (*x.shape,)) for x in (gradient, output))
     if given != wanted:
         raise ValueError(f"the gradient must be {wanted} like the output, but is {given}")
+    inputs = [inputs] if isinstance(inputs, Variable) else inputs
     order = topological(output)
     reached = set(order)
     if strangers := [number for number, x in enumerate(inputs) if x not in reached]:
@@ -280,7 +298,7 @@ def grad(
     with recording(create_graph):
         for node in reversed(order):
             for edge in node.edges:
-                _check_versions(node, edge)
+                _check_saved(node, edge)
                 part = edge.rule(grads[node]).sum_to(edge.parent.shape)
                 known = grads.get(edge.parent)
                 grads[edge.parent] = part if known is None else known + part
@@ -347,17 +365,19 @@ def no_grad():
 
 
 def _read_by(rule: Callable) -> list[Tensor]:
-    """The tensors that a rule closes over, alone or in an index."""
+    """The tensors that a rule closes over: alone, in an index, or behind a weak reference."""
     contents = [cell.cell_contents for cell in rule.__closure__ or ()]
     contents += [part for index in contents if isinstance(index, tuple) for part in index]
+    contents = [part() if isinstance(part, ref) else part for part in contents]
     values = (x.value if isinstance(x, Variable) else x for x in contents)
     return [value for value in values if isinstance(value, Tensor)]
 
 
-def _check_versions(node: Variable, edge: Edge) -> None:
-    for tensor, version in edge.saved:
-        if tensor._version != version:
+def _check_saved(node: Variable, edge: Edge) -> None:
+    for (tensor, version), now in zip(edge.saved, _read_by(edge.rule), strict=True):
+        if now is not tensor or now._version != version:
+            how = f"changed in place and is at version {now._version}"
             raise RuntimeError(
                 f"{node.operation} saved a tensor of shape {(*tensor.shape,)} at version {version}"
-                f", which was changed in place and is at version {tensor._version}"
+                f", which was {how if now is tensor else 'replaced by another'}"
             )

@@ -1,15 +1,42 @@
 """Functions for the engine of `zhixing.foundations.autograd`, each with its derivative rule.
 
-At points where a function has no derivative the rules follow torch's conventions.
+Not a number stays that, as in torch. At points where a function has no derivative, the rules
+take the slope that the docstring names; torch's own choice can change with a release.
 """
+
+from collections.abc import Callable
+from functools import wraps
+from weakref import ref
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from zhixing.foundations.autograd import Variable
+from zhixing.foundations.autograd import Number, Variable
 
 
+def _of_variable(function: Callable[..., Variable]) -> Callable[..., Variable]:
+    """`function`, refusing a first argument that is no `Variable`."""
+
+    @wraps(function)
+    def checked(x: Variable, *arguments, **options) -> Variable:
+        if not isinstance(x, Variable):
+            raise ValueError(f"{function.__name__} needs a Variable, not {type(x).__name__}")
+        return function(x, *arguments, **options)
+
+    return checked
+
+
+def _lifted(name: str, *operands: Variable | Number) -> list[Variable]:
+    """The operands, of which one at least must be a `Variable`, all as variables."""
+    for x in operands:
+        if isinstance(x, Variable):
+            return [x.lift(operand) for operand in operands]
+    kinds = " and ".join(type(x).__name__ for x in operands)
+    raise ValueError(f"{name} needs a Variable, but got {kinds}")
+
+
+@_of_variable
 def exp(x: Variable) -> Variable:
     """eˣ, elementwise.
 
@@ -22,9 +49,11 @@ def exp(x: Variable) -> Variable:
         (1.0, 1.0)
     """
     y = Variable(x.value.exp())
-    return y.record((x, lambda g: g * y))
+    result = ref(y)
+    return y.record((x, lambda g: g * result()))
 
 
+@_of_variable
 def log(x: Variable) -> Variable:
     """The natural logarithm, elementwise.
 
@@ -39,6 +68,7 @@ def log(x: Variable) -> Variable:
     return Variable(x.value.log()).record((x, lambda g: g / x))
 
 
+@_of_variable
 def sin(x: Variable) -> Variable:
     """The sine, elementwise.
 
@@ -53,6 +83,7 @@ def sin(x: Variable) -> Variable:
     return Variable(x.value.sin()).record((x, lambda g: g * cos(x)))
 
 
+@_of_variable
 def cos(x: Variable) -> Variable:
     """The cosine, elementwise.
 
@@ -67,6 +98,7 @@ def cos(x: Variable) -> Variable:
     return Variable(x.value.cos()).record((x, lambda g: -g * sin(x)))
 
 
+@_of_variable
 def tanh(x: Variable) -> Variable:
     """The hyperbolic tangent, elementwise.
 
@@ -79,9 +111,11 @@ def tanh(x: Variable) -> Variable:
         (0.4621, 0.7864)
     """
     y = Variable(x.value.tanh())
-    return y.record((x, lambda g: g * (1 - y * y)))
+    result = ref(y)
+    return y.record((x, lambda g: g * (1 - result() ** 2)))
 
 
+@_of_variable
 def sqrt(x: Variable) -> Variable:
     """The square root, elementwise; its slope at 0 is infinite.
 
@@ -94,9 +128,11 @@ def sqrt(x: Variable) -> Variable:
         (2.0, 0.25)
     """
     y = Variable(x.value.sqrt())
-    return y.record((x, lambda g: g / (2 * y)))
+    result = ref(y)
+    return y.record((x, lambda g: g / (2 * result())))
 
 
+@_of_variable
 def absolute(x: Variable) -> Variable:
     """|x|, elementwise; its slope at 0 is taken to be 0.
 
@@ -112,23 +148,26 @@ def absolute(x: Variable) -> Variable:
     return Variable(x.value.abs()).record((x, lambda g: g * sign))
 
 
-def where(condition: Bool[Tensor, "..."], a: Variable, b: Variable) -> Variable:
+def where(condition: Bool[Tensor, "..."], a: Variable | Number, b: Variable | Number) -> Variable:
     """`a` where the condition holds, elsewhere `b`; the other one's gradient is 0 there.
+
+    One of `a` and `b` may be a number.
 
     Examples:
         >>> import torch
         >>> a = Variable(torch.tensor([1.0, 2.0]), requires_grad=True)
-        >>> y = where(a.value > 1, 3 * a, a.lift(0.0))
+        >>> y = where(a.value > 1, 3 * a, 0.0)
         >>> y.sum().backward()
         >>> y.value.tolist(), a.grad.value.tolist()
         ([0.0, 6.0], [0.0, 3.0])
     """
-    zero = a.lift(0.0)
+    a, b = _lifted("where", a, b)
     return Variable(torch.where(condition, a.value, b.value)).record(
-        (a, lambda g: where(condition, g, zero)), (b, lambda g: where(condition, zero, g))
+        (a, lambda g: where(condition, g, 0.0)), (b, lambda g: where(condition, 0.0, g))
     )
 
 
+@_of_variable
 def relu(x: Variable) -> Variable:
     """max(x, 0), elementwise; its slope at 0 is taken to be 0.
 
@@ -140,32 +179,38 @@ def relu(x: Variable) -> Variable:
         >>> y.value.tolist(), x.grad.value.tolist()
         ([0.0, 0.0, 2.0], [0.0, 0.0, 1.0])
     """
-    return where(x.value > 0, x, x.lift(0.0))
+    return where(x.value <= 0, 0.0, x)
 
 
-def maximum(a: Variable, b: Variable) -> Variable:
+def maximum(a: Variable | Number, b: Variable | Number) -> Variable:
     """The larger one, elementwise; where they are equal, each gets half the gradient.
+
+    One of `a` and `b` may be a number. Where one of them is not a number, so is the result, and
+    each gets the whole gradient.
 
     Examples:
         >>> import torch
         >>> x = Variable(torch.tensor([1.0, 2.0, 3.0]), requires_grad=True)
-        >>> y = maximum(x, Variable(torch.tensor([2.0, 2.0, 2.0])))
+        >>> y = maximum(x, 2.0)
         >>> y.sum().backward()
         >>> y.value.tolist(), x.grad.value.tolist()
         ([2.0, 2.0, 3.0], [0.0, 0.5, 1.0])
     """
-    tie = (a.value == b.value).to(a.value.dtype) / 2
-    to_a, to_b = Variable((a.value > b.value) + tie), Variable((a.value < b.value) + tie)
+    a, b = _lifted("maximum", a, b)
+    a_smaller, b_smaller, equal = a.value < b.value, b.value < a.value, a.value == b.value
     return Variable(torch.maximum(a.value, b.value)).record(
-        (a, lambda g: g * to_a), (b, lambda g: g * to_b)
+        (a, lambda g: where(a_smaller, 0.0, where(equal, g / 2, g))),
+        (b, lambda g: where(b_smaller, 0.0, where(equal, g / 2, g))),
     )
 
 
+@_of_variable
 def largest(x: Variable, dim: int | None = None, *, keepdim: bool = False) -> Variable:
     """The largest element of all, or those along one dimension.
 
     Where several are largest, they share the gradient evenly if `dim` is None, as in
     `torch.max(x)` and `torch.amax`; else a single one gets all of it, as in `torch.max(x, dim)`.
+    Elements that are not a number count as largest.
 
     Examples:
         >>> import torch
@@ -176,15 +221,16 @@ def largest(x: Variable, dim: int | None = None, *, keepdim: bool = False) -> Va
     """
     if dim is None:
         y = x.value.max()
-        share = (x.value == y).to(y.dtype)
-        share = Variable(share / share.sum())
-        return Variable(y).record((x, lambda g: g * share))
+        chosen = (x.value == y) | x.value.isnan()
+        count = chosen.sum().item()
+        return Variable(y).record((x, lambda g: where(chosen, g / count, 0.0)))
     y, index = x.value.max(dim, keepdim=True)
-    share = Variable(torch.zeros_like(x.value).scatter_(dim, index, 1.0))
-    kept = Variable(y).record((x, lambda g: g * share))
+    chosen = torch.zeros_like(x.value, dtype=torch.bool).scatter_(dim, index, True)
+    kept = Variable(y).record((x, lambda g: where(chosen, g, 0.0)))
     return kept if keepdim else kept.sum(dim)
 
 
+@_of_variable
 def logsumexp(x: Variable, dim: int, *, keepdim: bool = False) -> Variable:
     """log Σ eˣ along a dimension, without overflow; its gradient is the softmax.
 
@@ -197,5 +243,6 @@ def logsumexp(x: Variable, dim: int, *, keepdim: bool = False) -> Variable:
         (10000.0, [1.0, 0.0])
     """
     y = Variable(x.value.logsumexp(dim, keepdim=True))
-    y.record((x, lambda g: g * exp(x - y)))
+    result = ref(y)
+    y.record((x, lambda g: g * exp(x - result())))
     return y if keepdim else y.sum(dim)
