@@ -1,7 +1,18 @@
-# %% setup
+# %% training_step
 import torch
 from torch import nn
 
+model = nn.Linear(2, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+inputs, targets = torch.ones(4, 2), torch.zeros(4, 1)
+
+loss = nn.functional.mse_loss(model(inputs), targets)
+optimizer.zero_grad()  # forget the gradients of the step before
+loss.backward()  # write the gradient of the loss into .grad of each parameter
+optimizer.step()  # change the parameters, against their gradients
+print({name: tuple(weight.grad.shape) for name, weight in model.named_parameters()})
+
+# %% trace
 from zhixing.foundations.autograd import Variable, grad, topological
 from zhixing.foundations.elementary import exp, largest, log, logsumexp, sin, sqrt, tanh
 
@@ -10,7 +21,6 @@ def leaf(values):
     return Variable(torch.tensor(values, dtype=torch.float64), requires_grad=True)
 
 
-# %% trace
 x1, x2 = leaf(2.0), leaf(5.0)
 v1, v2, v3 = log(x1), x1 * x2, sin(x2)
 v4 = v1 + v2
@@ -115,25 +125,15 @@ x = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
 y = torch.sin(x[:2] * x[1:])
 y.backward()
 
-# %% jacobian_by_rows
-for row in torch.eye(2, dtype=torch.float64):
-    (product,) = torch.autograd.grad(y, x, row, retain_graph=True)
-    print("row of the Jacobian", [round(value, 3) for value in product.tolist()])
-
-# %% jacobian_holds tags=["hidden"]
-rows = [
-    torch.autograd.grad(y, x, row, retain_graph=True)[0]
-    for row in torch.eye(2).double()
-]
+# %% vjp_holds tags=["hidden"]
 full = torch.func.jacrev(lambda x: torch.sin(x[:2] * x[1:]))(x.detach())
-torch.testing.assert_close(torch.stack(rows), full)
 u = torch.tensor([2.0, -3.0], dtype=torch.float64)
 (by_gradient,) = torch.autograd.grad(y, x, u, retain_graph=True)
 (by_scalar,) = torch.autograd.grad((u * y).sum(), x, retain_graph=True)
 torch.testing.assert_close(by_gradient, u @ full)
 torch.testing.assert_close(by_scalar, u @ full)
 
-# %% modes
+# %% cheap_gradient
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -149,6 +149,15 @@ def network(x, weights):
     return x
 
 
+ratios = {}
+for depth in (1, 2, 4, 8):
+    weights = [torch.randn(32, 32, requires_grad=True) for _ in range(depth)]
+    x = torch.randn(4, 32)
+    both = flops(lambda x, w: network(x, w).sum().backward(), x, weights)
+    ratios[depth] = both / flops(network, x, weights)
+    print(f"{depth} layers: value and gradient cost {ratios[depth]:.3f} × the value")
+
+# %% modes
 generator = torch.Generator().manual_seed(0)
 n, sizes, forward_mode, reverse_mode = 16, [1, 2, 4, 8, 16, 32, 64], [], []
 for m in sizes:
@@ -161,13 +170,7 @@ for m in sizes:
 
     forward_mode.append(flops(torch.func.jacfwd(f), x) / flops(f, x))
     reverse_mode.append(flops(torch.func.jacrev(f), x) / flops(f, x))
-    print(
-        f"m = {m:2}: forward {forward_mode[-1]:4.1f}, reverse {reverse_mode[-1]:4.1f}"
-    )
-
-# %% modes_hold tags=["hidden"]
-assert forward_mode == [n + 2 for m in sizes]
-assert reverse_mode == [m + 1 for m in sizes]
+    print(f"m = {m:2}: forward {forward_mode[-1]:.0f}, reverse {reverse_mode[-1]:.0f}")
 
 # %% modes_figure
 figure, axes = plt.subplots()
@@ -181,35 +184,11 @@ axes.set_xticks(sizes, [f"{size}" for size in sizes])
 axes.set_yticks(sizes, [f"{size}" for size in sizes])
 axes.legend()
 
-# %% cheap_gradient
-ratios = {}
-for depth in (1, 2, 4, 8):
-    weights = [torch.randn(32, 32, requires_grad=True) for _ in range(depth)]
-    x = torch.randn(4, 32)
-
-    def step(x=x, weights=weights):
-        network(x, weights).sum().backward()
-
-    ratios[depth] = flops(step) / flops(network, x, weights)
-    print(f"depth {depth}: value and gradient cost {ratios[depth]:.3f} × the value")
-
-# %% product
-for count in (2, 10, 100):
-    factors = [leaf(1 + 1 / number) for number in range(1, count + 1)]
-    product = factors[0]
-    for factor in factors[1:]:
-        product = product * factor
-    slopes = grad(product, factors, create_graph=True)
-    graph = {node for y in (product, *slopes) for node in topological(y)}
-    used = sum(node.operation == "mul" for node in graph)
-    print(f"{count:3} factors: {used:3} products for the value and {count} slopes")
-
 # %% costs_hold tags=["hidden"]
 assert ratios == {depth: 3 - 1 / depth for depth in ratios}
-assert used == 3 * (count - 1)
-naive = (count - 1) + count * (count - 2)
-for slope, factor in zip(slopes, factors, strict=True):
-    assert math.isclose(slope.value, (count + 1) / factor.value)
+# The values once, and a pass for each column or row; torch may add a little.
+assert all(n < cost < n + 4 for cost in forward_mode)
+assert all(m < cost < m + 3 for m, cost in zip(sizes, reverse_mode, strict=True))
 
 # %% side_by_side
 points = torch.randn(200, 2, generator=generator, dtype=torch.float64)
@@ -251,10 +230,9 @@ assert loss.value < 0.25
 # %% leaves warns="UserWarning"
 weight = torch.randn(3, 2, requires_grad=True)
 scaled = torch.randn(3, 2, requires_grad=True) * 0.1
-print("weight: leaf", weight.is_leaf, "| grad_fn", weight.grad_fn)
-print("scaled: leaf", scaled.is_leaf, "| grad_fn", type(scaled.grad_fn).__name__)
 (weight + scaled).sum().backward()
-print("gradients:", weight.grad is not None, scaled.grad is not None)
+print("weight: leaf", weight.is_leaf, "| gradient", weight.grad is not None)
+print("scaled: leaf", scaled.is_leaf, "| gradient", scaled.grad is not None)
 
 # %% accumulates
 x = torch.tensor(3.0, requires_grad=True)
@@ -267,31 +245,16 @@ x = torch.tensor(3.0, requires_grad=True)
 y = x * x
 y.backward(retain_graph=True)
 y.backward()
-print("gradient", x.grad.item())
+print("gradient of both passes:", x.grad.item())
 y.backward()
-
-# %% without_recording
-with torch.no_grad():
-    print("in no_grad:", (x * x).requires_grad)
-print("detached:  ", (x * x).detach().requires_grad)
-print("same memory:", x.detach().data_ptr() == x.data_ptr())
 
 # %% version_counter raises="RuntimeError"
 x = torch.tensor([1.0, 2.0], requires_grad=True)
 y = x.exp()
-saved = [round(value, 3) for value in y.grad_fn._saved_result.tolist()]
-print("exp saved", saved, "at version", y._version)
+print("exp saved its result at version", y._version)
 y.mul_(2)
 print("now version", y._version)
 y.sum().backward()
-
-# %% unharmed
-x = torch.tensor([1.0, 2.0], requires_grad=True)
-y = x + 1
-z = 3 * y
-y.mul_(2)
-z.sum().backward()
-print("gradient", x.grad.tolist())
 
 # %% ours_notices raises="RuntimeError"
 x = leaf([1.0, 2.0])
@@ -299,20 +262,35 @@ y = exp(x)
 y.value.mul_(2)
 y.sum().backward()
 
-# %% leaf_in_place raises="RuntimeError"
-weight = torch.ones(2, requires_grad=True)
+# %% in_place_holds tags=["hidden"]
+x = torch.tensor([1.0, 2.0], requires_grad=True)
+y = x + 1  # neither a sum nor a multiple saves its operand
+z = 3 * y
+y.mul_(2)
+z.sum().backward()
+assert x.grad.tolist() == [3, 3]
+y = x.exp()
+y.detach().mul_(2)  # shares memory and counter
+assert y._version == 1
+try:
+    x -= 0.1
+except RuntimeError:
+    pass
+else:
+    raise AssertionError("a leaf was changed in place while operations were recorded")
 with torch.no_grad():
-    weight -= 0.1
-print("under no_grad:", weight.tolist())
-weight -= 0.1
+    x -= 0.1
+assert x.is_leaf
 
 
 # %% cube_root
 class CubeRoot(torch.autograd.Function):
+    """The cube root of numbers other than 0, elementwise, by Newton's method."""
+
     @staticmethod
     def forward(ctx, x):
-        y = x.sign() * x.abs().clamp(min=1)
-        while ((step := (y - x / y**2) / 3).abs() > 1e-12 * y.abs()).any():
+        y, tolerance = x.sign() * x.abs().clamp(min=1), 4 * torch.finfo(x.dtype).eps
+        while ((step := (y - x / y**2) / 3).abs() > tolerance * y.abs()).any():
             y = y - step
         ctx.save_for_backward(y)
         return y
@@ -340,9 +318,10 @@ class WrongSlope(CubeRoot):
 torch.autograd.gradcheck(WrongSlope.apply, x)
 
 # %% cube_root_holds tags=["hidden"]
-wide = torch.tensor([-1e30, -1e-30, 1e-3, 1e30], dtype=torch.float64)
-expected = wide.sign() * wide.abs() ** (1 / 3)
-torch.testing.assert_close(CubeRoot.apply(wide), expected)
+for dtype in (torch.float32, torch.float64):
+    wide = torch.tensor([-1e30, -1e-30, 1e-3, 1, 7, 1e30], dtype=dtype)
+    expected = wide.sign() * wide.abs() ** (1 / 3)
+    torch.testing.assert_close(CubeRoot.apply(wide), expected)
 root = CubeRoot.apply(x)
 torch.testing.assert_close(root.detach() ** 3, x.detach())
 torch.testing.assert_close(
@@ -387,11 +366,9 @@ for mine, parameter in zip((w1, b1, w2), critic.parameters(), strict=False):
     torch.testing.assert_close(mine.grad.value, parameter.grad)
 assert b2.grad is None
 assert critic[2].bias.grad is None
-
-# %% without_create_graph raises="RuntimeError"
+# Without create_graph the slope is a constant.
 x = samples.clone().requires_grad_()
-(slope,) = torch.autograd.grad(critic(x).sum(), x)
-((slope.norm(dim=1) - 1) ** 2).mean().backward()
+assert not torch.autograd.grad(critic(x).sum(), x)[0].requires_grad
 
 
 # %% functional
@@ -422,9 +399,15 @@ torch.testing.assert_close(torch.stack(rows), hessian)
 
 # %% checkpoint
 class Checkpoint(torch.autograd.Function):
+    """run(x), whose activations are computed again for the backward pass.
+
+    Left out: random numbers of a GPU, autocast, several arguments, second derivatives.
+    `x` must require a gradient; only `backward()` reaches the weights that `run` uses.
+    """
+
     @staticmethod
     def forward(ctx, run, x):
-        ctx.run = run
+        ctx.run, ctx.random_state = run, torch.get_rng_state()
         ctx.save_for_backward(x)
         return run(x)
 
@@ -432,19 +415,40 @@ class Checkpoint(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         x = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.set_rng_state(ctx.random_state)  # the same dropout masks again
             y = ctx.run(x)
         y.backward(g)
         return None, x.grad
 
 
-# %% peak
+# %% segments
 from collections import Counter
+from functools import partial
 
 
-def most_saved(run, x):
-    """The most bytes held for the backward pass at a time, each memory counted once."""
-    held, most = Counter(), 0
+def layer(x):
+    global layers_run
+    layers_run += 1
+    return torch.sin(x)
+
+
+def chain(x, count):
+    for _ in range(count):
+        x = layer(x)
+    return x
+
+
+def in_segments(x, count, size):
+    for _ in range(count // size):
+        x = Checkpoint.apply(partial(chain, count=size), x)
+    return x
+
+
+def cost(run, size=1000):
+    """The most activations held at a time for the backward pass, and the layers run."""
+    global layers_run
+    layers_run, held, most = 0, Counter(), 0
 
     class Saved:
         def __init__(self, tensor):
@@ -456,46 +460,21 @@ def most_saved(run, x):
         def __del__(self):
             held[self.key] -= 1
 
+    x = torch.randn(size, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
         run(x).sum().backward()
-    return most
+    return most // x.nbytes, layers_run
 
 
 # %% square_root_rule
-def chain(count):
-    def run(x):
-        global layers_run
-        for _ in range(count):
-            layers_run += 1
-            x = torch.sin(x)
-        return x
-
-    return run
-
-
-def in_segments(count, size):
-    def run(x):
-        for _ in range(count // size):
-            x = Checkpoint.apply(chain(size), x)
-        return x
-
-    return run
-
-
-def cost(run):
-    global layers_run
-    layers_run = 0
-    x = torch.randn(1000, requires_grad=True)
-    return most_saved(run, x) / x.nbytes, layers_run
-
-
 depth = 64
-whole, layers_once = cost(chain(depth))
-print(f"no checkpoints: {whole:3.0f} activations, {layers_once:3} layers run")
+whole, layers_once = cost(partial(chain, count=depth))
+print(f"no checkpoints: {whole:2} activations, {layers_once:3} layers run")
 peaks, layers_twice = {}, {}
 for size in (1, 2, 4, 8, 16, 32, 64):
-    peaks[size], layers_twice[size] = cost(in_segments(depth, size))
-    print(f"segments of {size:2}: {peaks[size]:3.0f} activations,", end="")
+    run = partial(in_segments, count=depth, size=size)
+    peaks[size], layers_twice[size] = cost(run)
+    print(f"segments of {size:2}: {peaks[size]:2} activations,", end="")
     print(f" {layers_twice[size]:3} layers run")
 
 # %% square_root_rule_holds tags=["hidden"]
@@ -504,39 +483,63 @@ assert peaks == {s: depth // s + s - 1 for s in peaks}
 least = min(peaks.values())
 assert least == peaks[8] == 2 * 8 - 1
 assert set(layers_twice.values()) == {2 * depth}
-
-
-def by_torch(size):
-    def run(x):
-        parts = depth // size
-        return torch.utils.checkpoint.checkpoint_sequential(
-            [chain(1)] * depth, parts, x, use_reentrant=True
-        )
-
-    return run
-
-
-# torch's own does not run the last segment again.
-for size in (4, 8, 16):
-    assert cost(by_torch(size)) == (peaks[size], 2 * depth - size)
 # The exercise: a thousand layers in segments, and in segments of segments.
-one_level = min(cost(in_segments(1000, size))[0] for size in (20, 25, 40, 50))
+one_level = min(
+    cost(partial(in_segments, count=1000, size=size))[0] for size in (20, 25, 40, 50)
+)
 assert one_level == 1000 / 25 + 25 - 1 == 1000 / 40 + 40 - 1
 
 
 def nested(x):
     for _ in range(10):
-        x = Checkpoint.apply(in_segments(100, 10), x)
+        x = Checkpoint.apply(partial(in_segments, count=100, size=10), x)
     return x
 
 
 two_levels, layers_thrice = cost(nested)
 assert (two_levels, layers_thrice) == (3 * 10 - 2, 3000)
-plain = torch.randn(7, requires_grad=True)
-again = plain.detach().clone().requires_grad_()
-chain(12)(plain).sum().backward()
-in_segments(12, 3)(again).sum().backward()
-torch.testing.assert_close(plain.grad, again.grad, rtol=0, atol=0)
+
+# %% checkpoint_holds tags=["hidden"]
+from torch.utils.checkpoint import checkpoint
+
+
+def noisy(x):
+    return nn.functional.dropout(torch.sin(weight * x), 0.5)
+
+
+class Forgetful(Checkpoint):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        ctx.random_state = torch.get_rng_state()
+        return Checkpoint.backward(ctx, g)
+
+
+def gradients(run):
+    """Of x and of the weight, and the random number that follows."""
+    torch.manual_seed(0)
+    x = torch.linspace(-2, 2, 101, requires_grad=True)
+    weight.grad = None
+    run(run(x)).sum().backward()
+    return x.grad, weight.grad, torch.rand(1)
+
+
+weight = torch.tensor(1.5, requires_grad=True)
+expected = gradients(noisy)
+for run in (
+    partial(Checkpoint.apply, noisy),
+    partial(checkpoint, noisy, use_reentrant=False),
+    partial(checkpoint, noisy, use_reentrant=True),
+):
+    torch.testing.assert_close(gradients(run), expected)
+assert not torch.allclose(gradients(partial(Forgetful.apply, noisy))[0], expected[0])
+# What it leaves out: an input without gradient, and `grad` of a weight.
+assert not Checkpoint.apply(noisy, torch.ones(3)).requires_grad
+x = torch.ones(3, requires_grad=True)
+(missed,) = torch.autograd.grad(
+    Checkpoint.apply(noisy, x).sum(), weight, allow_unused=True
+)
+assert missed is None
 
 # %% memory_figure
 figure, axes = plt.subplots()
@@ -550,55 +553,13 @@ axes.set(xlabel="layers in a segment, $s$", ylabel="activations held", ylim=(0, 
 axes.legend(loc="lower right")
 
 
-# %% engine_sums_back
-class Shift(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, bias):
-        return x + bias
-
-    @staticmethod
-    def backward(ctx, g):
-        print("from backward:", tuple(g.shape))
-        return g, g
-
-
-x, bias = torch.randn(5, 3), torch.zeros(3, requires_grad=True)
-Shift.apply(x, bias).sum().backward()
-print("bias.grad:", bias.grad.tolist())
-
-# %% engine_sums_back_holds tags=["hidden"]
-assert bias.grad.tolist() == [5, 5, 5]
-
-
-# %% ties
+# %% where_trap
 def slopes(form, values):
     x = torch.tensor(values, requires_grad=True)
     form(x).sum().backward()
     return x.grad.tolist()
 
 
-print("max()      ", slopes(lambda x: x.max(), [1.0, 3.0, 3.0]))
-print("amax(0)    ", slopes(lambda x: x.amax(0), [1.0, 3.0, 3.0]))
-print("max(0)     ", slopes(lambda x: x.max(0).values, [1.0, 3.0, 3.0]))
-print("relu       ", slopes(torch.relu, [0.0]))
-print("clamp      ", slopes(lambda x: x.clamp(min=0), [0.0]))
-print("maximum    ", slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0]))
-
-# %% ties_hold tags=["hidden"]
-# The choice of a slope is torch's, and may change: the page quotes these.
-torch_version = torch.__version__.partition("+")[0]
-(relu_slope,) = slopes(torch.relu, [0.0])
-(clamp_slope,) = slopes(lambda x: x.clamp(min=0), [0.0])
-(maximum_slope,) = slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0])
-x = leaf([1.0, 3.0, 3.0])
-largest(x).backward()
-assert x.grad.value.tolist() == [0, 0.5, 0.5]
-x.grad = None
-largest(x, 0).backward()
-assert sorted(x.grad.value.tolist()) == [0, 0, 1]
-
-
-# %% where_trap
 def masked(x):
     return torch.where(x > 0, torch.sqrt(x), torch.zeros_like(x))
 
@@ -615,10 +576,7 @@ print("norm by hand  ", slopes(lambda x: (x**2).sum().sqrt(), [0.0, 0.0]))
 print("norm()        ", slopes(lambda x: x.norm(), [0.0, 0.0]))
 
 # %% where_holds tags=["hidden"]
-assert math.isnan(slopes(masked, [0.0, 4.0])[0])
 assert slopes(masked_twice, [0.0, 4.0]) == [0, 0.25]
-assert all(map(math.isnan, slopes(lambda x: (x**2).sum().sqrt(), [0.0, 0.0])))
-assert slopes(lambda x: x.norm(), [0.0, 0.0]) == [0, 0]
 
 # %% data_trap
 for change in ("none", "y.data", "y.detach()"):
@@ -653,3 +611,34 @@ print(f"loss {loss:.3f}, gradient {prediction.grad.flatten().tolist()}")
 assert (prediction - target).shape == (3, 3)
 wrong_loss = loss.item()
 assert math.isclose(wrong_loss, 4 / 3, rel_tol=1e-6)
+
+# %% ties
+print("max()      ", slopes(lambda x: x.max(), [1.0, 3.0, 3.0]))
+print("amax(0)    ", slopes(lambda x: x.amax(0), [1.0, 3.0, 3.0]))
+print("max(0)     ", slopes(lambda x: x.max(0).values, [1.0, 3.0, 3.0]))
+print("relu       ", slopes(torch.relu, [0.0]))
+print("clamp      ", slopes(lambda x: x.clamp(min=0), [0.0]))
+print("maximum    ", slopes(lambda x: torch.maximum(x, torch.zeros(1)), [0.0]))
+
+# %% ties_hold tags=["hidden"]
+# The choice of a slope is torch's, and may change: these are the engine's.
+x = leaf([1.0, 3.0, 3.0])
+largest(x).backward()
+assert x.grad.value.tolist() == [0, 0.5, 0.5]
+x.grad = None
+largest(x, 0).backward()
+assert sorted(x.grad.value.tolist()) == [0, 0, 1]
+
+# %% exercises_hold tags=["hidden"]
+x = leaf(1.0)
+y = x
+for _ in range(200):
+    y = y + y
+assert sum(len(node.edges) for node in topological(y)) == 400
+y.backward()
+assert x.grad.value == 2.0**200
+matrix = torch.tensor([[2.0, 1.0], [-1.0, 3.0]], dtype=torch.float64)
+g = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
+inverse = torch.linalg.inv(matrix.requires_grad_())
+(by_torch,) = torch.autograd.grad(inverse, matrix, g)
+torch.testing.assert_close(by_torch, -inverse.mT @ g @ inverse.mT)
