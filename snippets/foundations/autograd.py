@@ -133,64 +133,8 @@ u = torch.tensor([2.0, -3.0], dtype=torch.float64)
 torch.testing.assert_close(by_gradient, u @ full)
 torch.testing.assert_close(by_scalar, u @ full)
 
-# %% cheap_gradient
-from torch.utils.flop_counter import FlopCounterMode
-
-
-def flops(run, *arguments):
-    with FlopCounterMode(display=False) as counter:
-        run(*arguments)
-    return counter.get_total_flops()
-
-
-def network(x, weights):
-    for weight in weights:
-        x = torch.tanh(x @ weight)
-    return x
-
-
-ratios = {}
-for depth in (1, 2, 4, 8):
-    weights = [torch.randn(32, 32, requires_grad=True) for _ in range(depth)]
-    x = torch.randn(4, 32)
-    both = flops(lambda x, w: network(x, w).sum().backward(), x, weights)
-    ratios[depth] = both / flops(network, x, weights)
-    print(f"{depth} layers: value and gradient cost {ratios[depth]:.3f} × the value")
-
-# %% modes
-generator = torch.Generator().manual_seed(0)
-n, sizes, forward_mode, reverse_mode = 16, [1, 2, 4, 8, 16, 32, 64], [], []
-for m in sizes:
-    shapes = (n, 32), (32, 32), (32, m)
-    weights = [0.3 * torch.randn(*shape, generator=generator) for shape in shapes]
-    x = torch.randn(1, n, generator=generator)
-
-    def f(x, weights=weights):
-        return network(x, weights)
-
-    forward_mode.append(flops(torch.func.jacfwd(f), x) / flops(f, x))
-    reverse_mode.append(flops(torch.func.jacrev(f), x) / flops(f, x))
-    print(f"m = {m:2}: forward {forward_mode[-1]:.0f}, reverse {reverse_mode[-1]:.0f}")
-
-# %% modes_figure
-figure, axes = plt.subplots()
-axes.plot(sizes, forward_mode, "o-", label="forward mode")
-axes.plot(sizes, reverse_mode, "s-", label="reverse mode")
-axes.axvline(n, ls=":", color="0.5", lw=1.2)
-axes.set(xlabel="outputs $m$", ylabel="cost of the Jacobian / cost of $f$")
-axes.set_xscale("log", base=2)
-axes.set_yscale("log", base=2)
-axes.set_xticks(sizes, [f"{size}" for size in sizes])
-axes.set_yticks(sizes, [f"{size}" for size in sizes])
-axes.legend()
-
-# %% costs_hold tags=["hidden"]
-assert ratios == {depth: 3 - 1 / depth for depth in ratios}
-# The values once, and a pass for each column or row; torch may add a little.
-assert all(n < cost < n + 4 for cost in forward_mode)
-assert all(m < cost < m + 3 for m, cost in zip(sizes, reverse_mode, strict=True))
-
 # %% side_by_side
+generator = torch.Generator().manual_seed(0)
 points = torch.randn(200, 2, generator=generator, dtype=torch.float64)
 labels = (points.norm(dim=1) > 1.2).long()
 start = [
@@ -395,6 +339,63 @@ ours = (tanh(Variable(inputs[0]) @ w) - 1) ** 2
 (slope,) = grad(ours, [w], create_graph=True)
 rows = [grad(slope[number], [w], retain_graph=True)[0].value for number in range(2)]
 torch.testing.assert_close(torch.stack(rows), hessian)
+
+# %% cheap_gradient
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def flops(run, *arguments):
+    with FlopCounterMode(display=False) as counter:
+        run(*arguments)
+    return counter.get_total_flops()
+
+
+def network(x, weights):
+    for weight in weights:
+        x = torch.tanh(x @ weight)
+    return x
+
+
+ratios = {}
+for depth in (1, 2, 4, 8):
+    weights = [torch.randn(32, 32, requires_grad=True) for _ in range(depth)]
+    x = torch.randn(4, 32)
+    both = flops(lambda x, w: network(x, w).sum().backward(), x, weights)
+    ratios[depth] = both / flops(network, x, weights)
+    print(f"{depth} layers: value and gradient cost {ratios[depth]:.3f} × the value")
+
+# %% modes
+generator = torch.Generator().manual_seed(0)
+n, sizes, forward_mode, reverse_mode = 16, [1, 2, 4, 8, 16, 32, 64], [], []
+for m in sizes:
+    shapes = (n, 32), (32, 32), (32, m)
+    weights = [0.3 * torch.randn(*shape, generator=generator) for shape in shapes]
+    x = torch.randn(1, n, generator=generator)
+
+    def f(x, weights=weights):
+        return network(x, weights)
+
+    forward_mode.append(flops(torch.func.jacfwd(f), x) / flops(f, x))
+    reverse_mode.append(flops(torch.func.jacrev(f), x) / flops(f, x))
+    print(f"m = {m:2}: forward {forward_mode[-1]:.0f}, reverse {reverse_mode[-1]:.0f}")
+
+# %% modes_figure
+figure, axes = plt.subplots()
+axes.plot(sizes, forward_mode, "o-", label="forward mode")
+axes.plot(sizes, reverse_mode, "s-", label="reverse mode")
+axes.axvline(n, ls=":", color="0.5", lw=1.2)
+axes.set(xlabel="outputs $m$", ylabel="cost of the Jacobian / cost of $f$")
+axes.set_xscale("log", base=2)
+axes.set_yscale("log", base=2)
+axes.set_xticks(sizes, [f"{size}" for size in sizes])
+axes.set_yticks(sizes, [f"{size}" for size in sizes])
+axes.legend()
+
+# %% costs_hold tags=["hidden"]
+assert ratios == {depth: 3 - 1 / depth for depth in ratios}
+# The values once, and a pass for each column or row; torch may add a little.
+assert all(n < cost < n + 4 for cost in forward_mode)
+assert all(m < cost < m + 3 for m, cost in zip(sizes, reverse_mode, strict=True))
 
 
 # %% checkpoint
@@ -605,7 +606,8 @@ prediction = torch.tensor([[1.0], [2.0], [3.0]], requires_grad=True)
 target = torch.tensor([1.0, 2.0, 3.0])
 loss = ((prediction - target) ** 2).mean()
 loss.backward()
-print(f"loss {loss:.3f}, gradient {prediction.grad.flatten().tolist()}")
+gradient = [round(slope, 3) for slope in prediction.grad.flatten().tolist()]
+print(f"loss {loss:.3f}, gradient {gradient}")
 
 # %% shapes_hold tags=["hidden"]
 assert (prediction - target).shape == (3, 3)

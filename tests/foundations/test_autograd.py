@@ -842,7 +842,7 @@ def test_refuses_operands_that_are_neither_variable_nor_number(other):
 @pytest.mark.parametrize("form", [exp, log, sin, cos, tanh, sqrt, absolute, relu, largest, lambda x: logsumexp(x, 0)])
 def test_functions_refuse_what_is_no_variable(form):
     for value in (torch.ones(2), 1.0, [1.0]):
-        with pytest.raises(ValueError, match=rf"\w+ needs a Variable, not {type(value).__name__}"):
+        with pytest.raises(ValueError, match=f"needs a Variable, not {type(value).__name__}"):
             form(value)
 
 

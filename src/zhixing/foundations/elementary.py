@@ -4,8 +4,6 @@ Not a number stays that, as in torch. At points where a function has no derivati
 take the slope that the docstring names; torch's own choice can change with a release.
 """
 
-from collections.abc import Callable
-from functools import wraps
 from weakref import ref
 
 import torch
@@ -15,16 +13,11 @@ from torch import Tensor
 from zhixing.foundations.autograd import Number, Variable
 
 
-def _of_variable(function: Callable[..., Variable]) -> Callable[..., Variable]:
-    """`function`, refusing a first argument that is no `Variable`."""
-
-    @wraps(function)
-    def checked(x: Variable, *arguments, **options) -> Variable:
-        if not isinstance(x, Variable):
-            raise ValueError(f"{function.__name__} needs a Variable, not {type(x).__name__}")
-        return function(x, *arguments, **options)
-
-    return checked
+def _value(x: Variable) -> Tensor:
+    """The value of what must be a `Variable`."""
+    if not isinstance(x, Variable):
+        raise ValueError(f"a function of the engine needs a Variable, not {type(x).__name__}")
+    return x.value
 
 
 def _lifted(name: str, *operands: Variable | Number) -> list[Variable]:
@@ -36,7 +29,6 @@ def _lifted(name: str, *operands: Variable | Number) -> list[Variable]:
     raise ValueError(f"{name} needs a Variable, but got {kinds}")
 
 
-@_of_variable
 def exp(x: Variable) -> Variable:
     """eˣ, elementwise.
 
@@ -48,12 +40,11 @@ def exp(x: Variable) -> Variable:
         >>> round(y.value.item(), 4), round(x.grad.value.item(), 4)
         (1.0, 1.0)
     """
-    y = Variable(x.value.exp())
+    y = Variable(_value(x).exp())
     result = ref(y)
     return y.record((x, lambda g: g * result()))
 
 
-@_of_variable
 def log(x: Variable) -> Variable:
     """The natural logarithm, elementwise.
 
@@ -65,10 +56,9 @@ def log(x: Variable) -> Variable:
         >>> round(y.value.item(), 4), round(x.grad.value.item(), 4)
         (1.3863, 0.25)
     """
-    return Variable(x.value.log()).record((x, lambda g: g / x))
+    return Variable(_value(x).log()).record((x, lambda g: g / x))
 
 
-@_of_variable
 def sin(x: Variable) -> Variable:
     """The sine, elementwise.
 
@@ -80,10 +70,9 @@ def sin(x: Variable) -> Variable:
         >>> round(y.value.item(), 4), round(x.grad.value.item(), 4)
         (0.0, 1.0)
     """
-    return Variable(x.value.sin()).record((x, lambda g: g * cos(x)))
+    return Variable(_value(x).sin()).record((x, lambda g: g * cos(x)))
 
 
-@_of_variable
 def cos(x: Variable) -> Variable:
     """The cosine, elementwise.
 
@@ -95,10 +84,9 @@ def cos(x: Variable) -> Variable:
         >>> round(y.value.item(), 4), round(x.grad.value.item(), 4)
         (0.5403, -0.8415)
     """
-    return Variable(x.value.cos()).record((x, lambda g: -g * sin(x)))
+    return Variable(_value(x).cos()).record((x, lambda g: -g * sin(x)))
 
 
-@_of_variable
 def tanh(x: Variable) -> Variable:
     """The hyperbolic tangent, elementwise.
 
@@ -110,12 +98,11 @@ def tanh(x: Variable) -> Variable:
         >>> round(y.value.item(), 4), round(x.grad.value.item(), 4)
         (0.4621, 0.7864)
     """
-    y = Variable(x.value.tanh())
+    y = Variable(_value(x).tanh())
     result = ref(y)
     return y.record((x, lambda g: g * (1 - result() ** 2)))
 
 
-@_of_variable
 def sqrt(x: Variable) -> Variable:
     """The square root, elementwise; its slope at 0 is infinite.
 
@@ -127,12 +114,11 @@ def sqrt(x: Variable) -> Variable:
         >>> round(y.value.item(), 4), round(x.grad.value.item(), 4)
         (2.0, 0.25)
     """
-    y = Variable(x.value.sqrt())
+    y = Variable(_value(x).sqrt())
     result = ref(y)
     return y.record((x, lambda g: g / (2 * result())))
 
 
-@_of_variable
 def absolute(x: Variable) -> Variable:
     """|x|, elementwise; its slope at 0 is taken to be 0.
 
@@ -144,7 +130,7 @@ def absolute(x: Variable) -> Variable:
         >>> round(y.value.item(), 4), round(x.grad.value.item(), 4)
         (2.0, -1.0)
     """
-    sign = Variable(x.value.sign())
+    sign = Variable(_value(x).sign())
     return Variable(x.value.abs()).record((x, lambda g: g * sign))
 
 
@@ -167,7 +153,6 @@ def where(condition: Bool[Tensor, "..."], a: Variable | Number, b: Variable | Nu
     )
 
 
-@_of_variable
 def relu(x: Variable) -> Variable:
     """max(x, 0), elementwise; its slope at 0 is taken to be 0.
 
@@ -179,7 +164,7 @@ def relu(x: Variable) -> Variable:
         >>> y.value.tolist(), x.grad.value.tolist()
         ([0.0, 0.0, 2.0], [0.0, 0.0, 1.0])
     """
-    return where(x.value <= 0, 0.0, x)
+    return where(_value(x) <= 0, 0.0, x)
 
 
 def maximum(a: Variable | Number, b: Variable | Number) -> Variable:
@@ -204,7 +189,6 @@ def maximum(a: Variable | Number, b: Variable | Number) -> Variable:
     )
 
 
-@_of_variable
 def largest(x: Variable, dim: int | None = None, *, keepdim: bool = False) -> Variable:
     """The largest element of all, or those along one dimension.
 
@@ -220,17 +204,16 @@ def largest(x: Variable, dim: int | None = None, *, keepdim: bool = False) -> Va
         [0.0, 0.5, 0.5]
     """
     if dim is None:
-        y = x.value.max()
+        y = _value(x).max()
         chosen = (x.value == y) | x.value.isnan()
         count = chosen.sum().item()
         return Variable(y).record((x, lambda g: where(chosen, g / count, 0.0)))
-    y, index = x.value.max(dim, keepdim=True)
+    y, index = _value(x).max(dim, keepdim=True)
     chosen = torch.zeros_like(x.value, dtype=torch.bool).scatter_(dim, index, True)
     kept = Variable(y).record((x, lambda g: where(chosen, g, 0.0)))
     return kept if keepdim else kept.sum(dim)
 
 
-@_of_variable
 def logsumexp(x: Variable, dim: int, *, keepdim: bool = False) -> Variable:
     """log Σ eˣ along a dimension, without overflow; its gradient is the softmax.
 
@@ -242,7 +225,7 @@ def logsumexp(x: Variable, dim: int, *, keepdim: bool = False) -> Variable:
         >>> y.value.item(), x.grad.value.tolist()
         (10000.0, [1.0, 0.0])
     """
-    y = Variable(x.value.logsumexp(dim, keepdim=True))
+    y = Variable(_value(x).logsumexp(dim, keepdim=True))
     result = ref(y)
     y.record((x, lambda g: g * exp(x - result())))
     return y if keepdim else y.sum(dim)
