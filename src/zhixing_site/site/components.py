@@ -165,7 +165,7 @@ class Components:
             required = [self.articles[name] for name in article.requires if name in self.articles]
             row = _link(article.pages[page.language], page) | {"y": y + ROW / 2}
             row["arcs"] = [places[other.name] for other in required if other.name in places]
-            row["others"] = self._links((other for other in required if other.area != area.name), page)
+            row["others"] = self._links((other for other in required if other not in area.articles), page)
             rows.append(row)
             places[article.name] = row["y"]
             y += ROW + NOTE * bool(row["others"])
