@@ -315,7 +315,7 @@ def test_home_offers_a_definition_and_shows_its_test(built):
     ]
     (offer,) = page.find_class("take")
     assert addresses(built, "en", offer) == ["code/area/ruler.measure.py"]
-    test = page.find_class("highlight")[1].text_content()
+    test = page.find_class("highlight")[1].find(".//code").text_content()
     assert test.strip().startswith("@pytest.mark.parametrize")
     assert "def test_sum" not in test
 
