@@ -3,6 +3,7 @@
 import math
 
 import mpmath
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,26 @@ def test_infinities_are_as_documented():
     assert gelu_derivative(infinite).isnan().all()
 
 
+def test_gradient_of_the_tanh_form_is_a_number_until_where_documented():
+    x = torch.tensor([-1e18, -1e4, 1e4, 1e18], requires_grad=True)
+    gelu_tanh(x).sum().backward()
+    assert_close(x.grad, torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    beyond = torch.tensor([-1e20, 1e20], requires_grad=True)
+    gelu_tanh(beyond).sum().backward()
+    assert beyond.grad.isnan().all()
+    assert_close(gelu_tanh(beyond.detach()), torch.tensor([-0.0, 1e20]))
+
+
+@pytest.mark.parametrize("form", [*REFERENCES, gelu_derivative], ids=lambda form: form.__name__)
+def test_gradient_at_every_float16_is_a_number(form):
+    x = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16)
+    x = x[x.isfinite()].requires_grad_()
+    form(x).sum().backward()
+    assert x.grad.isfinite().all()
+    assert_close(x.grad[x > 8], torch.full_like(x[x > 8], form is not gelu_derivative))
+    assert_close(x.grad[x < -12], torch.zeros_like(x[x < -12]), rtol=0, atol=1e-7)
+
+
 def test_is_the_mean_of_a_randomly_masked_input():
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1_000_000, dtype=torch.float64, generator=generator)
@@ -166,3 +187,11 @@ def test_papers_constant_is_the_best_slope_of_the_logistic_function():
 def test_refuses_what_is_not_floating_point(form, dtype):
     with pytest.raises(ValueError, match=rf"floating-point tensor, but x is {dtype}"):
         form(torch.ones(2, dtype=dtype))
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("form", [*REFERENCES, gelu_derivative], ids=lambda form: form.__name__)
+@pytest.mark.parametrize("x", [1.0, [1.0, 2.0], numpy.ones(2)], ids=["number", "list", "array"])
+def test_refuses_what_is_not_a_tensor(form, x):
+    with pytest.raises(ValueError, match=f"floating-point tensor, but x is a {type(x).__name__}"):
+        form(x)

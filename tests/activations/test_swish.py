@@ -3,6 +3,7 @@
 import math
 
 import mpmath
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,16 @@ def test_gradient_in_beta_is_summed_over_what_it_was_broadcast_along():
         values, steepness = x[:, channel].numpy(), beta[channel].item()
         expected = (values**2 * expit(steepness * values) * expit(-steepness * values)).sum()
         assert_close(beta.grad[channel].item(), expected)
+
+
+@FUNCTIONS
+def test_beta_without_trailing_ones_goes_along_the_last_dimension(function):
+    x = torch.linspace(-4, 4, 2 * 3 * 5 * 3).reshape(2, 3, 5, 3)
+    beta = torch.tensor([-0.5, 0.3, 2.0])
+    for each in range(3):
+        assert_close(function(x, beta=beta)[..., each], function(x[..., each], beta=beta[each]))
+        along_channels = function(x, beta=beta.reshape(3, 1, 1))
+        assert_close(along_channels[:, each], function(x[:, each], beta=beta[each]))
 
 
 @FUNCTIONS
@@ -286,8 +297,21 @@ def test_moments_under_a_normal_input(beta):
 def test_refuses_what_is_not_floating_point(function, dtype):
     with pytest.raises(ValueError, match=rf"floating-point tensor, but x is {dtype}"):
         function(torch.ones(2, dtype=dtype))
-    with pytest.raises(ValueError, match=rf"beta must be a floating-point tensor, but is {dtype}"):
+    with pytest.raises(ValueError, match=rf"beta must be a number or a floating-point tensor, but is {dtype}"):
         function(torch.ones(2), beta=torch.ones(2, dtype=dtype))
+
+
+@pytest.mark.wrong_input
+@FUNCTIONS
+@pytest.mark.parametrize("value", ["1", [1.0, 2.0], numpy.ones(2)], ids=["text", "list", "array"])
+def test_refuses_what_is_neither_number_nor_tensor(function, value):
+    for beta in (1.0, torch.ones(2)):
+        with pytest.raises(ValueError, match=f"floating-point tensor, but x is a {type(value).__name__}"):
+            function(value, beta=beta)
+    with pytest.raises(
+        ValueError, match=f"beta must be a number or a floating-point tensor, but is a {type(value).__name__}"
+    ):
+        function(torch.ones(2), beta=value)
 
 
 @pytest.mark.wrong_input

@@ -2,9 +2,14 @@
 
 Source: Ramachandran, Zoph & Le, Searching for Activation Functions, arXiv 1710.05941, section 4;
 for β = 1 Elfwing, Uchibe & Doya, arXiv 1702.03118.
+
+The functions are composed of elementwise operations of torch. At β = 1
+`torch.nn.functional.silu` is one fused operation, which is faster and keeps less memory for the
+backward pass.
 """
 
 import math
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -28,15 +33,16 @@ def swish(
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
             computed in float32.
-        beta: β, a number, or a floating-point tensor that broadcasts to the shape of `x`, such
-            as a learned one of shape (C, 1, 1) for images (B, C, H, W).
+        beta: β, a number, or a floating-point tensor that broadcasts to the shape of `x`. For one
+            β per channel of images (B, C, H, W) its shape is (C, 1, 1); (C,) would go along the
+            width.
 
     Returns:
         A tensor of the shape, type and device of `x`.
 
     Raises:
-        ValueError: `x` or `beta` is not of a floating-point type, or the shape of `beta` does not
-            broadcast to that of `x`.
+        ValueError: `x` is not a tensor of a floating-point type, `beta` is neither a number nor
+            such a tensor, or the shape of `beta` does not broadcast to that of `x`.
 
     Examples:
         >>> import torch
@@ -67,8 +73,8 @@ def swish_derivative(
             1.0999, before they are rounded to the type. NaN where β x is ±inf.
 
     Raises:
-        ValueError: `x` or `beta` is not of a floating-point type, or the shape of `beta` does not
-            broadcast to that of `x`.
+        ValueError: `x` is not a tensor of a floating-point type, `beta` is neither a number nor
+            such a tensor, or the shape of `beta` does not broadcast to that of `x`.
 
     Examples:
         >>> import torch
@@ -76,7 +82,8 @@ def swish_derivative(
         >>> [round(value, 4) for value in slope.tolist()]
         [0.0723, 0.5, 0.9277]
     """
-    z = _steepness(beta, x) * widen(x)
+    wide = widen(x)
+    z = _steepness(beta, x) * wide
     return (torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))).to(x.dtype)
 
 
@@ -105,11 +112,12 @@ def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
 
 
 def _steepness(beta: float | Tensor, x: Tensor) -> float | Tensor:
-    """Return `beta`; check that a tensor is floating-point and broadcasts to the shape of `x`."""
-    if not isinstance(beta, Tensor):
+    """Return `beta`; check that it is a number, or floats that broadcast to the shape of `x`."""
+    if isinstance(beta, Real):
         return beta
-    if not beta.is_floating_point():
-        raise ValueError(f"beta must be a floating-point tensor, but is {beta.dtype}")
+    if not isinstance(beta, Tensor) or not beta.is_floating_point():
+        kind = beta.dtype if isinstance(beta, Tensor) else f"a {type(beta).__name__}"
+        raise ValueError(f"beta must be a number or a floating-point tensor, but is {kind}")
     pairs = zip(reversed(beta.shape), reversed(x.shape), strict=False)
     if beta.ndim > x.ndim or any(size not in (1, of_x) for size, of_x in pairs):
         raise ValueError(
