@@ -1,21 +1,30 @@
-# %% setup
-import math
-
+# %% quick_start
 import torch
 import torch.nn.functional as F
+
+x = torch.tensor([-3.0, -1.0, -0.1, 0.1, 1.0, 3.0])
+print("exact  ", F.gelu(x))  # as torch.nn.GELU()(x)
+print("tanh   ", F.gelu(x, approximate="tanh"))  # torch.nn.GELU("tanh")(x)
+print("sigmoid", x * torch.sigmoid(1.702 * x))  # QuickGELU
+
+# %% setup
+import math
 
 from zhixing.activations.gelu import gelu, gelu_derivative, gelu_sigmoid, gelu_tanh
 
 # %% shape
 import matplotlib.pyplot as plt
 
-grid = torch.linspace(-4, 4, 401, dtype=torch.float64)
-figure, axes = plt.subplots()
-axes.plot(grid, gelu(grid), label="GELU")
-axes.plot(grid, gelu_derivative(grid), label="derivative of GELU")
-axes.plot(grid, F.relu(grid), "--", label="ReLU", zorder=1)
-axes.set(xlabel="$x$", ylim=(-0.4, 2.4))
-axes.legend()
+grid = torch.linspace(-3, 3, 601, dtype=torch.float64)
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+left.plot(grid, torch.special.ndtr(grid), label="GELU")
+left.plot(grid, (grid > 0).double(), "--", label="ReLU")
+right.plot(grid, gelu(grid), label="GELU")
+right.plot(grid, F.relu(grid), "--", label="ReLU")
+left.set(xlabel="$x$", ylabel="gate")
+right.set(xlabel="$x$", ylabel="$x$ times gate")
+left.legend()
+right.legend()
 
 # %% random_mask
 generator = torch.Generator().manual_seed(0)
@@ -53,10 +62,6 @@ assert math.isclose(relu_gap_max, -y_min, rel_tol=1e-9)
 assert math.isclose(fine[relu_gap.argmax()].abs().item(), x_min_distance, rel_tol=1e-4)
 assert torch.allclose(gelu(fine) - gelu(-fine), fine)
 flattest = 1 - steepest
-tail_ratio = (
-    gelu(fine[0]) / -(torch.exp(-(fine[0] ** 2) / 2) / math.sqrt(2 * math.pi))
-).item()
-assert abs(tail_ratio - (1 - 1 / 64)) < 1e-3
 
 # %% moments
 z = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
@@ -70,32 +75,6 @@ print(f"E[GELU(Z)] = {mean:.6f}, E[GELU(Z)²] = {mean_square:.6f}, gain {gain:.4
 assert math.isclose(mean, 1 / (2 * math.sqrt(math.pi)), rel_tol=1e-9)
 assert math.isclose(mean_square, 1 / 3 + 1 / (2 * math.pi * math.sqrt(3)))
 relu_gain = math.sqrt(2)
-for sigma in (0.5, 2.0):
-    scaled_mean = torch.trapezoid(gelu(sigma * z) * density, z).item()
-    assert math.isclose(
-        scaled_mean,
-        sigma**2 / math.sqrt(2 * math.pi * (1 + sigma**2)),
-        rel_tol=1e-9,
-    )
-
-
-# %% fixed_point
-def next_moment(q):
-    return gain**2 * torch.trapezoid(gelu(math.sqrt(q) * z) ** 2 * density, z).item()
-
-
-for start in (0.5, 1.0, 2.0):
-    moments = [start]
-    for _ in range(24):
-        moments.append(next_moment(moments[-1]))
-    print("layer 0, 8, 16, 24:", "  ".join(f"{q:9.2g}" for q in moments[::8]))
-
-# %% fixed_point_holds tags=["hidden"]
-drift = 1 + gain**2 / (3 * math.pi * math.sqrt(3))
-assert math.isclose((next_moment(1 + 1e-4) - 1) / 1e-4, drift, rel_tol=1e-4)
-assert abs(next_moment(1.0) - 1) < 1e-12
-assert next_moment(0.5) < 0.5
-assert next_moment(2.0) > 2.0
 
 # %% approximation_errors
 x = torch.linspace(-6, 6, 1_200_001, dtype=torch.float64)
@@ -108,21 +87,16 @@ for name, form in {"tanh": gelu_tanh, "sigmoid": gelu_sigmoid}.items():
 tanh_error, sigmoid_error = (
     (form(x) - gelu(x)).abs().max().item() for form in (gelu_tanh, gelu_sigmoid)
 )
-tanh_error_at, sigmoid_error_at = (
-    x[(form(x) - gelu(x)).abs().argmax()].abs().item()
-    for form in (gelu_tanh, gelu_sigmoid)
-)
 error_ratio = sigmoid_error / tanh_error
 assert 30 < error_ratio < 50
-gelu_at_worst = gelu(torch.tensor(-tanh_error_at, dtype=torch.float64)).item()
+assert sigmoid_error > 1.1 * relu_gap_max / 10
 at_minus_five = torch.tensor(-5.0, dtype=torch.float64)
 tanh_tail = (gelu_tanh(at_minus_five) / gelu(at_minus_five)).item()
 sigmoid_tail = (gelu_sigmoid(at_minus_five) / gelu(at_minus_five)).item()
-bfloat16_spacing = 2.0 ** (math.floor(math.log2(abs(gelu_at_worst))) - 7)
-spacings_left = tanh_error / bfloat16_spacing
-assert tanh_error < 2.0**-6 / 10  # the spacing between 2 and 4
 assert tanh_tail < 0.2
 assert sigmoid_tail > 100
+at_ends = torch.tensor(-10.0, dtype=torch.float64)  # as wrong as ReLU
+assert abs((gelu_tanh(at_ends) - gelu(at_ends)) / -gelu(at_ends) - 1) < 1e-3
 
 # %% errors
 grid = torch.linspace(-5, 5, 2001, dtype=torch.float64)
@@ -168,13 +142,6 @@ gelu_slope, gelu_slope_error = best(slopes, logistic, x)
 gelu_cubic, gelu_cubic_error = best(cubics, hyperbolic, x)
 assert gelu_slope_error < 0.75 * sigmoid_error
 assert gelu_cubic_error < 0.85 * tanh_error
-taylor_cubic = (4 - math.pi) / (6 * math.pi)
-x = torch.linspace(-6, 6, 1_200_001, dtype=torch.float64)
-by_taylor = (
-    0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + taylor_cubic * x**3)))
-)
-taylor_error = (by_taylor - gelu(x)).abs().max().item()
-assert taylor_error > tanh_error
 
 # %% left_tail
 x = torch.tensor([-2.0, -4.0, -6.0, -8.0])
@@ -194,9 +161,10 @@ assert ((gelu(x).double() / exact - 1).abs() < 1e-5).all()
 # Left of -1/2 float32 has multiples of 2^-24, so -1 is nearest while 2 cdf < 2^-25.
 erf_cut_off = torch.special.ndtri(torch.tensor(2.0**-26, dtype=torch.float64)).item()
 assert math.isclose(math.erfc(-erf_cut_off / math.sqrt(2)), 2.0**-25, rel_tol=1e-9)
-left = torch.linspace(-8, 0, 800_001)
-absolute_bound = 1e-5
-assert (F.gelu(left).double() - gelu(left.double())).abs().max() < absolute_bound
+# An erf that is wrong by one spacing moves the point no further right than this.
+least = torch.special.ndtri(torch.tensor(2.0**-24, dtype=torch.float64))
+assert -5.7 < erf_cut_off < least < -5.2
+lost = -gelu(least).item()
 
 # %% wrong_form
 torch.manual_seed(0)
@@ -212,23 +180,17 @@ def output(form, dtype=torch.float32):
 
 
 exact = output(gelu)
+changes = {}
 for name, changed in {
     "tanh form": output(gelu_tanh),
     "exact form in bfloat16": output(gelu, torch.bfloat16),
     "sigmoid form": output(gelu_sigmoid),
 }.items():
-    change = (changed - exact).norm() / exact.norm()
-    print(f"{name:22} changes the output by {100 * change:.1g}%")
+    changes[name] = ((changed - exact).norm() / exact.norm()).item()
+    print(f"{name:22} changes the output by {100 * changes[name]:.1g}%")
 
 # %% wrong_form_values tags=["hidden"]
-tanh_change, bfloat16_change, sigmoid_change = (
-    ((changed - exact).norm() / exact.norm()).item()
-    for changed in (
-        output(gelu_tanh),
-        output(gelu, torch.bfloat16),
-        output(gelu_sigmoid),
-    )
-)
+tanh_change, bfloat16_change, sigmoid_change = changes.values()
 assert 5 * tanh_change < bfloat16_change < sigmoid_change / 1.5
 
 
@@ -240,41 +202,19 @@ def by_hand(x):
 
 for form in (by_hand, gelu_tanh):
     x = torch.tensor([30.0, 100.0, 150.0], dtype=torch.float16, requires_grad=True)
-    y = form(x)
-    y.sum().backward()
-    print(f"{form.__name__:9}  values {y.tolist()}  gradients {x.grad.tolist()}")
+    form(x).sum().backward()
+    left = form(torch.tensor([-3.0, -4.0], dtype=torch.bfloat16))
+    print(f"{form.__name__:9} float16: slopes at 30, 100, 150: {x.grad.tolist()}")
+    print(f"{'':9} bfloat16: values at -3, -4:", *(f"{y:.1e}" for y in left))
 
 # %% half_precision_holds tags=["hidden"]
 assert x.grad.tolist() == [1, 1, 1]
+assert (left / gelu_tanh(torch.tensor([-3.0, -4.0])) - 1).abs().max() < 2.0**-7
 x = torch.tensor([100.0, 150.0], dtype=torch.float16, requires_grad=True)
 by_hand(x).sum().backward()
 assert torch.pow(x, 3).isinf().all()
 assert x.grad[0] == 1
 assert x.grad[1].isnan()
-
-
-# %% saved_for_backward
-def saved(form, dtype):
-    x = torch.randn(100_000, dtype=dtype, requires_grad=True)
-    kept = {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = form(x)
-    return sum(tensor.nbytes for tensor in kept.values()) / y.nbytes
-
-
-for name, form in {"F.gelu": F.gelu, "gelu": gelu, "gelu_tanh": gelu_tanh}.items():
-    float32, bfloat16 = saved(form, torch.float32), saved(form, torch.bfloat16)
-    print(f"{name:9} × input: {float32:.0f} in float32, {bfloat16:.0f} in bfloat16")
-
-# %% saved_values tags=["hidden"]
-saved_by_ours, saved_in_bfloat16 = (
-    saved(gelu, torch.float32),
-    saved(gelu, torch.bfloat16),
-)
-assert saved(F.gelu, torch.float32) == saved(F.gelu, torch.bfloat16) == 1
-assert 1 < saved_by_ours < saved_in_bfloat16
+by_hand_left = by_hand(torch.tensor([-3.0, -4.0], dtype=torch.bfloat16))
+assert by_hand_left[0] / gelu_tanh(torch.tensor(-3.0)) > 1.3
+assert by_hand_left[1] == 0
