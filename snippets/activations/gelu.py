@@ -16,7 +16,7 @@ from zhixing.activations.gelu import gelu, gelu_derivative, gelu_sigmoid, gelu_t
 import matplotlib.pyplot as plt
 
 grid = torch.linspace(-3, 3, 601, dtype=torch.float64)
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+figure, (left, right) = plt.subplots(1, 2, figsize=(6, 2.8))
 left.plot(grid, torch.special.ndtr(grid), label="GELU")
 left.plot(grid, (grid > 0).double(), "--", label="ReLU")
 right.plot(grid, gelu(grid), label="GELU")

@@ -1,10 +1,14 @@
-# %% setup
-import math
-
+# %% quick_start
 import torch
 import torch.nn.functional as F
 
-from zhixing.activations.gelu import gelu, gelu_sigmoid
+x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+print("SiLU      ", F.silu(x))  # as torch.nn.SiLU()(x)
+print("hard Swish", F.hardswish(x))  # as torch.nn.Hardswish()(x)
+
+# %% setup
+import math
+
 from zhixing.activations.swish import LAMBERT_W, swish, swish_derivative, swish_minimum
 
 fine = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
@@ -12,16 +16,16 @@ fine = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
 # %% family
 import matplotlib.pyplot as plt
 
-grid = torch.linspace(-5, 5, 501, dtype=torch.float64)
-figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(5.6, 5.4))
+grid = torch.linspace(-4, 4, 801, dtype=torch.float64)
+figure, (left, right) = plt.subplots(1, 2, figsize=(6, 3))
 for beta in (0.0, 0.5, 1.0, 4.0):
-    above.plot(grid, swish(grid, beta=beta), label=rf"$\beta = {beta:g}$")
-    below.plot(grid, swish_derivative(grid, beta=beta))
-above.plot(grid, F.relu(grid), "--", color="0.5", label="ReLU", zorder=1)
-below.plot(grid, (grid > 0).double(), "--", color="0.5", zorder=1)
-above.set(ylabel="Swish", ylim=(-1.2, 3.2))
-below.set(xlabel="$x$", ylabel="derivative of Swish", ylim=(-0.2, 1.2))
-above.legend()
+    left.plot(grid, torch.sigmoid(beta * grid), label=rf"$\beta = {beta:g}$")
+    right.plot(grid, swish(grid, beta=beta))
+left.plot(grid, (grid > 0).double(), "--", color="0.5", label="ReLU", zorder=1)
+right.plot(grid, F.relu(grid), "--", color="0.5", zorder=1)
+left.set(xlabel="$x$", ylabel="gate")
+right.set(xlabel="$x$", ylabel="$x$ times gate", ylim=(-1.2, 3.2))
+left.legend(fontsize="small")
 
 # %% absorbed
 generator = torch.Generator().manual_seed(0)
@@ -71,37 +75,11 @@ assert math.isclose(at_mirror, 1)
 slope_one = -x_min
 steepest, flattest, inflection = (1 + u) / 2, (1 - u) / 2, 2 * u
 assert close(slope + swish_derivative(-fine), torch.ones_like(fine))
-
-# %% relu_distance
-for beta in (0.5, 1.0, 2.0, 4.0):
-    distance = (F.relu(fine) - swish(fine, beta=beta)).abs()
-    at = fine[distance.argmax()].abs()
-    print(f"β = {beta:3}  {distance.max():.6f} at |x| = {at:.3f}", end="")
-    print(f"   times β: {beta * distance.max():.6f}")
-
-# %% relu_distance_holds tags=["hidden"]
 for beta in (0.5, 1.0, 2.0, 4.0):
     distance = (F.relu(fine) - swish(fine, beta=beta)).abs()
     assert math.isclose(distance.max(), w / beta, rel_tol=1e-7)
     assert abs(fine[distance.argmax()].abs() * beta - (1 + w)) < 1e-3
     assert close(distance, distance.flip(0))
-
-# %% distance_figure
-figure, axes = plt.subplots()
-for beta in (0.5, 1.0, 2.0, 4.0):
-    (line,) = axes.plot(
-        grid,
-        (F.relu(grid) - swish(grid, beta=beta)).abs(),
-        label=rf"$\beta = {beta:g}$",
-    )
-    x_least, y_least = swish_minimum(beta)
-    axes.plot([x_least, -x_least], [-y_least] * 2, "o", ms=4, color=line.get_color())
-reach = torch.linspace(0.25, 5, 200, dtype=torch.float64)
-envelope = w / (1 + w) * reach
-axes.plot(reach, envelope, ":", color="0.5", zorder=1)
-axes.plot(-reach, envelope, ":", color="0.5", zorder=1)
-axes.set(xlabel="$x$", ylabel="distance to ReLU", ylim=(0, 0.7))
-axes.legend()
 
 # %% gains
 z = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
@@ -112,75 +90,44 @@ def gain(form):
     return 1 / math.sqrt(torch.trapezoid(form(z) ** 2 * density, z).item())
 
 
-for beta in (0.0, 0.5, 1.0, 1.702, 4.0, 100.0):
+for beta in (0.0, 0.5, 1.0, 4.0, 100.0):
     print(f"β = {beta:5g}  gain {gain(lambda x, beta=beta: swish(x, beta=beta)):.4f}")
 
 # %% gains_hold tags=["hidden"]
-for beta in (0.0, 0.5, 1.0, 1.702, 4.0):
+for beta in (0.0, 0.5, 1.0, 4.0):
     gate_slope = torch.sigmoid(beta * z) * torch.sigmoid(-beta * z)
     second = 0.5 - torch.trapezoid(z**2 * gate_slope * density, z).item()
     this_gain = gain(lambda x, beta=beta: swish(x, beta=beta))
     assert math.isclose(this_gain, 1 / math.sqrt(second), rel_tol=1e-9)
-    mean = torch.trapezoid(swish(z, beta=beta) * density, z).item()
-    by_stein = beta * torch.trapezoid(gate_slope * density, z).item()
-    assert abs(mean - by_stein) < 1e-12
 assert math.isclose(gain(lambda x: swish(x, beta=0.0)), 2, rel_tol=1e-9)
 assert math.isclose(gain(lambda x: swish(x, beta=1e6)), math.sqrt(2), rel_tol=1e-6)
 silu_gain = gain(swish)
 silu_shrink = 2 / silu_gain**2
 
 
-def drift(beta):
-    form, slope = swish(z, beta=beta), swish_derivative(z, beta=beta)
-    moment = torch.trapezoid(form * slope * z * density, z)
-    return (moment / torch.trapezoid(form**2 * density, z)).item()
-
-
-silu_drift = drift(1.0)
-steps = [drift(beta) for beta in (0.0, 0.5, 1.0, 1.702, 4.0, 100.0, 1e6)]
-assert max(steps) == silu_drift
-assert math.isclose(steps[0], 1, rel_tol=1e-9)
-assert math.isclose(steps[-1], 1, rel_tol=1e-4)
-h = 1e-5
-grown = torch.trapezoid(swish(math.sqrt(1 + h) * z) ** 2 * density, z).item()
-assert math.isclose((silu_gain**2 * grown - 1) / h, silu_drift, rel_tol=1e-4)
-
-# %% gelu_neighbours
-for beta in (1.0, 1.4, 1.702):
-    largest = (swish(fine, beta=beta) - gelu(fine)).abs().max().item()
-    print(f"β = {beta:5g}  largest distance to GELU {largest:.4f}")
-
-# %% gelu_neighbours_hold tags=["hidden"]
-assert close(swish(fine, beta=1.702), gelu_sigmoid(fine))
-gelu_distances = [
-    (swish(fine, beta=beta) - gelu(fine)).abs().max().item() for beta in (1.4, 1.702)
-]
-gelu_ratio = gelu_distances[0] / gelu_distances[1]
-assert 3 < gelu_ratio < 4
-
-
 # %% spirals
 def spirals(networks, count, generator):
-    radius = torch.rand(networks, count, generator=generator).sqrt()
+    radius = torch.rand(
+        networks, count, dtype=torch.float64, generator=generator
+    ).sqrt()
     label = torch.arange(count) % 2
     angle = 2.5 * math.pi * radius + math.pi * label
     points = 2 * radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
-    noise = 0.05 * torch.randn(points.shape, generator=generator)
-    return points + noise, label.float().expand(networks, -1)
+    noise = torch.randn(points.shape, dtype=torch.float64, generator=generator)
+    return points + 0.05 * noise, label.double().expand(networks, -1)
 
 
-def spiral_errors(form, gain, rate, beta=None, networks=40, width=32):
-    generator = torch.Generator().manual_seed(0)
+def spiral_errors(form, gain, rate, beta=None, networks=40, width=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
     train, test = (spirals(networks, count, generator) for count in (100, 1000))
     weights, shifts = [], []
     for fan_in, fan_out, g in ((2, width, 1), (width, width, gain), (width, 1, gain)):
-        weight = torch.randn(networks, fan_in, fan_out, generator=generator)
+        size = networks, fan_in, fan_out
+        weight = torch.randn(size, dtype=torch.float64, generator=generator)
         weights.append(weight * g / math.sqrt(fan_in))
-        shifts.append(torch.zeros(networks, 1, fan_out))
+        shifts.append(torch.zeros(networks, 1, fan_out, dtype=torch.float64))
     learned = [*weights, *shifts] + ([] if beta is None else [beta])
-    optimizer = torch.optim.Adam(
-        [p.requires_grad_() for p in learned], lr=rate, fused=True
-    )
+    optimizer = torch.optim.Adam([p.requires_grad_() for p in learned], lr=rate)
 
     def logits(hidden):
         hidden = form(hidden @ weights[0] + shifts[0], 0)
@@ -196,7 +143,7 @@ def spiral_errors(form, gain, rate, beta=None, networks=40, width=32):
         optimizer.step()
     with torch.no_grad():
         wrong = (logits(test[0]) > 0) != test[1].bool()
-    return 100 * wrong.float().mean(1)
+    return 100 * wrong.double().mean(1)
 
 
 # %% contest
@@ -204,27 +151,23 @@ def sharp(x):
     return F.silu(4 * x) / 4
 
 
-def paired(error, other):
-    """The mean difference over the networks, and its standard error."""
-    difference = other - error
-    return difference.mean().item(), difference.std().item() / math.sqrt(len(error))
-
-
 torch.set_num_threads(1)  # operations this small only lose time to more
 results, betas = {}, {}
 for rate in (0.01, 0.05):
-    beta = betas[rate] = torch.ones(2, 40, 1, 32)
-    print(f"learning rate {rate}: errors, and how many more SiLU makes")
+    beta = betas[rate] = torch.ones(2, 40, 1, 32, dtype=torch.float64)
+    print(f"learning rate {rate}: errors in %, SiLU's minus these")
     for name, form, g, learns in (
         ("SiLU", lambda h, layer: F.silu(h), gain(swish), None),
         ("ReLU", lambda h, layer: F.relu(h), math.sqrt(2), None),
-        ("GELU", lambda h, layer: F.gelu(h), gain(gelu), None),
-        ("learned β", lambda h, i, b=beta: swish(h, beta=b[i]), gain(swish), beta),
         ("β = 4", lambda h, layer: sharp(h), gain(sharp), None),
+        ("learned β", lambda h, i, b=beta: swish(h, beta=b[i]), gain(swish), beta),
     ):
         error = results[name, rate] = spiral_errors(form, g, rate, learns)
-        more, by = paired(error, results["SiLU", rate])
-        print(f"  {name:9} {error.mean():.1f}   {more:z4.1f} ± {by:.1f}")
+        more = results["SiLU", rate] - error  # one difference for each network
+        standard_error = more.std() / math.sqrt(len(more))
+        print(
+            f"  {name:9} {error.mean():.1f}  {more.mean():z4.1f} ± {standard_error:.1f}"
+        )
 
 # %% contest_values tags=["hidden"]
 slow, fast = 0.01, 0.05
@@ -234,24 +177,18 @@ relu_slow, silu_slow, sharp_slow = (
 
 
 def standard_errors(better, worse, rate):
-    more, by = paired(results[better, rate], results[worse, rate])
-    return more / by
+    more = results[worse, rate] - results[better, rate]
+    return (more.mean() / more.std()).item() * math.sqrt(len(more))
 
 
 # Twice the two standard errors that each of these claims needs.
-for better, worse in (("ReLU", "SiLU"), ("β = 4", "ReLU"), ("β = 4", "GELU")):
-    assert standard_errors(better, worse, slow) > 4, (better, worse)
-assert standard_errors("GELU", "SiLU", slow) > 4
-assert standard_errors("β = 4", "learned β", slow) > 4
-assert abs(standard_errors("ReLU", "SiLU", fast)) < 2
-fast_lead = max(
-    paired(error, results["SiLU", fast])[0]
-    for (_, rate), error in results.items()
-    if rate == fast
-)
+assert standard_errors("ReLU", "SiLU", slow) > 4
+for worse in ("SiLU", "ReLU", "learned β"):
+    assert standard_errors("β = 4", worse, slow) > 4, worse
+at_fast = [error.mean().item() for (_, rate), error in results.items() if rate == fast]
+assert max(at_fast) - min(at_fast) < 0.5  # the page says 1
 beta_moved = (betas[slow] - 1).abs().max().item()
-beta_lowest, beta_highest = betas[fast].min().item(), betas[fast].max().item()
-beta_negative = (betas[fast] < 0).float().mean().item()
+assert beta_moved < 2
 
 
 # %% saved_for_backward
@@ -300,25 +237,13 @@ for dtype in (torch.float32, torch.bfloat16):
     ours = saved(lambda x: swish(x, beta=beta), dtype)
     assert ours < saved(lambda x: (F.silu(beta * x) / beta).to(x.dtype), dtype)
 
-# %% hard_swish
-for name, form in {"SiLU": F.silu, "ReLU": F.relu}.items():
-    distance = (F.hardswish(fine) - form(fine)).abs()
-    at = fine[distance.argmax()].abs()
-    print(f"largest distance of hard Swish to {name}: {distance.max():.4f}", end="")
-    print(f" at |x| = {at:.2f}")
-
-# %% hard_swish_holds tags=["hidden"]
+# %% hard_swish tags=["hidden"]
 hard = F.hardswish(fine)
 assert close(hard, fine * ((fine + 3) / 6).clamp(0, 1))
-assert close(hard - hard.flip(0), fine)
-to_silu, to_relu = (hard - silu).abs(), (hard - F.relu(fine)).abs()
-assert math.isclose(to_silu.max(), 3 / (1 + math.exp(3)), rel_tol=1e-9)
+to_silu = (hard - silu).abs()
+hard_gap = to_silu.max().item()
+assert math.isclose(hard_gap, 3 / (1 + math.exp(3)), rel_tol=1e-9)
 assert math.isclose(fine[to_silu.argmax()].abs(), 3, rel_tol=1e-9)
-assert math.isclose(to_relu.max(), 3 / 8, rel_tol=1e-6)
-edges = torch.tensor([-3.001, -2.999, 2.999, 3.001], requires_grad=True)
-F.hardswish(edges).sum().backward()
-jumps = torch.tensor([0, -0.5, 1.5, 1])
-assert torch.allclose(edges.grad, jumps, rtol=0, atol=1e-3)
 
 
 # %% naive_gradient
@@ -333,52 +258,12 @@ for dtype, points in (
         print(f"{form.__name__:>17}", *(f"{slope:9.1e}" for slope in x.grad.tolist()))
 
 
-# %% half_precision
+# %% naive_gradient_holds tags=["hidden"]
 def every(dtype):
     values = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
     return values[values.isfinite()].sort().values
 
 
-for dtype in (torch.float16, torch.bfloat16):
-    x = every(dtype)
-    x = x[(x > -1000) & (x < -1)]
-    for form in (quotient, product, F.silu, swish):
-        y = form(x)
-        error = (y.double() / F.silu(x.double()) - 1).abs()[x > -15].max()
-        print(
-            f"{dtype!s:14} {form.__name__:8} zero from {x[y == 0].max():6.2f},", end=""
-        )
-        print(f" error right of -15 at most {error:.1%}")
-
-# %% half_precision_holds tags=["hidden"]
-half = every(torch.float16)
-left = half[(half < -1) & (half > -1000)]
-quotient_gone, product_gone, silu_gone = (
-    left[form(left) == 0].max().item() for form in (quotient, product, F.silu)
-)
-assert quotient_gone > product_gone > silu_gone
-assert left[torch.exp(-left).isinf()].max().item() == quotient_gone
-assert left[swish(left) == 0].max().item() == silu_gone
-exact = F.silu(left.double())
-near = left > -15
-product_error, swish_error = (
-    (form(left).double() / exact - 1).abs()[near].max().item()
-    for form in (product, swish)
-)
-assert product_error > 10 * swish_error
-least = 2.0**-24  # the smallest positive float16
-assert abs(exact[left == silu_gone].item()) < least / 2
-product_lost = -exact[left == product_gone].item()
-quotient_lost = -exact[quotient(left) == 0].min().item()
-brain = every(torch.bfloat16)
-brain_gone = brain[(swish(brain) == 0) & (brain < -1) & (brain > -1000)].max().item()
-brain_lost = -F.silu(torch.tensor(brain_gone, dtype=torch.float64)).item()
-for form in (quotient, product, F.silu, swish):
-    # Right of -87 sigmoid(x) is a normal number of float32.
-    assert (form(brain)[(brain > -87) & (brain < -1)] != 0).all()
-
-
-# %% naive_gradient_holds tags=["hidden"]
 def slopes(form, x):
     leaf = x.detach().clone().requires_grad_()
     form(leaf).sum().backward()
