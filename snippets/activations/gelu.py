@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-x = torch.tensor([-3.0, -1.0, -0.1, 0.1, 1.0, 3.0])
+x = torch.tensor([-2.0, -1.0, -0.1, 0.1, 1.0, 2.0])
 print("exact  ", F.gelu(x))  # as torch.nn.GELU()(x)
 print("tanh   ", F.gelu(x, approximate="tanh"))  # torch.nn.GELU("tanh")(x)
 print("sigmoid", x * torch.sigmoid(1.702 * x))  # QuickGELU

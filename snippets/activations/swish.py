@@ -107,32 +107,32 @@ silu_shrink = 2 / silu_gain**2
 
 # %% spirals
 def spirals(networks, count, generator):
-    radius = torch.rand(
-        networks, count, dtype=torch.float64, generator=generator
-    ).sqrt()
+    # Double precision: in single, another processor's rounding changes the errors.
+    options = {"dtype": torch.float64, "generator": generator}
+    radius = torch.rand(networks, count, **options).sqrt()
     label = torch.arange(count) % 2
     angle = 2.5 * math.pi * radius + math.pi * label
     points = 2 * radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
-    noise = torch.randn(points.shape, dtype=torch.float64, generator=generator)
-    return points + 0.05 * noise, label.double().expand(networks, -1)
+    noise = 0.05 * torch.randn(points.shape, **options)
+    return points + noise, label.double().expand(networks, -1)
 
 
-def spiral_errors(form, gain, rate, beta=None, networks=40, width=32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def spiral_errors(form, gain, rate, beta=None, networks=40, width=32):
+    generator = torch.Generator().manual_seed(0)
     train, test = (spirals(networks, count, generator) for count in (100, 1000))
-    weights, shifts = [], []
+    weights, biases = [], []
     for fan_in, fan_out, g in ((2, width, 1), (width, width, gain), (width, 1, gain)):
         size = networks, fan_in, fan_out
         weight = torch.randn(size, dtype=torch.float64, generator=generator)
         weights.append(weight * g / math.sqrt(fan_in))
-        shifts.append(torch.zeros(networks, 1, fan_out, dtype=torch.float64))
-    learned = [*weights, *shifts] + ([] if beta is None else [beta])
+        biases.append(torch.zeros(networks, 1, fan_out, dtype=torch.float64))
+    learned = [*weights, *biases] + ([] if beta is None else [beta])
     optimizer = torch.optim.Adam([p.requires_grad_() for p in learned], lr=rate)
 
     def logits(hidden):
-        hidden = form(hidden @ weights[0] + shifts[0], 0)
-        hidden = form(hidden @ weights[1] + shifts[1], 1)
-        return (hidden @ weights[2] + shifts[2]).squeeze(-1)
+        hidden = form(hidden @ weights[0] + biases[0], 0)
+        hidden = form(hidden @ weights[1] + biases[1], 1)
+        return (hidden @ weights[2] + biases[2]).squeeze(-1)
 
     for _ in range(100):
         loss = F.binary_cross_entropy_with_logits(
@@ -165,9 +165,8 @@ for rate in (0.01, 0.05):
         error = results[name, rate] = spiral_errors(form, g, rate, learns)
         more = results["SiLU", rate] - error  # one difference for each network
         standard_error = more.std() / math.sqrt(len(more))
-        print(
-            f"  {name:9} {error.mean():.1f}  {more.mean():z4.1f} ± {standard_error:.1f}"
-        )
+        result = f"{error.mean():.1f}  {more.mean():z4.1f} ± {standard_error:.1f}"
+        print(f"  {name:9} {result}")
 
 # %% contest_values tags=["hidden"]
 slow, fast = 0.01, 0.05
