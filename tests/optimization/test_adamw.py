@@ -234,6 +234,69 @@ def test_low_precision_keeps_its_type_and_errs_at_most_twice_as_much_as_torchs(o
 
 
 @PAIRS
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(torch.float16, 300.0), (torch.bfloat16, 1e20), (torch.float32, 1e20), (torch.float64, 1e155)],
+    ids=str,
+)
+def test_gradients_whose_square_overflows_move_the_parameter_like_others(ours, theirs, dtype, size):
+    # pytorch#8860: an infinite second moment would freeze the parameter for good.
+    def end(made, dtype):
+        theta = torch.ones(1, dtype=dtype, requires_grad=True)
+        optimizer = made([theta], lr=0.01)
+        for g in (size, size, size, 1.0, 1.0, 1.0):
+            theta.grad = torch.full_like(theta, g)
+            optimizer.step()
+        assert optimizer.state[theta]["exp_avg_sq"].isfinite().all()
+        return theta.item()
+
+    exact = 0.949 if ours is Adam else 0.9484  # by hand: α (1 + 1 + 1 + .82 + .69 + .6), and a decay of 0.0006
+    assert abs(end(ours, dtype) - exact) <= max(2 * abs(end(theirs, dtype) - exact), 1e-3)
+
+
+@PAIRS
+def test_where_float16_does_not_suffice_torchs_does_not_either(ours, theirs):
+    for gradient, frozen in ((1e4, True), (0.0, False)):
+        for made in (ours, theirs):
+            theta = torch.ones(1, dtype=torch.float16, requires_grad=True)
+            theta.grad = torch.full_like(theta, gradient)
+            made([theta], lr=0.1, weight_decay=0.0).step()
+            assert theta.item() == 1 if frozen else theta.isnan().all()
+
+
+@pytest.mark.compiled
+@PAIRS
+@pytest.mark.parametrize("lr", [0.01, torch.tensor([0.01])], ids=str)
+def test_compiled_step_equals_torchs_for_parameters_of_one_shape(ours, theirs, lr):
+    # pytorch#185382: a counter read as a number is taken for a constant, and steps are left out or made twice.
+    shapes = ((2, 3), (2, 3), ())
+
+    def end(made, compiled):
+        thetas = [start(shape, seed).float().requires_grad_() for seed, shape in enumerate(shapes)]
+        optimizer = made(thetas, lr=lr if compiled else 0.01, weight_decay=0.1)
+        torch.compiler.reset()
+        step = torch.compile(optimizer.step, backend="aot_eager") if compiled else optimizer.step
+        for t in range(4):
+            for seed, theta in enumerate(thetas):
+                theta.grad = start(theta.shape, 10 * t + seed).float()
+            step()
+        assert [state["step"].item() for state in optimizer.state.values()] == [4] * len(shapes)
+        assert {x.dtype for state in optimizer.state.values() for x in state.values()} == {torch.float32}
+        return [theta.detach() for theta in thetas]
+
+    assert_close(end(ours, True), end(theirs, False))
+
+
+@PAIRS
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)], ids=str)
+def test_learning_rate_may_be_a_tensor_with_one_element(ours, theirs, shape):
+    for parameter in ((), (3, 5), (0, 2)):
+        expected = trace(theirs, parameter, {"lr": 0.01, "weight_decay": 0.1}, steps=5)
+        settings = {"lr": torch.full(shape, 0.01, dtype=torch.float64), "weight_decay": 0.1}
+        assert_close(trace(ours, parameter, settings, steps=5), expected, **TIGHT)
+
+
+@PAIRS
 @pytest.mark.parametrize("to_torch", [True, False], ids=["ours to torch's", "torch's to ours"])
 def test_state_dict_goes_to_torchs_and_back_in_the_middle_of_training(ours, theirs, to_torch):
     first, second = (ours, theirs) if to_torch else (theirs, ours)
@@ -495,7 +558,8 @@ def check(module: types.ModuleType) -> None:
         assert_close(trace(ours), trace(theirs), **TIGHT)
 
 
-DIRECTION = "theta - lr * (m_hat / (v_hat.sqrt() + eps) + weight_decay * theta)"
+DIRECTION = "theta - lr * (m_hat / (root + eps) + weight_decay * theta)"
+CORRECTED = "root = v.sqrt() / (1 - beta2**t) ** 0.5"
 MUTATIONS = {
     "decoupled decay put into the gradient": (
         "adamw_update",
@@ -505,30 +569,30 @@ MUTATIONS = {
     "decay divided by the root, with the gradient": (
         "adamw_update",
         DIRECTION,
-        "theta - lr * (m_hat + weight_decay * theta) / (v_hat.sqrt() + eps)",
+        "theta - lr * (m_hat + weight_decay * theta) / (root + eps)",
     ),
     "decay not multiplied by the learning rate": (
         "adamw_update",
         DIRECTION,
-        "theta - lr * m_hat / (v_hat.sqrt() + eps) - weight_decay * theta",
+        "theta - lr * m_hat / (root + eps) - weight_decay * theta",
     ),
     "decay of the moved parameter": (
         "adamw_update",
         f"    theta = {DIRECTION}\n",
-        "    theta = theta - lr * m_hat / (v_hat.sqrt() + eps)\n    theta = theta - lr * weight_decay * theta\n",
+        "    theta = theta - lr * m_hat / (root + eps)\n    theta = theta - lr * weight_decay * theta\n",
     ),
     "correction of m one step late": ("adam_update", "m / (1 - beta1**t)", "m / (1 - beta1 ** (t + 1))"),
-    "correction of v one step late": ("adam_update", "v / (1 - beta2**t)", "v / (1 - beta2 ** (t + 1))"),
+    "correction of v one step late": ("adam_update", CORRECTED, "root = v.sqrt() / (1 - beta2 ** (t + 1)) ** 0.5"),
     "correction of m one step late in AdamW": ("adamw_update", "m / (1 - beta1**t)", "m / (1 - beta1 ** (t + 1))"),
-    "correction of v one step late in AdamW": ("adamw_update", "v / (1 - beta2**t)", "v / (1 - beta2 ** (t + 1))"),
-    "no correction": ("adamw_update", "v / (1 - beta2**t)", "v"),
-    "epsilon inside the root": ("adam_update", "(v_hat.sqrt() + eps)", "(v_hat + eps).sqrt()"),
-    "epsilon before the correction": (
-        "adam_update",
-        "(v_hat.sqrt() + eps)",
-        "(v_hat.sqrt() + eps / (1 - beta2**t) ** 0.5)",
+    "correction of v one step late in AdamW": (
+        "adamw_update",
+        CORRECTED,
+        "root = v.sqrt() / (1 - beta2 ** (t + 1)) ** 0.5",
     ),
-    "steps counted once for all parameters": ("Adam", "t=int(t)", "t=1"),
+    "no correction": ("adamw_update", CORRECTED, "root = v.sqrt()"),
+    "epsilon inside the root": ("adam_update", "(root + eps)", "(root**2 + eps).sqrt()"),
+    "epsilon before the correction": ("adam_update", "(root + eps)", "(root + eps / (1 - beta2**t) ** 0.5)"),
+    "steps not counted": ("Adam", "else step.item()", "else 1"),
 }
 
 
@@ -578,8 +642,13 @@ def test_refuses_to_count_from_0(update):
 def test_refuses_sparse_gradients_and_complex_parameters(made):
     embedding = nn.Embedding(5, 2, sparse=True)
     embedding(torch.tensor([1])).sum().backward()
+    first = torch.ones(2, requires_grad=True)
+    first.grad = torch.ones(2)
+    optimizer = made([first, *embedding.parameters()])
     with pytest.raises(ValueError, match=r"gradient is torch.sparse_coo of torch.float32"):
-        made(embedding.parameters()).step()
+        optimizer.step()
+    assert_close(first.detach(), torch.ones(2), rtol=0, atol=0)  # nothing has moved
+    assert not optimizer.state
     theta = torch.zeros(2, dtype=torch.complex64, requires_grad=True)
     theta.abs().sum().backward()
     with pytest.raises(ValueError, match=r"parameter is torch.strided of torch.complex64"):
@@ -596,8 +665,13 @@ def test_refuses_sparse_gradients_and_complex_parameters(made):
         ({"lr": math.nan}, "lr must not be negative, but is nan"),
         ({"eps": -1e-8}, "eps must not be negative, but is -1e-08"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative, but is -0.1"),
-        ({"betas": (1.0, 0.999)}, r"betas must lie in \[0, 1\), but are \(1.0, 0.999\)"),
-        ({"betas": (0.9, -0.1)}, r"betas must lie in \[0, 1\), but are \(0.9, -0.1\)"),
+        ({"betas": (1.0, 0.999)}, r"betas must be two numbers in \[0, 1\), but are \(1.0, 0.999\)"),
+        ({"betas": (0.9, -0.1)}, r"betas must be two numbers in \[0, 1\), but are \(0.9, -0.1\)"),
+        ({"betas": (0.9, 0.99, 0.999)}, "betas must be two numbers"),
+        ({"betas": 0.9}, "betas must be two numbers"),
+        ({"lr": torch.tensor(-1.0)}, "lr must not be negative"),
+        ({"lr": torch.tensor([0.1, 0.2])}, r"lr must be one number, but is a tensor of shape \(2,\)"),
+        ({"weight_decay": torch.zeros(0)}, r"weight_decay must be one number, but is a tensor of shape \(0,\)"),
     ],
     ids=str,
 )
@@ -613,7 +687,7 @@ def test_refuses_settings_out_of_range(made, settings, message, later):
 
 @pytest.mark.wrong_input
 @PAIRS
-@pytest.mark.parametrize("name", ["amsgrad", "maximize"])
+@pytest.mark.parametrize("name", ["amsgrad", "maximize", "differentiable"])
 def test_refuses_what_is_left_to_torch(ours, theirs, name):
     theta = torch.zeros(2, requires_grad=True)
     message = f"{name} is left to torch.optim"
@@ -630,3 +704,36 @@ def test_adam_refuses_a_state_with_decoupled_decay():
     with pytest.raises(ValueError, match=r"decoupled_weight_decay is left to torch.optim"):
         Adam([theta]).load_state_dict(state)
     AdamW([theta]).load_state_dict(torch.optim.Adam([theta]).state_dict())
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("made", [Adam, AdamW], ids=str)
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (torch.optim.SGD, "lacks .'betas', 'eps'."),
+        (torch.optim.RMSprop, "lacks .'betas'."),
+        (torch.optim.Adamax, "not exp_avg, exp_inf, step"),
+        (torch.optim.NAdam, "not exp_avg, exp_avg_sq, mu_product, step"),
+    ],
+    ids=str,
+)
+def test_refuses_a_state_of_another_algorithm(made, other, message):
+    theta = torch.zeros(2, requires_grad=True)
+    theta.grad = torch.ones(2)
+    (stepped := other([theta])).step()
+    with pytest.raises(ValueError, match=message):
+        made([theta]).load_state_dict(stepped.state_dict())
+
+
+@pytest.mark.wrong_input
+@PAIRS
+def test_refuses_a_list_for_a_group_as_torch_does(ours, theirs):
+    messages = set()
+    for made in (ours, theirs):
+        optimizer = made([torch.zeros(2, requires_grad=True)])
+        with pytest.raises(TypeError) as error:
+            optimizer.add_param_group([torch.zeros(2, requires_grad=True)])
+        messages.add(str(error.value))
+        assert len(optimizer.param_groups) == 1
+    assert len(messages) == 1

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Number = float | Tensor
+Number = int | float | Tensor
+_SETTINGS = ("lr", "betas", "eps", "weight_decay")
 
 
 def adam_update(
@@ -20,7 +21,7 @@ def adam_update(
     m: Float[Tensor, "*shape"],
     v: Float[Tensor, "*shape"],
     *,
-    t: int,
+    t: Number,
     lr: Number = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -28,14 +29,15 @@ def adam_update(
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """One step of Adam, with L2 regularisation: the decay enters the gradient.
 
-    Differentiable in all tensors where v is positive.
+    Differentiable in all tensors where v is positive. In float16, as in torch, v overflows where
+    |g| exceeds about 8000, and a gradient that is always 0 gives NaN, for there ε rounds to 0.
 
     Args:
         theta: θ, the parameter, of any shape, in a floating-point type.
         g: Its gradient.
         m: The running mean of gradients from the last step; zeros before the first.
         v: The running mean of squared gradients from the last step; zeros before the first.
-        t: The number of this step, from 1.
+        t: The number of this step, from 1; a float64 tensor in code that is compiled.
         lr: α, a number or a tensor that broadcasts to theta.
         betas: β1 and β2, each in [0, 1).
         eps: ε, added outside of the root.
@@ -54,14 +56,16 @@ def adam_update(
         >>> [round(x.item(), 4) for x in (theta, m, v)]
         [1.9, 0.4, 0.016]
     """
-    _check_tensors(theta, g, m, v, t)
+    _check_tensors(parameter=theta, gradient=g, m=m, v=v)
+    _check_step(t)
     beta1, beta2 = betas
     g = g + weight_decay * theta
     m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g**2
+    # Neither g² nor v / (1 - β2^t) is formed: in half precision they overflow long before v.
+    v = beta2 * v + (1 - beta2) * g * g
     m_hat = m / (1 - beta1**t)
-    v_hat = v / (1 - beta2**t)
-    theta = theta - lr * m_hat / (v_hat.sqrt() + eps)
+    root = v.sqrt() / (1 - beta2**t) ** 0.5
+    theta = theta - lr * m_hat / (root + eps)
     return theta, m, v
 
 
@@ -71,7 +75,7 @@ def adamw_update(
     m: Float[Tensor, "*shape"],
     v: Float[Tensor, "*shape"],
     *,
-    t: int,
+    t: Number,
     lr: Number = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -91,32 +95,38 @@ def adamw_update(
         >>> [round(x.item(), 4) for x in (theta, m, v)]
         [1.8, 0.3, 0.009]
     """
-    _check_tensors(theta, g, m, v, t)
+    _check_tensors(parameter=theta, gradient=g, m=m, v=v)
+    _check_step(t)
     beta1, beta2 = betas
     m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g**2
+    # Neither g² nor v / (1 - β2^t) is formed: in half precision they overflow long before v.
+    v = beta2 * v + (1 - beta2) * g * g
     m_hat = m / (1 - beta1**t)
-    v_hat = v / (1 - beta2**t)
-    theta = theta - lr * (m_hat / (v_hat.sqrt() + eps) + weight_decay * theta)
+    root = v.sqrt() / (1 - beta2**t) ** 0.5
+    theta = theta - lr * (m_hat / (root + eps) + weight_decay * theta)
     return theta, m, v
 
 
 class Adam(torch.optim.Optimizer):
     """`adam_update` for the parameters of a model, with the arguments of `torch.optim.Adam`.
 
-    Groups of parameters and schedulers work as with torch's, and each can load a `state_dict` of
-    the other. `amsgrad`, `maximize`, `foreach`, `fused` and the rest are left to torch.
+    Groups of parameters and schedulers work as with torch's, `torch.compile(optimizer.step)` too,
+    and each can load a `state_dict` of the other. Left to torch are `amsgrad`, `maximize` and
+    `differentiable`, sparse gradients and complex parameters, all refused; `foreach`, `fused` and
+    `capturable`, which change speed alone, have no effect.
 
     Args:
         params: Tensors, or groups of them as dicts with separate settings.
-        lr: α, not negative.
+        lr: α, not negative: a number, or a tensor with one element.
         betas: β1 and β2, each in [0, 1).
         eps: ε, not negative.
         weight_decay: λ, not negative.
 
     Raises:
-        ValueError: A setting is out of its range, or asks for what is left to torch; a
-            parameter or its gradient is not dense and real.
+        ValueError: A setting is out of its range, or asks for what is left to torch; a state is
+            that of another algorithm; a parameter or its gradient is not dense and real, in
+            which case no parameter has moved.
+        TypeError: As in torch: params is a single tensor, or an added group is not a dict.
 
     Examples:
         >>> import torch
@@ -129,12 +139,12 @@ class Adam(torch.optim.Optimizer):
     """
 
     update = staticmethod(adam_update)
-    left_to_torch = ("amsgrad", "maximize", "decoupled_weight_decay")
+    left_to_torch = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
 
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 1e-3,
+        lr: Number = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -147,30 +157,43 @@ class Adam(torch.optim.Optimizer):
         """Update every parameter that has a gradient; return the result of `closure`."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        for group in self.param_groups:
-            settings = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
-            for theta in group["params"]:
-                if theta.grad is not None:
-                    self._move(theta, settings)
+        moving = [
+            (theta, group)
+            for group in self.param_groups
+            for theta in group["params"]
+            if theta.grad is not None
+        ]
+        for theta, _ in moving:
+            _check_tensors(parameter=theta, gradient=theta.grad)
+        for theta, group in moving:
+            self._move(theta, group)
         return loss
 
-    def _move(self, theta: Tensor, settings: dict[str, Any]) -> None:
+    def _move(self, theta: Tensor, group: dict[str, Any]) -> None:
         state = self.state[theta]
         if not state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(theta), torch.zeros_like(theta)
-        t, m, v = state["step"] + 1, state["exp_avg"], state["exp_avg_sq"]
-        moved, m, v = self.update(theta, theta.grad, m, v, t=int(t), **settings)
-        state |= {"step": t, "exp_avg": m, "exp_avg_sq": v}
+        step, m, v = state["step"] + 1, state["exp_avg"], state["exp_avg_sq"]
+        # A compiler would take a number for a constant.
+        t = step.double() if torch.compiler.is_compiling() else step.item()
+        settings = {name: _without_shape(group[name]) for name in _SETTINGS}
+        moved, m, v = self.update(theta, theta.grad, m, v, t=t, **settings)
+        state |= {"step": step, "exp_avg": m, "exp_avg_sq": v}
         theta.copy_(moved)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        _check_settings(self.defaults | param_group, self.left_to_torch)
+        if isinstance(param_group, dict):
+            _check_settings(self.defaults | param_group, self.left_to_torch)
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for group in state_dict["param_groups"]:
             _check_settings(group, self.left_to_torch)
+        for state in state_dict["state"].values():
+            if set(state) != {"step", "exp_avg", "exp_avg_sq"}:
+                found = ", ".join(sorted(state))
+                raise ValueError(f"a state of Adam has step, exp_avg and exp_avg_sq, not {found}")
         super().load_state_dict(state_dict)
 
 
@@ -190,12 +213,12 @@ class AdamW(Adam):
     """
 
     update = staticmethod(adamw_update)
-    left_to_torch = ("amsgrad", "maximize")
+    left_to_torch = ("amsgrad", "maximize", "differentiable")
 
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 1e-3,
+        lr: Number = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
@@ -231,24 +254,40 @@ def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def _check_tensors(theta: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int) -> None:
-    for name, tensor in (("parameter", theta), ("gradient", g), ("m", m), ("v", v)):
+def _check_tensors(**tensors: Tensor) -> None:
+    shape = tensors["parameter"].shape
+    for name, tensor in tensors.items():
         if tensor.layout != torch.strided or not tensor.is_floating_point():
             what = f"{tensor.layout} of {tensor.dtype}"
             raise ValueError(f"Adam needs dense tensors of real numbers, but {name} is {what}")
-        if tensor.shape != theta.shape:
-            shapes = f"{(*theta.shape,)}, {name} {(*tensor.shape,)}"
+        if tensor.shape != shape:
+            shapes = f"{(*shape,)}, {name} {(*tensor.shape,)}"
             raise ValueError(f"all tensors must have one shape, but the parameter has {shapes}")
-    if t < 1:
+
+
+def _check_step(t: Number) -> None:
+    if not isinstance(t, Tensor) and t < 1:
         raise ValueError(f"steps are counted from 1, but t is {t}")
 
 
 def _check_settings(group: dict[str, Any], left_to_torch: tuple[str, ...]) -> None:
+    if missing := [name for name in _SETTINGS if name not in group]:
+        raise ValueError(f"a group of Adam needs {', '.join(_SETTINGS)}, but lacks {missing}")
     for name in ("lr", "eps", "weight_decay"):
-        if not group[name] >= 0:
-            raise ValueError(f"{name} must not be negative, but is {group[name]}")
-    if not all(0 <= beta < 1 for beta in group["betas"]):
-        raise ValueError(f"betas must lie in [0, 1), but are {group['betas']}")
+        value = group[name]
+        if isinstance(value, Tensor) and value.numel() != 1:
+            shape = (*value.shape,)
+            raise ValueError(f"{name} must be one number, but is a tensor of shape {shape}")
+        if not value >= 0:
+            raise ValueError(f"{name} must not be negative, but is {value}")
+    betas = group["betas"]
+    if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(0 <= b < 1 for b in betas)):
+        raise ValueError(f"betas must be two numbers in [0, 1), but are {betas}")
     for name in left_to_torch:
         if group.get(name):
             raise ValueError(f"{name} is left to torch.optim, but a group asks for it")
+
+
+def _without_shape(setting: Any) -> Any:
+    """A tensor with one element as one without dimensions, which broadcasts to any shape."""
+    return setting.reshape(()) if isinstance(setting, Tensor) else setting
