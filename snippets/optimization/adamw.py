@@ -37,7 +37,7 @@ def walk(curvature, start, with_adam, steps=100):
         if with_adam:
             theta, m, v = adam_update(theta, g, m, v, t=t, lr=0.1)
         else:
-            theta = theta - 0.9 * 2 / 300 * g  # from 2 / 300 on it diverges
+            theta = theta - 0.9 * 2 / 300 * g  # above 2 / 300 it diverges
         path.append(theta)
     return torch.stack(path)
 
@@ -289,7 +289,7 @@ lrs = torch.logspace(-3, -1, 5)[:, None]  # in steps of √10, like the decays
 decays = torch.logspace(-3, 2.5, 12)
 by_l2 = tune(adam_update, lrs, decays[:9]).reshape(5, 9)
 by_torch = tune(adamw_update, lrs, decays).reshape(5, 12).nan_to_num(9)
-# The same runs: from row to row λ at equal αλ is smaller by a column.
+# The same runs: the same αλ lies a column further left in each row.
 by_paper = torch.stack([row[4 - i : 12 - i] for i, row in enumerate(by_torch)])
 paper_decays = decays[:8] * lrs[-1]
 for_all = by_paper.max(0).values.min()

@@ -314,6 +314,23 @@ def test_state_dict_goes_to_torchs_and_back_in_the_middle_of_training(ours, thei
 
 
 @PAIRS
+def test_state_may_count_steps_with_a_number_as_torchs_once_did(ours, theirs):
+    ends = []
+    for made in (ours, theirs):
+        theta = start((3, 5)).requires_grad_()
+        optimizer = made([theta])
+        for g in gradients((3, 5), 10):
+            theta.grad = g
+            optimizer.step()
+            state = optimizer.state_dict()
+            for values in state["state"].values():
+                values["step"] = int(values["step"])
+            (optimizer := made([theta])).load_state_dict(state)
+        ends.append(theta.detach())
+    assert_close(*ends, **TIGHT)
+
+
+@PAIRS
 def test_state_has_torchs_names_and_values(ours, theirs):
     states = []
     for made in (ours, theirs):

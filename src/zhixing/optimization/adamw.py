@@ -173,8 +173,10 @@ class Adam(torch.optim.Optimizer):
         state = self.state[theta]
         if not state:
             state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(theta), torch.zeros_like(theta)
-        step, m, v = state["step"] + 1, state["exp_avg"], state["exp_avg_sq"]
+            state["exp_avg"] = torch.zeros_like(theta)
+            state["exp_avg_sq"] = torch.zeros_like(theta)
+        step = torch.as_tensor(state["step"]) + 1.0  # a number in old states of torch
+        m, v = state["exp_avg"], state["exp_avg_sq"]
         # A compiler would take a number for a constant.
         t = step.double() if torch.compiler.is_compiling() else step.item()
         settings = {name: _without_shape(group[name]) for name in _SETTINGS}
