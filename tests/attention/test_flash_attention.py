@@ -3,14 +3,21 @@
 import os
 import subprocess
 import sys
+import warnings
+from contextvars import copy_context
 
 import pytest
 import torch
 import torch.nn.functional as F
+import triton
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from zhixing.attention import flash_attention as module
+from zhixing.attention import flash_attention_triton as kernels
 from zhixing.attention.flash_attention import flash_attention
+from zhixing_copy.catalogue import installed
+from zhixing_copy.standalone import standalone
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter's tiles are of 32 queries and 16 keys; on a GPU lengths that are as odd go over as many tiles.
@@ -273,6 +280,34 @@ def test_compiled_equals_eager():
             assert torch.equal(mine, eager)
 
 
+@pytest.mark.parametrize("which", range(3), ids=NAMES[1:])
+def test_forward_mode_is_refused(which):
+    tensors = inputs(5, 7)[:3]
+
+    def of_one(x):
+        return flash_attention(*tensors[:which], x, *tensors[which + 1 :])
+
+    x = tensors[which]
+    with pytest.raises(NotImplementedError, match=r"no forward mode .* call softmax_attention"):
+        torch.func.jvp(of_one, (x,), (torch.ones_like(x),))
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward mode"):
+        of_one(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def test_gradients_of_functions_are_refused():
+    q, k, v, _ = inputs(5, 7)
+    with pytest.raises(RuntimeError):
+        torch.func.grad(lambda q: flash_attention(q, k, v).sum())(q)
+
+
+def test_vmap_over_the_batch():
+    q, k, v, _ = inputs(5, 7, batch=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that it loops
+        mapped = torch.func.vmap(lambda *one: flash_attention(*(x[None] for x in one))[0])(q, k, v)
+    assert torch.equal(mapped, flash_attention(q, k, v))
+
+
 def test_second_derivative_is_refused():
     q, k, v, _ = (x.requires_grad_() for x in inputs(16, 16))
     (slope,) = torch.autograd.grad(flash_attention(q, k, v).sum(), q, create_graph=True)
@@ -283,6 +318,44 @@ def test_second_derivative_is_refused():
 def test_logsumexp_has_no_gradient():
     q, k, v, _ = (x.requires_grad_() for x in inputs(16, 16))
     assert not torch.ops.zhixing.flash_attention(q, k, v, False, 1.0)[1].requires_grad
+
+
+def test_autocast_leaves_the_types_alone():
+    tensors = inputs(5, 7)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        inside = results(flash_attention, *tensors)
+    assert all(torch.equal(x, y) for x, y in zip(inside, results(flash_attention, *tensors), strict=True))
+
+
+# Launches.
+
+
+def test_allocator_of_the_caller_stays():
+    def allocator(size, alignment, stream):
+        return torch.empty(size, dtype=torch.int8, device=DEVICE)
+
+    def of_this_thread() -> None:
+        triton.set_allocator(allocator)
+        results(flash_attention, *inputs(5, 7))
+        assert triton.runtime._allocation._allocator.get() is allocator
+
+    copy_context().run(of_this_thread)
+
+
+def test_tiles_are_chosen_again_for_another_number_of_heads_or_group(monkeypatch):
+    seen = []
+
+    class Recorder:
+        def __getitem__(self, grid):
+            return lambda *arguments, **constants: seen.append((arguments[-1], constants["GROUP"]))
+
+    keys = kernels._tuned(kernels._forward, 16, torch.float32, torch.device(DEVICE)).keys
+    assert {"bucket", "GROUP", "HEAD_SIZE", "CAUSAL"} <= {*keys}
+    monkeypatch.setattr(kernels, "_tuned", lambda *of: Recorder())
+    for sizes in ({}, {"batch": 3}, {"heads": 8}, {"key_heads": 2}, {"n_k": 400}, {"n_k": 60}):
+        flash_attention(*inputs(**sizes)[:3])
+    assert len({*seen[:5]}) == 5
+    assert seen[5] == seen[0]
 
 
 # Wrong input.
@@ -330,10 +403,33 @@ def test_refuses_a_scale_that_is_not_positive_and_finite(scale):
 
 
 @pytest.mark.wrong_input
-def test_without_triton(monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"needs Triton, .* pip install triton"):
-        flash_attention(*torch.zeros(3, 1, 1, 4, 16, device=DEVICE))
+@pytest.mark.parametrize("is_copy", [False, True], ids=["package", "copied file"])
+def test_without_triton(is_copy, tmp_path):
+    """In the package the call raises, so that the reference can be read on a Mac; a copied file raises on import."""
+    program = "import sys\nsys.modules['triton'] = None\n"
+    if is_copy:
+        copy = standalone(installed(), "attention/flash_attention").text
+        program += f"sys.modules['zhixing'] = None\n{copy}"
+    else:
+        program += (
+            "import torch\n"
+            "from zhixing.attention.flash_attention import flash_attention\n"
+            "flash_attention(*torch.zeros(3, 1, 1, 4, 16))\n"
+        )
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: flash_attention needs Triton")
+    assert last.endswith("pip install triton")
+
+
+@pytest.mark.wrong_input
+def test_gpu_without_bfloat16_is_named(monkeypatch):
+    monkeypatch.setattr(kernels, "INTERPRET", False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(RuntimeError, match=r"compute capability 8\.0 or later .* has 7\.5"):
+        kernels._tuned.__wrapped__(kernels._forward, 64, torch.float16, torch.device("cuda"))
 
 
 @pytest.mark.wrong_input

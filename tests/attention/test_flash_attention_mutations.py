@@ -50,8 +50,8 @@ def check(kernels, n_q: int, n_k: int, causal: bool) -> None:
     random = torch.Generator().manual_seed(0)
     shapes = [(1, heads, n * STRETCH, 16) for heads, n in ((4, n_q), (2, n_k), (2, n_k), (4, n_q))]
     q, k, v, d_out = (torch.randn(shape, generator=random).to(DEVICE) for shape in shapes)
-    out, lse = kernels.flash_forward(q, k, v, causal, SCALE)
-    ours = (out, *kernels.flash_backward(d_out, q, k, v, out, lse, causal, SCALE))
+    out, lse = kernels._launch_forward(q, k, v, causal, SCALE)
+    ours = (out, *kernels._launch_backward(d_out, q, k, v, out, lse, causal, SCALE))
     exact = [x.double().requires_grad_() for x in (q, k, v)]
     mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=DEVICE)
     mask = mask.tril(k.shape[2] - q.shape[2]) if causal else mask

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -168,6 +169,29 @@ def test_takes_non_contiguous_input_and_gradient(causal):
             ours = found
     assert_close(ours, found)
     assert_close(tiled_attention(*strided, causal=causal), by_torch(*qkv, causal=causal))
+
+
+@pytest.mark.parametrize(("forward", "backward"), [(True, False), (False, True)], ids=["forward", "backward"])
+def test_autocast_around_one_pass_changes_nothing(forward, backward):
+    leaves = [6 * x.requires_grad_() for x in make(SHAPES["grouped"], torch.float32)]
+    out = tiled_attention(*leaves)
+    expected = torch.autograd.grad(out, leaves, out.detach())
+    with torch.autocast("cpu", torch.bfloat16, enabled=forward):
+        cast = tiled_attention(*leaves)
+    with torch.autocast("cpu", torch.bfloat16, enabled=backward):
+        gradients = torch.autograd.grad(cast, leaves, out.detach())
+    assert_close((cast, *gradients), (out, *expected), rtol=0, atol=0)
+
+
+def test_runs_where_there_is_no_autocast():
+    q, k, v = (x.to("meta") for x in make(SHAPES["grouped"]))
+    assert tiled_attention(q, k, v).shape == q.shape
+
+
+def test_forward_mode_is_refused():
+    q, k, v = make(SHAPES["grouped"])
+    with forward_ad.dual_level(), pytest.raises(RuntimeError):
+        tiled_attention(forward_ad.make_dual(q, q), k, v)
 
 
 def test_inputs_are_left_alone_and_need_no_gradient_of_their_own():

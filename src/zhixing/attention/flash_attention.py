@@ -4,11 +4,11 @@ Source: Dao et al., FlashAttention, arXiv 2205.14135; Dao, FlashAttention-2, arX
 """
 
 import math
-from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from zhixing.attention.softmax_attention import check_qkv
 
@@ -26,9 +26,17 @@ def flash_attention(
 ) -> Float[Tensor, "b h n d"]:
     """`softmax_attention(q, k, v)` by Triton kernels, in memory that grows as N + M, not N · M.
 
-    Differentiable once, in q, k and v. Works under `torch.compile`. float32 products are computed
-    in float32, not TF32. A row that attends to nothing is 0, and so is its gradient. Once the
-    tiles for a shape are chosen, which the first call does, the same call gives the same bits.
+    Heads come before positions, as in `scaled_dot_product_attention`. flash-attn has (B, N, H, D):
+    if you port from it, pass `x.transpose(1, 2)`, since no check can tell N from H.
+
+    Differentiable once, in q, k and v, by backward; not in forward mode, nor by `torch.func.grad`.
+    Works under `torch.compile`; autocast leaves the types alone. float32 products are computed
+    in float32, not TF32. A row that attends to nothing is 0, and so is its gradient. NaN in a key
+    or value may reach rows that do not see it. Once the tiles for a shape are chosen, which the
+    first call does, the same call gives the same bits.
+
+    Left out: dropout; a bias or mask of one's own, such as ALiBi; a softcap; sliding windows;
+    sequences of several lengths in one call; a cache of keys and values; FP8.
 
     Args:
         q: Queries (B, H, N, D), D at most 256, float16, bfloat16 or float32. Neither these nor
@@ -45,7 +53,10 @@ def flash_attention(
     Raises:
         ValueError: `check_qkv` rejects the inputs; or the type or head size is none of those above,
             or the scale is not positive and finite.
-        RuntimeError: There is no Triton, or neither a GPU nor Triton's interpreter.
+        RuntimeError: There is neither a GPU nor Triton's interpreter; or the GPU's compute
+            capability is below 8.0.
+        ModuleNotFoundError: There is no Triton.
+        NotImplementedError: Forward-mode differentiation, as in `torch.func.jvp`.
 
     Examples:
         Logits of 0 give all visible keys equal weights. Without a GPU, set TRITON_INTERPRET=1.
@@ -65,6 +76,11 @@ def flash_attention(
     scale = q.shape[3] ** -0.5 if scale is None else scale
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be positive and finite, but is {scale}")
+    # A custom operator drops tangents silently.
+    if any(unpack_dual(x).tangent is not None for x in (q, k, v)):
+        raise NotImplementedError(
+            "flash_attention has no forward mode (torch.func.jvp, jacfwd): call softmax_attention"
+        )
     out, _ = _flash_forward(q, k, v, causal, scale)
     return out
 
@@ -78,9 +94,9 @@ def _flash_forward(
 ) -> tuple[Tensor, Tensor]:
     """The output, and the logarithm of the sum of each row's exponentials, (B, H, N)."""
     _check_device(q)
-    from zhixing.attention.flash_attention_triton import flash_forward
+    from zhixing.attention.flash_attention_triton import _launch_forward
 
-    return flash_forward(q, k, v, causal, scale)
+    return _launch_forward(q, k, v, causal, scale)
 
 
 @torch.library.custom_op("zhixing::flash_attention_backward", mutates_args=())
@@ -95,9 +111,9 @@ def _flash_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k and v."""
-    from zhixing.attention.flash_attention_triton import flash_backward
+    from zhixing.attention.flash_attention_triton import _launch_backward
 
-    return flash_backward(d_out, q, k, v, out, lse, causal, scale)
+    return _launch_backward(d_out, q, k, v, out, lse, causal, scale)
 
 
 @_flash_forward.register_fake
@@ -124,10 +140,6 @@ _flash_forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _check_device(q: Tensor) -> None:
-    if not find_spec("triton"):
-        raise RuntimeError(
-            "flash_attention needs Triton, which there is for Linux: pip install triton"
-        )
     from zhixing.attention.flash_attention_triton import INTERPRET
 
     if q.device.type != "cuda" and not INTERPRET:

@@ -12,14 +12,20 @@ compute capability 9.0 on, masked loads before, zeros beyond the ends in both.
 """
 
 import math
+from contextvars import copy_context
 from functools import cache
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
-from triton.runtime import KernelInterface
+
+try:
+    import triton
+except ModuleNotFoundError:
+    message = "flash_attention needs Triton, which there is for Linux: pip install triton"
+    raise ModuleNotFoundError(message, name="triton") from None
+else:
+    tl = triton.language
 
 INTERPRET: tl.constexpr = tl.constexpr(triton.knobs.runtime.interpret)
 LOG2_E: tl.constexpr = tl.constexpr(math.log2(math.e))
@@ -349,7 +355,7 @@ class _Tiles(NamedTuple):
     keys: int
     warps: int
     stages: int
-    since: int = 80  # the lowest compute capability where it is worth trying: it spills below
+    since: int = 80  # the lowest compute capability where it is worth trying
 
 
 # {kernel: {head size: tiles}}, for the smallest head size that is not below.
@@ -357,12 +363,12 @@ HALF_PRECISION = {
     "_forward": {
         64: (_Tiles(128, 64, 4, 3), _Tiles(128, 128, 8, 3)),
         128: (_Tiles(128, 64, 8, 3), _Tiles(128, 128, 8, 2, since=90)),
-        256: (_Tiles(64, 32, 8, 2),),
+        256: (_Tiles(64, 32, 8, 2), _Tiles(128, 64, 8, 2, since=90)),
     },
     "_backward_q": {
         64: (_Tiles(64, 64, 4, 2), _Tiles(128, 64, 8, 2)),
         128: (_Tiles(64, 64, 4, 2), _Tiles(128, 64, 8, 2, since=90)),
-        256: (_Tiles(64, 16, 8, 2), _Tiles(64, 32, 8, 2)),
+        256: (_Tiles(64, 16, 8, 2), _Tiles(64, 32, 8, 2), _Tiles(64, 64, 8, 2, since=90)),
     },
     "_backward_kv": {
         64: (_Tiles(32, 64, 4, 2), _Tiles(64, 128, 8, 2), _Tiles(64, 64, 4, 2, since=90)),
@@ -380,13 +386,22 @@ SINGLE_PRECISION = {
 def _tiles_to_try(
     kernel: str, head_size: int, dtype: torch.dtype, capability: int
 ) -> tuple[_Tiles, ...]:
-    """What the autotuner may choose from for a kernel, on a GPU of compute capability 80 and up."""
+    """What the autotuner may choose from for a kernel.
+
+    Raises:
+        RuntimeError: The GPU's compute capability is below 80: it has no products of bfloat16.
+    """
+    if capability < 80:
+        raise RuntimeError(
+            "flash_attention needs a GPU of compute capability 8.0 or later (A100, RTX 30), but "
+            f"this one has {capability // 10}.{capability % 10}"
+        )
     table = SINGLE_PRECISION if dtype == torch.float32 else HALF_PRECISION
     tiles = next(tiles for largest, tiles in table[kernel].items() if head_size <= largest)
     return tuple(each for each in tiles if each.since <= capability)
 
 
-def flash_forward(
+def _launch_forward(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The output, laid out in memory as q is, and the logarithm of each row's sum, (B, H, N).
@@ -397,7 +412,7 @@ def flash_forward(
         >>> device = "cuda" if torch.cuda.is_available() else "cpu"
         >>> q = k = torch.zeros(1, 1, 4, 1, device=device)
         >>> v = torch.arange(4.0, device=device).view(1, 1, 4, 1)
-        >>> out, lse = flash_forward(q, k, v, True, 1.0)
+        >>> out, lse = _launch_forward(q, k, v, True, 1.0)
         >>> out.flatten().tolist(), lse.exp().round().flatten().tolist()
         ([0.0, 0.5, 1.0, 1.5], [1.0, 2.0, 3.0, 4.0])
     """
@@ -406,11 +421,11 @@ def flash_forward(
         return out.zero_(), lse.fill_(-math.inf)
     q, k, v = map(_describable, (q, k, v))
     tensors, strides = (q, k, v, out, lse), (q, k, v, out)
-    _launch(_forward, q, k, tensors, strides, causal, scale)
+    _launch_kernel(_forward, q, k, tensors, strides, causal, scale)
     return out, lse
 
 
-def flash_backward(
+def _launch_backward(
     d_out: Tensor,
     q: Tensor,
     k: Tensor,
@@ -429,7 +444,7 @@ def flash_backward(
         >>> device = "cuda" if torch.cuda.is_available() else "cpu"
         >>> q = k = v = torch.zeros(1, 1, 2, 1, device=device)
         >>> out, lse = q, torch.full((1, 1, 2), 2.0, device=device).log()
-        >>> d_q, d_k, d_v = flash_backward(torch.ones_like(q), q, k, v, out, lse, False, 1.0)
+        >>> d_q, d_k, d_v = _launch_backward(torch.ones_like(q), q, k, v, out, lse, False, 1.0)
         >>> [round(x, 5) for x in d_v.flatten().tolist()]
         [1.0, 1.0]
     """
@@ -439,14 +454,14 @@ def flash_backward(
     q, k, v, d_out = map(_describable, (q, k, v, d_out))
     delta = torch.empty_like(lse)
     tensors, strides = (q, k, v, out, d_out, lse, delta, d_q), (q, k, v, out, d_out, d_q)
-    _launch(_backward_q, q, k, tensors, strides, causal, scale)
+    _launch_kernel(_backward_q, q, k, tensors, strides, causal, scale)
     tensors, strides = (q, k, v, d_out, lse, delta, d_k, d_v), (q, k, v, d_out, d_k, d_v)
-    _launch(_backward_kv, q, k, tensors, strides, causal, scale)
+    _launch_kernel(_backward_kv, q, k, tensors, strides, causal, scale)
     return d_q, d_k, d_v
 
 
-def _launch(
-    kernel: KernelInterface,
+def _launch_kernel(
+    kernel: triton.KernelInterface,
     q: Tensor,
     k: Tensor,
     tensors: tuple[Tensor, ...],
@@ -456,35 +471,41 @@ def _launch(
 ) -> None:
     (batch, heads, n_q, head_size), (_, key_heads, n_k, _) = q.shape, k.shape
     block_d = max(16, triton.next_power_of_2(head_size))
+    # The doublings of batch · heads and of the length; which tiles are fastest depends on both.
+    bucket = 64 * (batch * heads).bit_length() + max(n_q, n_k).bit_length()
 
     def grid(meta: dict) -> tuple[int]:
         if kernel is _backward_kv:
             return (batch * key_heads * triton.cdiv(n_k, meta["BLOCK_K"]),)
         return (batch * heads * triton.cdiv(n_q, meta["BLOCK_Q"]),)
 
-    triton.set_allocator(_scratch)
-    with torch.cuda.device_of(q):
-        _tuned(kernel, block_d, q.dtype, q.device)[grid](
-            *tensors,
-            *(x.stride() for x in strides),
-            heads,
-            n_q,
-            n_k,
-            scale,
-            max(n_q, n_k).bit_length(),
-            GROUP=heads // key_heads,
-            HEAD_SIZE=head_size,
-            BLOCK_D=block_d,
-            CAUSAL=causal,
-        )
+    def launch() -> None:
+        triton.set_allocator(_scratch)
+        with torch.cuda.device_of(q):
+            _tuned(kernel, block_d, q.dtype, q.device)[grid](
+                *tensors,
+                *(x.stride() for x in strides),
+                heads,
+                n_q,
+                n_k,
+                scale,
+                bucket,
+                GROUP=heads // key_heads,
+                HEAD_SIZE=head_size,
+                BLOCK_D=block_d,
+                CAUSAL=causal,
+            )
+
+    # The allocator is a context variable: the caller's own stays as it is.
+    copy_context().run(launch)
 
 
 @cache
 def _tuned(
-    kernel: KernelInterface, head_size: int, dtype: torch.dtype, device: torch.device
-) -> KernelInterface:
-    """The kernel, which tries its tiles at the first call of each head size and doubling of the
-    length, causal and not, and stays with the fastest.
+    kernel: triton.KernelInterface, head_size: int, dtype: torch.dtype, device: torch.device
+) -> triton.KernelInterface:
+    """The kernel, which tries its tiles at the first call of each head size, group and doubling of
+    batch · heads and of the length, causal and not, and stays with the fastest.
     """
     if INTERPRET:
         tiles = (_Tiles(32, 16, 1, 1),)
@@ -499,7 +520,7 @@ def _tuned(
         )
         for each in tiles
     ]
-    return triton.autotune(configurations, key=["bucket", "HEAD_SIZE", "CAUSAL"])(kernel)
+    return triton.autotune(configurations, key=["bucket", "HEAD_SIZE", "CAUSAL", "GROUP"])(kernel)
 
 
 def _describable(x: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ def softmax_attention(
 
     Equals `scaled_dot_product_attention(q, k, v, enable_gqa=True)`, with
     `attn_mask=causal_mask(N, M)` if `causal`, except that a row that attends to nothing is 0
-    everywhere, and so is its gradient.
+    everywhere, and so is its gradient. For reference, not for use: it keeps N × M logits, and has
+    no dropout and no mask but the causal one.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.

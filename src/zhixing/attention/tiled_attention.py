@@ -5,6 +5,7 @@ FlashAttention, arXiv 2205.14135. Plain torch, to be read alongside the paper.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,9 @@ def tiled_attention(
 
     Beyond the output it keeps one number per query for the backward pass, which recomputes the
     weights, and at any time only tiles of block_q × block_k logits. Types of fewer than 32 bits
-    are computed in float32, a tile at a time. A second derivative does keep all tiles.
+    are computed in float32, a tile at a time; autocast changes nothing. A second derivative does
+    keep all tiles. To be read, not for speed; it has no dropout, no mask but the causal one, no
+    forward mode, and no `torch.func.grad`.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
@@ -75,7 +78,8 @@ class TiledAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, causal, scale, block_q, block_k):
-        out, lse = tiled_forward(q, k, v, causal, scale, block_q, block_k)
+        with _autocast_off(q):
+            out, lse = tiled_forward(q, k, v, causal, scale, block_q, block_k)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.settings = causal, scale, block_q, block_k
         # An output as well, so that second derivatives go through it.
@@ -83,7 +87,8 @@ class TiledAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out, d_lse):
-        gradients = tiled_backward(d_out, d_lse, *ctx.saved_tensors, *ctx.settings)
+        with _autocast_off(d_out):
+            gradients = tiled_backward(d_out, d_lse, *ctx.saved_tensors, *ctx.settings)
         return *gradients, None, None, None, None
 
 
@@ -182,6 +187,13 @@ def tiled_backward(
             dk_j += (ds.mT @ q_i).sum(dim=2, keepdim=True)
         dk[..., columns, :], dv[..., columns, :] = dk_j, dv_j
     return dq.flatten(1, 2).to(q.dtype), dk.squeeze(2), dv.squeeze(2)
+
+
+def _autocast_off(x: Tensor) -> AbstractContextManager:
+    """No autocast on x's device, so that the backward pass recomputes the same weights."""
+    if not torch.amp.is_autocast_available(x.device.type):
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _in_groups(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
