@@ -13,7 +13,7 @@ print(tuple(out.shape))
 import matplotlib.pyplot as plt
 
 INK, GREY, ONCE, OFTEN = "#24292f", "#6b7280", "#0b62b8", "#c2410c"
-figure, axes = plt.subplots(figsize=(7.2, 3.7))
+figure, axes = plt.subplots(figsize=(5.8, 3.2))
 
 
 def box(x, y, width, height, colour, name="", alpha=0.25):
@@ -27,7 +27,7 @@ def frame(x, width, y, height, title):
     axes.add_patch(
         plt.Rectangle((x, y), width, height, fill=False, edgecolor=INK, lw=0.8)
     )
-    axes.text(x + width / 2, y + height + 0.2, title, ha="center", fontsize=9)
+    axes.text(x + width / 2, y + height + 0.2, title, ha="center", fontsize=8)
 
 
 def arrow(start, end, colour, text):
@@ -155,10 +155,11 @@ def tiled_intensity(n, d, block_q):
 
 
 for device, (peak, bandwidth) in DEVICES.items():
-    needed = peak / bandwidth
     reach = standard_intensity(8192, 64) * bandwidth
-    print(f"{device}: at most {reach / 1e12:.0f} of {peak / 1e12:.0f} TFLOP/s,")
-    print(f"      for which it would need {needed:.0f} FLOP/byte")
+    print(
+        f"{device}: at most {reach / 1e12:.0f} of {peak / 1e12:.0f} TFLOP/s;",
+        f"the peak needs {peak / bandwidth:.0f} FLOP/byte",
+    )
 print(f"standard attention has {standard_intensity(8192, 64):.0f} FLOP/byte")
 
 # %% roofline_holds tags=["hidden"]
@@ -498,7 +499,7 @@ q, k, v = qkv(1, 1, 2, 3, 4, torch.float32)
 least = torch.finfo(torch.float32).min
 mask = torch.tensor([[True, True, False], [False, False, False]])
 added = torch.zeros(2, 3).masked_fill(~mask, least)
-filled = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+filled = torch.softmax(q @ k.mT / 2 + added, dim=-1) @ v
 print("second row:    ", filled[0, 0, 1])
 print("mean of V:     ", v[0, 0].mean(dim=0))
 boolean = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

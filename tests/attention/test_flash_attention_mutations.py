@@ -84,6 +84,7 @@ def test_kernels_equal_torchs(case):
     check(flash_attention_triton, *case)
 
 
+@pytest.mark.mutation
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's about NaN, in the interpreter
 @pytest.mark.parametrize(("function", "text", "by"), MUTATIONS.values(), ids=MUTATIONS)
 def test_comparison_with_torch_notices(function, text, by, tmp_path):
