@@ -22,8 +22,9 @@ from torch import Tensor
 try:
     import triton
 except ModuleNotFoundError:
-    message = "flash_attention needs Triton, which there is for Linux: pip install triton"
-    raise ModuleNotFoundError(message, name="triton") from None
+    raise ModuleNotFoundError(
+        "flash_attention needs Triton, available for Linux: pip install triton", name="triton"
+    ) from None
 else:
     tl = triton.language
 
