@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from measure import Row, Table
 from torch import Tensor, nn
 
+from zhixing.activations.gated_linear_units import gated_feed_forward
 from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
@@ -68,6 +69,17 @@ def both_ways(function: Callable[..., Tensor], *inputs: Tensor) -> Call:
     leaves = [x.clone().requires_grad_() for x in inputs]
     weights = normal(*function(*leaves).shape, seed=1)
     return lambda: torch.autograd.grad(function(*leaves), leaves, weights)
+
+
+@row("activations/gated_linear_units", "feed-forward, torch's, 256 × 384")
+def _() -> tuple[Call, Call]:
+    x, gate, up = normal(256, 384), normal(1024, 384, seed=1) / 20, normal(1024, 384, seed=2) / 20
+    down = normal(384, 1024, seed=3) / 32
+
+    def reference(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
+
+    return both_ways(gated_feed_forward, x, gate, up, down), both_ways(reference, x, gate, up, down)
 
 
 @row("activations/gelu", "gelu, F.gelu of 1e6")

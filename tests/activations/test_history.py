@@ -1,4 +1,4 @@
-"""The activations of one variable and the gated units, against torch, mpmath and the papers' numbers."""
+"""The activations of one variable, against torch, mpmath and the papers' numbers."""
 
 import math
 
@@ -10,7 +10,6 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from torch.testing import assert_close
 
-from zhixing.activations import glu as gated
 from zhixing.activations import history
 
 REFERENCES = {
@@ -21,7 +20,6 @@ REFERENCES = {
     history.leaky_relu: F.leaky_relu,
     history.elu: F.elu,
     history.selu: F.selu,
-    history.silu: F.silu,
     history.mish: F.mish,
     history.squared_relu: lambda x: F.relu(x) ** 2,
 }
@@ -33,13 +31,7 @@ INPUTS = {
     "transposed": torch.linspace(-3, 3, 35, dtype=torch.float64).reshape(5, 7).T,
     "large": torch.tensor([-1e4, -800.0, -100.0, 100.0, 800.0, 1e4], dtype=torch.float64),
 }
-UNITS = {
-    gated.glu: lambda gate, value: F.glu(torch.cat([value, gate]), dim=0),
-    gated.geglu: lambda gate, value: F.gelu(gate) * value,
-    gated.swiglu: lambda gate, value: F.silu(gate) * value,
-}
 FORMS = pytest.mark.parametrize("form", REFERENCES, ids=lambda form: form.__name__)
-GATED = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.__name__)
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
 
@@ -69,7 +61,6 @@ def test_value_and_gradient_equal_torch(form, x):
         (history.leaky_relu, 0.01),
         (history.elu, 1.0),
         (history.selu, history.SELU_SCALE * history.SELU_ALPHA),
-        (history.silu, 0.5),
         (history.mish, 0.6),  # tanh(log 2)
         (history.squared_relu, 0.0),
     ],
@@ -122,10 +113,9 @@ def derivative_of(form):
         (history.tanh, mpmath.tanh),
         (history.softplus, lambda x: mpmath.log(1 + mpmath.exp(x))),
         (history.elu, lambda x: x if x > 0 else mpmath.exp(x) - 1),
-        (history.silu, lambda x: x / (1 + mpmath.exp(-x))),
         (history.mish, lambda x: x * mpmath.tanh(mpmath.log(1 + mpmath.exp(x)))),
     ],
-    ids=["sigmoid", "tanh", "softplus", "elu", "silu", "mish"],
+    ids=["sigmoid", "tanh", "softplus", "elu", "mish"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_keeps_relative_accuracy_from_tail_to_tail(form, exact, dtype):
@@ -140,25 +130,15 @@ def test_keeps_relative_accuracy_from_tail_to_tail(form, exact, dtype):
 
 @FORMS
 @HALVES
-def test_low_precision_is_rounded_once(form, dtype):
-    """Half a unit in the last place, and a little for float32 within."""
-    x, step = torch.linspace(-6, 6, 1201).to(dtype), torch.finfo(dtype)
-    assert form(x).dtype == dtype
-    assert_close(
-        form(x).double(),
-        REFERENCES[form](x.double()),
-        rtol=0.502 * step.eps,
-        atol=step.smallest_normal * step.eps,
-    )
-
-
-@FORMS
-@HALVES
-def test_low_precision_gradients_are_finite_and_torchs(form, dtype):
-    x = torch.tensor([-1e4, -300.0, -20.0, 20.0, 300.0, 1e4]).to(dtype)
+def test_low_precision_stays_near_torch_with_finite_gradients(form, dtype):
+    """Torch's own functions round once, ours in each step: the two are two units in the last place apart at most."""
+    x = torch.cat([torch.linspace(-6, 6, 1200), torch.tensor([-1e4, -300.0, -20.0, 20.0, 200.0])]).to(dtype)
     ours, theirs = value_and_gradients(form, x), value_and_gradients(REFERENCES[form], x)
+    assert ours[0].dtype == dtype
     assert ours[1].isfinite().all()
-    assert_close(ours, theirs)
+    step = torch.finfo(dtype).eps
+    assert_close(ours[0], theirs[0], rtol=2 * step, atol=1e-5)
+    assert_close(ours[1], theirs[1], rtol=2 * step, atol=2 * step)
 
 
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
@@ -206,74 +186,6 @@ def test_prelu_passes_gradcheck():
 def test_prelu_keeps_low_precision(dtype):
     x, slope = torch.linspace(-3, 3, 61).to(dtype), torch.tensor([0.25], dtype=dtype)
     assert_close(history.prelu(x, slope), F.prelu(x, slope))
-
-
-@GATED
-@pytest.mark.parametrize("name", ["grid", "zeros", "empty", "scalar", "transposed", "large"])
-def test_gated_unit_equals_torch(unit, name):
-    gate = INPUTS[name]
-    value = (gate.flip(0) if gate.ndim else gate) / 3 + 0.1
-    if gate.ndim == 0:
-        gate, value = gate[None], value[None]
-    assert_close(value_and_gradients(unit, gate, value), value_and_gradients(UNITS[unit], gate, value))
-
-
-@GATED
-@HALVES
-def test_gated_unit_keeps_low_precision(unit, dtype):
-    gate, value = torch.linspace(-6, 6, 121).to(dtype), torch.linspace(3, -2, 121).to(dtype)
-    assert_close(unit(gate, value), UNITS[unit](gate, value))
-
-
-@GATED
-def test_gated_unit_passes_gradcheck(unit):
-    gate = torch.linspace(-3, 3, 12, dtype=torch.float64, requires_grad=True)
-    value = torch.linspace(2, -1, 12, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(unit, (gate, value))
-
-
-@GATED
-@pytest.mark.parametrize("batch", [(), (5,), (2, 3), (0,)], ids=str)
-def test_gated_feed_forward_equals_linear_layers(unit, batch):
-    generator = torch.Generator().manual_seed(0)
-    x, w, v, w2 = (
-        torch.randn(size, dtype=torch.float64, generator=generator) for size in ((*batch, 6), (6, 4), (6, 4), (4, 6))
-    )
-
-    def reference(x, w, v, w2):
-        return F.linear(UNITS[unit](F.linear(x, w.T).flatten(), F.linear(x, v.T).flatten()).reshape(*batch, 4), w2.T)
-
-    ours = value_and_gradients(lambda *tensors: gated.gated_feed_forward(*tensors, unit=unit), x, w, v, w2)
-    assert_close(ours, value_and_gradients(reference, x, w, v, w2))
-
-
-def test_gated_feed_forward_is_swiglu_unless_told():
-    generator = torch.Generator().manual_seed(0)
-    x, w, v, w2 = (torch.randn(size, generator=generator) for size in ((5, 6), (6, 4), (6, 4), (4, 6)))
-    assert_close(gated.gated_feed_forward(x, w, v, w2), (F.silu(x @ w) * (x @ v)) @ w2)
-
-
-def test_two_thirds_of_the_hidden_size_keep_the_parameters():
-    """Shazeer, section 3.1: d_model = 768, d_ff = 3072 becomes 2048."""
-    hidden = gated.gated_hidden_size(3072)
-    assert hidden == 2048
-    assert 3 * 768 * hidden == 2 * 768 * 3072
-
-
-@pytest.mark.parametrize(
-    ("model", "hidden"), [(4096, 11008), (5120, 13824), (6656, 17920), (8192, 22016)], ids=["7B", "13B", "33B", "65B"]
-)
-def test_llama_hidden_sizes_follow_the_rule(model, hidden):
-    """The intermediate sizes of the first LLaMA models, in multiples of 256."""
-    assert gated.gated_hidden_size(4 * model, multiple_of=256) == hidden
-
-
-@pytest.mark.parametrize("hidden", range(1, 40))
-def test_gated_hidden_size_is_never_far_from_two_thirds(hidden):
-    rounded = gated.gated_hidden_size(hidden, multiple_of=8)
-    assert abs(gated.gated_hidden_size(hidden) - 2 * hidden / 3) < 1
-    assert rounded % 8 == 0
-    assert 0 <= rounded - 2 * hidden // 3 < 8
 
 
 def expectation(function):
@@ -338,32 +250,38 @@ def test_derivative_of_softplus_is_sigmoid():
     assert_close(derivative_of(history.softplus)(x.clone().requires_grad_()), torch.sigmoid(x))
 
 
-@pytest.mark.parametrize(
-    ("form", "at", "minimum"),
-    [(history.silu, -1.278465, -0.278465), (history.mish, -1.192431, -0.308843)],
-    ids=["silu", "mish"],
-)
-def test_minimum_is_where_it_is_said_to_be(form, at, minimum):
+def test_minimum_of_mish_is_where_it_is_said_to_be():
+    """Misra, section 3: about -0.31 at about -1.19."""
     found = minimize_scalar(
-        lambda x: form(torch.tensor(x, dtype=torch.float64)).item(),
+        lambda x: history.mish(torch.tensor(x, dtype=torch.float64)).item(),
         bounds=(-3, 0),
         method="bounded",
         options={"xatol": 1e-9},
     )
-    assert round(found.fun, 6) == minimum
-    assert abs(found.x - at) < 2e-6
+    assert round(found.fun, 6) == -0.308843
+    assert abs(found.x + 1.192431) < 2e-6
 
 
 @pytest.mark.wrong_input
 @pytest.mark.parametrize(
     "form",
-    [*REFERENCES, history.threshold, lambda x: history.prelu(x, torch.ones(1)), lambda x: gated.swiglu(x, x)],
+    [*REFERENCES, history.threshold, lambda x: history.prelu(x, torch.ones(1))],
     ids=lambda form: form.__name__,
 )
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
-def test_refuses_what_is_not_floating_point(form, dtype):
-    with pytest.raises(ValueError, match=rf"floating-point tensor, but x is {dtype}"):
-        form(torch.ones(2, dtype=dtype))
+@pytest.mark.parametrize(
+    ("x", "came"),
+    [
+        (torch.ones(2, dtype=torch.int64), "torch.int64"),
+        (torch.ones(2, dtype=torch.bool), "torch.bool"),
+        (torch.ones(2, dtype=torch.complex64), "torch.complex64"),
+        ([1.0, 2.0], "list"),
+        (1.0, "float"),
+    ],
+    ids=["int64", "bool", "complex64", "list", "float"],
+)
+def test_refuses_what_is_no_floating_point_tensor(form, x, came):
+    with pytest.raises(ValueError, match=rf"floating-point tensor, but x is {came}"):
+        form(x)
 
 
 @pytest.mark.wrong_input
@@ -371,26 +289,3 @@ def test_refuses_what_is_not_floating_point(form, dtype):
 def test_prelu_refuses_slopes_that_fit_no_channel(shape, slopes):
     with pytest.raises(ValueError, match=rf"slope must have 1 entry or .* shape is \({slopes},\)"):
         history.prelu(torch.zeros(shape), torch.ones(slopes))
-
-
-@pytest.mark.wrong_input
-@pytest.mark.parametrize(
-    "shapes",
-    [
-        ((5, 6), (6, 4), (6, 3), (4, 6)),
-        ((5, 6), (7, 4), (7, 4), (4, 6)),
-        ((5, 6), (6, 4), (6, 4), (3, 6)),
-        ((5, 6), (6, 4), (6, 4), (4, 7)),
-    ],
-    ids=str,
-)
-def test_gated_feed_forward_refuses_matrices_that_do_not_fit(shapes):
-    with pytest.raises(ValueError, match="do not fit"):
-        gated.gated_feed_forward(*(torch.zeros(shape) for shape in shapes))
-
-
-@pytest.mark.wrong_input
-@pytest.mark.parametrize(("hidden", "multiple"), [(0, 1), (-3, 1), (12, 0)], ids=str)
-def test_gated_hidden_size_refuses_what_is_not_positive(hidden, multiple):
-    with pytest.raises(ValueError, match="must be positive"):
-        gated.gated_hidden_size(hidden, multiple_of=multiple)

@@ -1,15 +1,14 @@
-"""Activation functions of one variable, from the threshold to squared ReLU.
+"""Activation functions of one variable, from the threshold to squared ReLU, to be read.
 
-GELU is in a separate module, `zhixing.activations.gelu`; the gated units are in
-`zhixing.activations.glu`. Every function works elementwise on a tensor of a floating-point type and
-of any shape; types of fewer than 32 bits are computed in float32. Another type raises `ValueError`.
+Every function works elementwise on a tensor of a floating-point type and of any shape, in the type
+of its input; anything else raises `ValueError`. In a network use torch's own functions, which give
+the same values: they compute float16 and bfloat16 in float32, and keep one tensor for the backward
+pass. GELU, SiLU and the gated units have modules of their own.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from zhixing.activations.widen import widen
 
 # Klambauer et al., arXiv 1706.02515, equation 14.
 SELU_ALPHA = 1.6732632423543772
@@ -31,9 +30,8 @@ def split(
         >>> positive.tolist(), negative.tolist()
         ([0.0, 0.0, 3.0], [-2.0, 0.0, 0.0])
     """
-    wide = widen(x)
-    left = wide <= 0
-    return torch.where(left, 0, wide), torch.where(left, wide, 0)
+    left = _floating(x) <= 0
+    return torch.where(left, 0, x), torch.where(left, x, 0)
 
 
 def threshold(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -44,11 +42,11 @@ def threshold(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         >>> threshold(torch.tensor([-2.0, 0.0, 3.0])).tolist()
         [0.0, 1.0, 1.0]
     """
-    return (widen(x) >= 0).to(x.dtype)
+    return (_floating(x) >= 0).to(x.dtype)
 
 
 def sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The logistic function, 1 / (1 + exp(-x)).
+    """The logistic function, 1 / (1 + exp(-x)); to be read, as torch.sigmoid computes the same.
 
     Examples:
         >>> import torch
@@ -59,11 +57,11 @@ def sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     positive, negative = split(x)
     # Both terms of the fraction are multiplied by exp(min(x, 0)).
     rising, falling = torch.exp(negative), torch.exp(-positive)
-    return (rising / (rising + falling)).to(x.dtype)
+    return rising / (rising + falling)
 
 
 def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x)); to be read, as torch.tanh computes the same.
 
     Examples:
         >>> import torch
@@ -71,10 +69,10 @@ def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         >>> [round(value, 4) for value in y.tolist()]
         [-0.7616, 0.0, 0.7616]
     """
-    positive, negative = split(2 * widen(x))
+    positive, negative = split(2 * _floating(x))
     # Both terms of the fraction are multiplied by exp(-|x|).
     difference = torch.expm1(negative) - torch.expm1(-positive)
-    return (difference / (torch.exp(negative) + torch.exp(-positive))).to(x.dtype)
+    return difference / (torch.exp(negative) + torch.exp(-positive))
 
 
 def softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -87,7 +85,7 @@ def softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         [0.3133, 0.6931, 1.3133]
     """
     positive, negative = split(x)
-    return (positive + torch.log1p(torch.exp(negative - positive))).to(x.dtype)
+    return positive + torch.log1p(torch.exp(negative - positive))
 
 
 def relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -98,7 +96,7 @@ def relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         >>> relu(torch.tensor([-2.0, 0.0, 3.0])).tolist()
         [0.0, 0.0, 3.0]
     """
-    return split(x)[0].to(x.dtype)
+    return split(x)[0]
 
 
 def leaky_relu(
@@ -114,7 +112,7 @@ def leaky_relu(
         [-0.5, 0.0, 3.0]
     """
     positive, negative = split(x)
-    return (positive + negative_slope * negative).to(x.dtype)
+    return positive + negative_slope * negative
 
 
 def prelu(
@@ -124,7 +122,7 @@ def prelu(
     """Leaky ReLU with learned slopes (He et al. 2015, arXiv 1502.01852, equation 1).
 
     Args:
-        x: Values; the channels are its second dimension.
+        x: Values; the channels are its second dimension, in (B, L, C) too, so move them there.
         slope: One slope for all channels, or one for each.
 
     Raises:
@@ -135,15 +133,15 @@ def prelu(
         >>> prelu(torch.tensor([[-2.0, -2.0]]), torch.tensor([0.25, 0.5])).tolist()
         [[-0.5, -1.0]]
     """
+    positive, negative = split(x)
     channels = x.shape[1] if x.ndim > 1 else 1
     if slope.shape not in ((1,), (channels,)):
         raise ValueError(
             f"slope must have 1 entry or one for each of {channels} channels, "
             f"but its shape is {tuple(slope.shape)}"
         )
-    positive, negative = split(x)
     slope = slope.reshape(-1, *[1] * (x.ndim - 2))
-    return (positive + slope * negative).to(x.dtype)
+    return positive + slope * negative
 
 
 def elu(x: Float[Tensor, "*shape"], *, alpha: float = 1.0) -> Float[Tensor, "*shape"]:
@@ -156,14 +154,14 @@ def elu(x: Float[Tensor, "*shape"], *, alpha: float = 1.0) -> Float[Tensor, "*sh
         [-0.6321, 0.0, 1.0]
     """
     positive, negative = split(x)
-    return (positive + alpha * torch.expm1(negative)).to(x.dtype)
+    return positive + alpha * torch.expm1(negative)
 
 
 def selu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """1.0507 · elu(x, alpha=1.6733) (Klambauer et al. 2017, arXiv 1706.02515, equation 2).
 
     Keeps mean 0 and variance 1 from layer to layer if the weights are drawn with variance
-    1 / (number of inputs).
+    1 / (number of inputs), which is not the default of `nn.Linear`, and dropout is alpha dropout.
 
     Examples:
         >>> import torch
@@ -171,20 +169,7 @@ def selu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         >>> [round(value, 4) for value in y.tolist()]
         [-1.1113, 0.0, 1.0507]
     """
-    return (SELU_SCALE * elu(widen(x), alpha=SELU_ALPHA)).to(x.dtype)
-
-
-def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """x · sigmoid(x) (Elfwing et al. 2017, arXiv 1702.03118); Swish with β = 1.
-
-    Examples:
-        >>> import torch
-        >>> y = silu(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
-        >>> [round(value, 4) for value in y.tolist()]
-        [-0.2689, 0.0, 0.7311]
-    """
-    wide = widen(x)
-    return (wide * sigmoid(wide)).to(x.dtype)
+    return SELU_SCALE * elu(x, alpha=SELU_ALPHA)
 
 
 def mish(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -196,16 +181,23 @@ def mish(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         >>> [round(value, 4) for value in y.tolist()]
         [-0.3034, 0.0, 0.8651]
     """
-    wide = widen(x)
-    return (wide * tanh(softplus(wide))).to(x.dtype)
+    return x * tanh(softplus(x))
 
 
 def squared_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """max(x, 0)² (So et al. 2021, arXiv 2109.08668).
+    """max(x, 0)² (So et al. 2021, arXiv 2109.08668). In float16 it overflows from x = 256 on.
 
     Examples:
         >>> import torch
         >>> squared_relu(torch.tensor([-2.0, 0.0, 3.0])).tolist()
         [0.0, 0.0, 9.0]
     """
-    return (split(x)[0] ** 2).to(x.dtype)
+    return split(x)[0] ** 2
+
+
+def _floating(x: Tensor) -> Tensor:
+    """Return `x`; check that it is a tensor of a floating-point type."""
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        came = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"an activation needs a floating-point tensor, but x is {came}")
+    return x
