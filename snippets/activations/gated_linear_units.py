@@ -1,28 +1,26 @@
-# %% setup
-import math
-
+# %% quick_start
 import torch
 import torch.nn.functional as F
 
-from zhixing.activations.gated_linear_units import (
-    GatedFeedForward,
-    clamped_swiglu,
-    gated_feed_forward,
-    gated_hidden_size,
-    glu,
-    swiglu,
-)
+from zhixing.activations.gated_linear_units import GatedFeedForward, gated_hidden_size
 
-# %% quick_start
 torch.manual_seed(0)
 layer = GatedFeedForward(768, gated_hidden_size(3072))
 x = torch.randn(2, 16, 768)
 by_hand = layer.down_proj(F.silu(layer.gate_proj(x)) * layer.up_proj(x))
-print({name: (*weight.shape,) for name, weight in layer.named_parameters()})
+for name, weight in layer.named_parameters():
+    print(name, (*weight.shape,))
 same = torch.allclose(layer(x), by_hand, atol=1e-5)
 print("one line of torch computes the same:", same)
 
+# %% setup
+from zhixing.activations.gated_linear_units import clamped_swiglu, glu, swiglu
+
 # %% quick_start_holds tags=["hidden"]
+import math
+
+from zhixing.activations.gated_linear_units import gated_feed_forward
+
 assert same
 assert torch.allclose(layer(x), gated_feed_forward(x, *layer.parameters()), atol=1e-5)
 

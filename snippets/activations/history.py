@@ -1,8 +1,15 @@
-# %% setup
-import math
-
+# %% calls
 import torch
 import torch.nn.functional as F
+
+x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+for call in (F.relu, F.gelu, F.silu):
+    print(f"F.{call.__name__}", *(f"{y:6.2f}" for y in call(x).tolist()))
+
+# %% setup
+import functools
+import math
+
 from torch import nn
 
 from zhixing.activations.history import (
@@ -25,11 +32,6 @@ def derivative(form, x):
     leaf = x.detach().requires_grad_()
     return torch.autograd.grad(form(leaf).sum(), leaf)[0]
 
-
-# %% calls
-x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
-for call in (F.relu, F.gelu, F.silu):
-    print(f"F.{call.__name__}", *(f"{y:6.2f}" for y in call(x).tolist()))
 
 # %% curves
 import matplotlib.pyplot as plt
@@ -214,13 +216,19 @@ def mean(values):  # over a standard normal variable
     return torch.trapezoid(values * density, z).item()
 
 
-def network(form, gain, seed=0):
+@functools.cache
+def drawn(seed):
     generator = torch.Generator().manual_seed(seed)
-    layers = [torch.randn(batch, width, generator=generator).requires_grad_()]
+    samples, upstream = torch.randn(2, batch, width, generator=generator)
+    weights = torch.randn(depth, width, width, generator=generator)
+    return samples, weights / math.sqrt(width), upstream
+
+
+def network(form, gain, seed=0):
+    samples, weights, upstream = drawn(seed)
+    layers = [samples.clone().requires_grad_()]
     for layer in range(depth):
-        weight = torch.randn(width, width, generator=generator) / math.sqrt(width)
-        layers.append(form((gain if layer else 1) * layers[-1] @ weight))
-    upstream = torch.randn(batch, width, generator=generator)
+        layers.append(form((gain if layer else 1) * layers[-1] @ weights[layer]))
     return layers, upstream
 
 
@@ -336,19 +344,14 @@ assert math.isclose(he_gain(relu), math.sqrt(2), rel_tol=1e-4)
 
 # %% fixed_points
 figure, axes = plt.subplots(figsize=(5.6, 3.4))
-q = torch.logspace(-2, 2, 81, dtype=torch.float64)
-for name, style in {
-    "tanh": "-",
-    "SELU": "--",
-    "ReLU": "-",
-    "GELU": "--",
-    "SiLU": "-",
-}.items():
+variances = torch.logspace(-2, 2, 81, dtype=torch.float64)
+for name in ("tanh", "SELU", "ReLU", "GELU", "SiLU"):
     form, gain = forms[name], he_gain(forms[name])
-    ratio = [gain**2 * mean(form(math.sqrt(each) * z) ** 2) / each for each in q]
-    axes.loglog(q, ratio, style, label=name)
+    ratio = [gain**2 * mean(form(math.sqrt(q) * z) ** 2) / q for q in variances]
+    style = "--" if name in ("SELU", "GELU") else "-"
+    axes.semilogx(variances, ratio, style, label=name)
 axes.axvline(1, color="gray", linewidth=0.8)
-axes.set(xlabel="$q_l$", ylabel="$q_{l+1}\\,/\\,q_l$", xlim=(0.01, 100))
+axes.set(xlabel="$q_l$", ylabel="$q_{l+1}\\,/\\,q_l$", xlim=(0.01, 100), ylim=(0, 2.5))
 axes.legend()
 
 # %% dead_units
@@ -412,7 +415,7 @@ late = {
 }
 for name, history in late.items():
     (start, _, _), (end, _, error) = history[0], history[-1]
-    print(f"{name:5} dead {start:4.0%} → {end:4.0%}, mean squared error {error:.1f}")
+    print(f"{name:4} dead {start:.1f} → {end:.1f}, mean squared error {error:.1f}")
 
 # %% revival_holds tags=["hidden"]
 errors = {name: history[-1][2] for name, history in late.items()}
