@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 CHECKS = Checks()
+ON_FOUR_RANKS = ("",)  # all of them
 
 
 def seeded(place: Place, *shape: int, dtype: torch.dtype = torch.float64, salt: int = 0) -> Tensor:

@@ -41,22 +41,38 @@ def once(tmp_path_factory) -> Callable:
 
 
 @pytest.fixture(scope="session")
-def wrong_on_ranks(once) -> Callable[[str, str, int], str]:
-    """What went wrong in a check, or with a mutation, of a module on any of so many ranks; nothing if nothing did."""
+def checked(once) -> dict:
+    """What run_checks.py writes: one start of a program for all checks of all modules."""
 
     def compute(folder: Path) -> dict[str, dict[str, str]]:
         from zhixing.engineering.launch import run_all  # not above: jaxtyping's hook comes after this file
 
         tested = [importlib.import_module(f"zhixing.engineering.{module}").__file__ for module in CHECKED]
         run_all([[sys.executable, str(HERE / "run_checks.py"), *tested]], 550.0, folder=str(folder))
-        return {f"{path.relative_to(folder)}": json.loads(path.read_text()) for path in folder.glob("*/*.json")}
+        found = {f"{path.relative_to(folder)}": json.loads(path.read_text()) for path in folder.glob("*/*.json")}
+        return {**found, "failed": (folder / "failed").read_text()}
+
+    return once("checks", compute)
+
+
+@pytest.fixture(scope="session")
+def wrong_on_ranks(checked) -> Callable[[str, str, int], str]:
+    """What went wrong in a check, or with a mutation, of a module on any of so many ranks; nothing if nothing did."""
 
     def wrong(module: str, check: str, ranks: int) -> str:
-        results = once("checks", compute)
-        of_ranks = [results[f"{ranks}/{rank}.json"][module][check] for rank in range(ranks)]
+        of_ranks = [checked[f"{ranks}/{rank}.json"][module][check] for rank in range(ranks)]
         return "\n".join(f"rank {rank}: {said}" for rank, said in enumerate(of_ranks) if said)
 
     return wrong
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each check of the module's suite, on two ranks and some on four, for tests with `check` and `ranks`."""
+    if {"check", "ranks"} <= {*metafunc.fixturenames}:
+        suite = metafunc.module.checks
+        cases = [(2, check) for check in suite.CHECKS]
+        cases += [(4, check) for check in suite.CHECKS if check.startswith(suite.ON_FOUR_RANKS)]
+        metafunc.parametrize(("ranks", "check"), cases, ids=[f"{ranks} ranks, {check}" for ranks, check in cases])
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Run checks on several ranks at once: `python checks_ddp.py RANKS FOLDER MODULE`, as conftest.py starts it.
 
-Each check runs on all ranks, in a process group of its own, so that one that fails leaves the next ones alone.
+Each check runs on all ranks; after one that fails the next ones run in a new process group, which it cannot disturb.
 """
 
 import sys
@@ -27,7 +27,7 @@ class Place:
 
     rank: int
     ranks: int
-    group: dist.ProcessGroup
+    group: dist.ProcessGroup | None
     module: types.ModuleType
 
     @property
@@ -99,14 +99,16 @@ def broken(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
 
 
 def run(place: Place, check: Check) -> str:
-    """What went wrong; nothing if nothing did."""
-    place.group = dist.new_group(timeout=LIMIT)
-    dist.barrier()  # all have met: a quick check ends the group at once, which others may still be joining
+    """What went wrong; nothing if nothing did. If anything did on any rank, the next check gets a group of its own."""
+    place.group = place.group or dist.new_group(timeout=LIMIT)
+    wrong = ""
     try:
         check(place)
     except (Exception, pytest.fail.Exception):
-        return traceback.format_exc()
-    finally:
-        # Each group has threads of its own.
+        wrong = traceback.format_exc()
+    failures = torch.tensor(float(bool(wrong)))
+    dist.all_reduce(failures)
+    if failures:
         dist.destroy_process_group(place.group)
-    return ""
+        place.group = None
+    return wrong

@@ -1,21 +1,27 @@
 """Run the checks of modules on 2 and on 4 ranks: `python run_checks.py FILE …`, with the file of each module.
 
 Writes what went wrong on each rank to RANKS/RANK.json: by module and check, and on 2 ranks by mutation. All modules in
-one program, since its imports take longer than the checks.
+one program, since its imports take longer than the checks. At last one of two ranks fails, and `failed` holds what is
+printed.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch.distributed as dist
 from jaxtyping import install_import_hook
 from on_ranks import LIMIT, Place, broken, run
 
 
 def wrong(rank: int, ranks: int, module, suite) -> dict[str, str]:
-    found = {name: run(Place(rank, ranks, None, module), check) for name, check in suite.CHECKS.items()}
+    place = Place(rank, ranks, None, module)
+    chosen = suite.CHECKS if ranks == 2 else [name for name in suite.CHECKS if name.startswith(suite.ON_FOUR_RANKS)]
+    found = {name: run(place, suite.CHECKS[name]) for name in chosen}
     for name, (old, new, wanted) in suite.MUTATIONS.items() if ranks == 2 else ():
         found[name] = run(Place(rank, ranks, None, broken(module, old, new)), suite.CHECKS[wanted])
     return found
@@ -41,6 +47,30 @@ def main() -> None:
 
         # Longer than any check takes: who is done early waits here for the others.
         fork_ranks(work, ranks, 3 * LIMIT.total_seconds())
+
+    def fail(rank: int) -> None:
+        if rank == 1:
+            raise ArithmeticError("on purpose")
+        dist.barrier()
+
+    with open("failed", "w") as file, redirected(2, file.fileno()):
+        try:
+            # The first of them at once: the other alone would end with an error of its own, at the end of this time.
+            fork_ranks(fail, 2, 500.0)
+        except SystemExit as error:
+            print(error, file=file)
+
+
+@contextlib.contextmanager
+def redirected(number: int, other: int) -> Iterator[None]:
+    """What is written to a file descriptor, here and in forks, goes to the other one."""
+    kept = os.dup(number)
+    os.dup2(other, number)
+    try:
+        yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
 
 
 if __name__ == "__main__":

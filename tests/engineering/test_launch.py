@@ -1,5 +1,6 @@
 """Processes that are started: what they return, what is said of those that fail, and that none is left."""
 
+import re
 import subprocess
 import sys
 import time
@@ -21,19 +22,67 @@ def test_launch_returns_what_each_rank_returned():
         dist.all_reduce(x)
         return x
 
-    assert launch(place, total, ranks=2) == {"place": [[0, 2, 1], [1, 2, 1]], "total": [torch.tensor([3.0])] * 2}
+    # Names that the program itself could use.
+    def run():
+        return main() + sys()
+
+    def main():
+        return 1
+
+    def sys():
+        return 2
+
+    found = launch(place, total, run, ranks=2, using=[main, sys])
+    assert found == {"place": [[0, 2, 1], [1, 2, 1]], "total": [torch.tensor([3.0])] * 2, "run": [3, 3]}
 
 
 @pytest.mark.processes
-def test_launch_tells_of_the_rank_that_failed_and_ends_the_other():
-    def fails():
-        if dist.get_rank() == 1:
-            raise ArithmeticError("on purpose")
-        dist.barrier()
+def test_fork_that_fails_is_told_of_and_ends_the_other(checked):
+    assert "ArithmeticError: on purpose" in checked["failed"]
+    assert re.search(r"exit codes by rank: \{.*1: 1", checked["failed"])
 
-    # The first of them at once: the other alone would end with an error of its own, at half of the time.
-    with pytest.raises(RuntimeError, match=r"(?s)ArithmeticError: on purpose.*exit codes by rank: \{.*1: 1"):
-        launch(fails, ranks=2, seconds=500.0)
+
+@pytest.mark.processes
+def test_program_that_fails_is_told_of_and_ends_the_other(tmp_path, still_there):
+    code = "import sys, time; sys.argv[1] == '1' and sys.exit('on purpose'); time.sleep(100)"
+    commands = [[sys.executable, "-c", f"{code}  # {tmp_path}", number] for number in "01"]
+    with pytest.raises(RuntimeError, match=r"(?s)exit codes by process: \{1: 1\}.*process 1\non purpose"):
+        run_all(commands, 500.0)
+    assert still_there(str(tmp_path)) == []
+
+
+def typed() -> object:
+    """A function as from a prompt that keeps no source."""
+    space = {}
+    exec("def typed():\n    return 1\n", space)
+    return space["typed"]
+
+
+def with_a_closure() -> object:
+    secret = 1
+
+    def uses_secret():
+        return secret
+
+    return uses_secret
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(
+    ("functions", "ranks", "message"),
+    [
+        ([with_a_closure], 0, "got 0 ranks and 1 functions"),
+        ([], 2, "got 2 ranks and 0 functions"),
+        ([typed()], 2, "typed cannot be sent, as its source is not known: define it in a file or a notebook"),
+        ([lambda: 1], 2, "only functions made by `def` can"),
+        ([with_a_closure()], 2, "uses_secret uses secret of the function around it"),
+        ([with_a_closure, with_a_closure], 2, "two functions have one name: with_a_closure"),
+    ],
+    ids=["no rank", "no function", "no source", "lambda", "closure", "one name"],
+)
+def test_launch_refuses_what_it_cannot_send(functions, ranks, message):
+    with pytest.raises(ValueError, match=message):
+        launch(*functions, ranks=ranks)
 
 
 @pytest.mark.processes

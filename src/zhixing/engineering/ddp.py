@@ -4,11 +4,13 @@ Source: Li et al., PyTorch Distributed: Experiences on Accelerating Data Paralle
 arXiv 2006.15704, section 3.
 """
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, zip_longest
 
 import torch
 import torch.distributed as dist
@@ -97,8 +99,15 @@ class MinimalDDP(nn.Module):
     """Wraps the replica of one rank; after each backward pass all ranks hold the mean gradient.
 
     A small `torch.nn.parallel.DistributedDataParallel`, with the same results. It leaves out what
-    that does for parameters without a gradient, sparse gradients, uneven inputs (`join`) and
-    several types in one bucket, and it does not reorder its buckets after the first step.
+    that does for parameters without a gradient, sparse gradients, uneven inputs (`join`), several
+    types in one bucket and pickling (save `module.state_dict()`), and it does not reorder its
+    buckets after the first step. A parameter that several reentrant checkpoints share is not
+    supported, in torch neither. As in torch:
+
+    - the last forward decides: of two forwards followed by two backward passes, the first backward
+      is averaged and the second is not. Add the losses, and call `backward` once;
+    - a parameter that is unfrozen after wrapping is not averaged: wrap again;
+    - a parameter without gradient is noticed by the next forward, not by its backward pass.
 
     Args:
         module: Of the same structure on all ranks; takes over rank 0's parameters and buffers, in
@@ -110,12 +119,14 @@ class MinimalDDP(nn.Module):
     Attributes:
         module: What was wrapped.
         buckets: In the order in which they are reduced.
-        events: What happened in the last backward pass that ended in averaged gradients.
+        events: What happened since the last forward that ended in averaged gradients.
 
     Raises:
-        ValueError: No parameter requires a gradient, or a size is not positive.
-        RuntimeError: From `backward`, where a parameter got no gradient; from any of the
-            communication, where a rank is gone or silent for longer than the group's time limit.
+        ValueError: No parameter requires a gradient, a size is not positive, or a rank's module
+            differs from rank 0's; then all ranks raise it.
+        RuntimeError: From `forward`, where a parameter got no gradient in the backward pass before;
+            from `backward`, where one got two; from any of the communication, where a rank is gone
+            or silent for longer than the group's time limit.
 
     Examples:
         One rank alone; torchrun starts as many as you like.
@@ -139,36 +150,25 @@ class MinimalDDP(nn.Module):
         group: dist.ProcessGroup | None = None,
     ):
         super().__init__()
-        self.module, self.group = module, group
-        self.names, learned = [], []
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                self.names.append(name)
-                learned.append(parameter)
-        if not learned:
-            raise ValueError("no parameter requires a gradient: there is nothing to average")
-        self._broadcast([*module.parameters(), *module.buffers()])
-        self.buckets = [
-            Bucket(indices, [learned[index] for index in indices])
-            for indices in assign_buckets(learned, first=first, size=size)
-        ]
-        self.events: list[Event] = []
-        # Whether a forward arms the hooks, whether they are armed, whether one has fired; and the
-        # bucket to be reduced next.
-        self._synchronise, self._armed, self._begun, self._next = True, False, False, 0
-        for bucket in self.buckets:
-            for index, view in zip(bucket.indices, bucket.views, strict=True):
-                hook = partial(self._on_gradient, bucket, index, view)
-                learned[index].register_post_accumulate_grad_hook(hook)
+        self._prepare(module, first, size, group)
+        _require_equal_modules(module, group)
+        _broadcast([*module.parameters(), *module.buffers()], group)
 
     def forward(self, *inputs, **named):
         """The module's own; rank 0's buffers go to all ranks before it, if gradients will after."""
         # Otherwise nothing is disarmed: a pass without gradients may come before the backward pass.
         if self._synchronise and torch.is_grad_enabled():
-            self._broadcast(list(self.module.buffers()))
-            self._armed, self._begun, self._next, self.events = True, False, 0, []
+            begun = self._armed and any(event.kind == "gradient" for event in self.events)
+            missing = [self.names[i] for b in self.buckets for i in sorted(b.missing)]
+            self._armed, self._next, self.events = True, 0, []
             for bucket in self.buckets:
                 bucket.missing = set(bucket.indices)
+            if begun:
+                raise RuntimeError(
+                    f"no gradient came for {', '.join(missing)} in the backward pass before: each "
+                    "parameter must take part in the loss, or be frozen before it is wrapped"
+                )
+            _broadcast(list(self.module.buffers()), self.group)
         return self.module(*inputs, **named)
 
     @contextmanager
@@ -180,27 +180,22 @@ class MinimalDDP(nn.Module):
         finally:
             self._synchronise = before
 
-    def _broadcast(self, tensors: list[Tensor]) -> None:
-        for tensor in tensors:
-            # Communication wants contiguous memory, which a parameter need not have.
-            dense = tensor.detach().contiguous()
-            dist.broadcast(dense, group=self.group, group_src=0)
-            tensor.detach().copy_(dense)
-
     def _on_gradient(self, bucket: Bucket, index: int, view: Tensor, parameter: Tensor) -> None:
-        """Called by autograd when `parameter.grad` is complete, amid the backward pass."""
+        """Called by autograd during the backward pass, when `parameter.grad` is complete."""
         if not self._armed:
             return
-        if not self._begun:
-            self._begun = True
-            Variable._execution_engine.queue_callback(self._finish)
+        if index not in bucket.missing:
+            self._armed = False
+            raise RuntimeError(f"{self.names[index]} got two gradients in one backward pass")
         self._note("gradient", index)
         view.copy_(parameter.grad)
-        bucket.missing.discard(index)
+        bucket.missing.remove(index)
         # In order, even if a later bucket is full first: all ranks must reduce the same one.
         while self._next < len(self.buckets) and not self.buckets[self._next].missing:
             self._launch(self.buckets[self._next], self._next)
             self._next += 1
+        if self._next == len(self.buckets):
+            Variable._execution_engine.queue_callback(self._finish)
 
     def _launch(self, bucket: Bucket, number: int) -> None:
         # Before the sum, which could overflow in half precision where the mean does not.
@@ -212,16 +207,65 @@ class MinimalDDP(nn.Module):
     def _finish(self) -> None:
         """Called by autograd when the backward pass is over: put the means in place."""
         self._armed = False
-        if missing := [self.names[i] for bucket in self.buckets for i in sorted(bucket.missing)]:
-            raise RuntimeError(
-                f"no gradient came for {', '.join(missing)}: each parameter must take part in "
-                "the loss, or be set to requires_grad=False before it is wrapped"
-            )
         for bucket in self.buckets:
             bucket.work.wait()
             bucket.noted.wait()
             for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
                 parameter.grad.copy_(view)
 
+    def _prepare(
+        self, module: nn.Module, first: int, size: int, group: dist.ProcessGroup | None
+    ) -> None:
+        """What needs no other rank: buckets, and a hook at each parameter that learns."""
+        self.module, self.first, self.size, self.group = module, first, size, group
+        learned = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        if not learned:
+            raise ValueError("no parameter requires a gradient: there is nothing to average")
+        self.names, parameters = list(learned), list(learned.values())
+        self.buckets = [
+            Bucket(indices, [parameters[index] for index in indices])
+            for indices in assign_buckets(parameters, first=first, size=size)
+        ]
+        self.events: list[Event] = []
+        # Whether a forward arms the hooks, whether they are armed; the bucket to be reduced next.
+        self._synchronise, self._armed, self._next = True, False, 0
+        for bucket in self.buckets:
+            for index, view in zip(bucket.indices, bucket.views, strict=True):
+                hook = partial(self._on_gradient, bucket, index, view)
+                parameters[index].register_post_accumulate_grad_hook(hook)
+
+    def __deepcopy__(self, memo: dict) -> "MinimalDDP":
+        """A copy that averages, too: parameters are copied without their hooks."""
+        twin = type(self).__new__(type(self))
+        nn.Module.__init__(twin)
+        twin._prepare(copy.deepcopy(self.module, memo), self.first, self.size, self.group)
+        twin.training = self.training
+        return twin
+
     def _note(self, kind: str, index: int) -> None:
         self.events.append(Event(kind, index, time.perf_counter()))
+
+
+def _require_equal_modules(module: nn.Module, group: dist.ProcessGroup | None) -> None:
+    """Unequal ones would send messages of unequal lengths, which crashes or gives wrong sums."""
+    mine = [
+        f"{name}: {tensor.dtype} {[*tensor.shape]}, requires_grad={tensor.requires_grad}"
+        for name, tensor in chain(module.named_parameters(), module.named_buffers())
+    ]
+    everyones = [mine] * dist.get_world_size(group)
+    dist.all_gather_object(everyones, mine, group=group)
+    for rank, theirs in enumerate(everyones):
+        for one, other in zip_longest(theirs, everyones[0], fillvalue="nothing"):
+            if one != other:
+                raise ValueError(f"rank {rank} has ({one}) where rank 0 has ({other})")
+
+
+def _broadcast(tensors: list[Tensor], group: dist.ProcessGroup | None) -> None:
+    for tensor in tensors:
+        # `data` has a version counter of its own: a graph that holds a buffer for its backward pass
+        # must not take the next forward's broadcast for a change in place.
+        data = tensor.data
+        # Communication wants contiguous memory, which a parameter need not have.
+        dense = data.contiguous()
+        dist.broadcast(dense, group=group, group_src=0)
+        data.copy_(dense)

@@ -1,5 +1,7 @@
 """Train on one process or many, on one machine or several; killed, it goes on where it was.
 
+Left out: mixed precision, accumulation of gradients, evaluation, a schedule of the learning rate.
+
 torchrun --standalone --nproc-per-node=2 train.py --epochs 5
 """
 
@@ -41,6 +43,53 @@ def make_model() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 1))
 
 
+def resume(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> int:
+    """How many epochs are done, by the file of rank 0, which alone needs to see it.
+
+    All ranks get the optimizer's state. The model is loaded on rank 0 only: DDP sends it to the
+    others. Learning rate and other settings are those of the script, not of the file.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> model = make_model()
+        >>> optimizer = torch.optim.SGD(model.parameters())
+        >>> resume(Path("no such file"), model, optimizer, torch.device("cpu"))
+        0
+        >>> dist.destroy_process_group()
+    """
+    epochs, state = 0, {}
+    if dist.get_rank() == 0 and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu")
+        model.load_state_dict(saved["model"])
+        epochs, state = saved["epochs"], saved["optimizer"]["state"]
+        print(f"{checkpoint}: {epochs} epochs are done", flush=True)
+    # Names and shapes are pickled, tensors sent one by one: pickled together, they would need as
+    # much memory again on each GPU.
+    outline = {
+        index: {name: v.to("meta") if torch.is_tensor(v) else v for name, v in values.items()}
+        for index, values in state.items()
+    }
+    message = [epochs, outline]
+    dist.broadcast_object_list(message, device=device)
+    epochs, outline = message
+    for index, values in outline.items():
+        for name, value in values.items():
+            if torch.is_tensor(value):
+                tensor = torch.empty(value.shape, dtype=value.dtype, device=device)
+                if dist.get_rank() == 0:
+                    tensor.copy_(state[index][name])
+                dist.broadcast(tensor, 0)
+                values[name] = tensor.cpu()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": outline, "param_groups": groups})
+    return epochs
+
+
 def train(epochs: int, batch: int, checkpoint: Path, device: torch.device) -> None:
     """Rank 0 prints the mean loss of each epoch and writes the checkpoint after it.
 
@@ -58,25 +107,16 @@ def train(epochs: int, batch: int, checkpoint: Path, device: torch.device) -> No
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if batch % ranks:
         raise ValueError(f"{ranks} ranks cannot share a batch of {batch} evenly")
+    if rank == 0:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)  # or fail now, not after an epoch
     dataset = make_dataset()
+    # Each rank draws its share. Where they do not divide the data, the sampler repeats some.
     sampler = DistributedSampler(dataset, seed=0)
-    # More ranks change the speed, not the batch that a step sees.
     loader = DataLoader(dataset, batch // ranks, sampler=sampler)
     torch.manual_seed(0)
     model = make_model().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    done = 0
-    # All ranks go by rank 0's file, so that they agree where to begin.
-    saved = [
-        torch.load(checkpoint, map_location="cpu") if rank == 0 and checkpoint.exists() else None
-    ]
-    dist.broadcast_object_list(saved, device=device)
-    if saved[0]:
-        model.load_state_dict(saved[0]["model"])
-        optimizer.load_state_dict(saved[0]["optimizer"])
-        done = saved[0]["epochs"]
-        if rank == 0:
-            print(f"{checkpoint}: {done} epochs are done", flush=True)
+    done = resume(checkpoint, model, optimizer, device)
     replica = DistributedDataParallel(model)
 
     for epoch in range(done, epochs):
@@ -116,13 +156,14 @@ def main() -> None:
     options = parser.parse_args()
     if "RANK" not in os.environ:
         parser.error("torchrun starts this script: torchrun --standalone --nproc-per-node=2 …")
+    limit = timedelta(seconds=options.time_limit)
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+        dist.init_process_group("nccl", timeout=limit, device_id=device)
     else:
         device = torch.device("cpu")
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=options.time_limit))
+        dist.init_process_group("gloo", timeout=limit)
     train(options.epochs, options.batch, options.checkpoint, device)
     gc.collect()  # DDP's module, in a cycle, would keep gloo's threads until Python is gone
     dist.barrier()

@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,11 +25,20 @@ import torch.distributed as dist
 # Told to end, torchrun kills the ranks that are still there after so many seconds; its own are 30.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--shutdown-timeout=3"]
 
-# The program that becomes the ranks. It forks them once torch is imported, which takes longer than
-# all else; where CUDA is used, each would have to be started afresh.
+# The module of the functions that are sent, and the program that becomes the ranks. It forks them
+# once torch is imported, which takes longer than all else; where CUDA is used, each would have to
+# be started afresh.
+FUNCTIONS = """\
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+{preload}
+
+{sources}
+"""
 PROGRAM = """\
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -37,19 +47,18 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from torch import nn
-{preload}
+
+import functions
 
 {sources}
 
-def _run(_rank):
-    _results = {{function.__name__: function() for function in [{names}]}}
-    torch.save(_results, f"{{_rank}}.pt")
+def run(rank):
+    results = {{name: getattr(functions, name)() for name in {names}}}
+    torch.save(results, f"{{rank}}.pt")
 
 
 if __name__ == "__main__":
-    fork_ranks(_run, {ranks}, {seconds})
+    fork_ranks(run, {ranks}, {seconds})
 """
 
 
@@ -70,6 +79,9 @@ def launch(
         writes and `torch.load` reads with `weights_only`, such as numbers, tensors, lists, dicts.
 
     Raises:
+        ValueError: No rank or no function; two functions of one name; a function without a name or
+            without source, as one that was typed into a plain Python prompt; one that uses a
+            variable of the function around it.
         RuntimeError: A rank failed; the message ends with what it printed. The others are ended.
         TimeoutError: The ranks were not done after `seconds`; they are ended.
 
@@ -80,18 +92,41 @@ def launch(
         >>> launch(rank, ranks=2)
         {'rank': [0, 1]}
     """
-    needed = fork_ranks, _in_group, *using, *functions
-    texts = [textwrap.dedent(inspect.getsource(function)) for function in needed]
-    names = ", ".join(function.__name__ for function in functions)
+    if ranks < 1 or not functions:
+        raise ValueError(f"got {ranks} ranks and {len(functions)} functions; one each is the least")
+    sent = [*using, *functions]
+    names = [function.__name__ for function in sent]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two functions have one name: {', '.join(sorted(repeated))}")
     with tempfile.TemporaryDirectory() as folder:
-        sources = "\n\n".join(texts)
-        # torch's DDP imports it at its first use: in seconds, better once than on each rank.
-        preload = "import torch._dynamo" if "DistributedDataParallel" in sources else ""
-        blanks = {"sources": sources, "preload": preload, "names": names, "ranks": ranks}
-        Path(folder, "program.py").write_text(PROGRAM.format(**blanks, seconds=seconds / 2))
+        sources = "\n\n".join(map(_source, sent))
+        # torch's DDP and optimizers import it at first use: in seconds, better once than on each
+        # rank.
+        uses = re.search(r"DistributedDataParallel|\boptim\b", sources)
+        preload = "import torch._dynamo" if uses else ""
+        text = FUNCTIONS.format(sources=sources, preload=preload)
+        Path(folder, "functions.py").write_text(text)
+        blanks = {"names": names[len(using) :], "ranks": ranks, "seconds": seconds / 2}
+        own = f"{inspect.getsource(fork_ranks)}\n\n{inspect.getsource(_in_group)}"
+        Path(folder, "program.py").write_text(PROGRAM.format(sources=own, **blanks))
         run_all([[sys.executable, "program.py"]], seconds, folder=folder)
         results = [torch.load(Path(folder, f"{rank}.pt")) for rank in range(ranks)]
     return {name: [result[name] for result in results] for name in results[0]}
+
+
+def _source(function: Callable) -> str:
+    """Its text, for a module of its own; it must not need more than that."""
+    name = function.__name__
+    if not name.isidentifier():
+        raise ValueError(f"{name} cannot be sent: only functions made by `def` can")
+    if around := function.__code__.co_freevars:
+        raise ValueError(f"{name} uses {', '.join(around)} of the function around it, not sent")
+    try:
+        return textwrap.dedent(inspect.getsource(function))
+    except OSError as error:
+        raise ValueError(
+            f"{name} cannot be sent, as its source is not known: define it in a file or a notebook"
+        ) from error
 
 
 def fork_ranks(run: Callable[[int], None], ranks: int, seconds: float) -> None:

@@ -44,7 +44,9 @@ def ring_all_reduce(
     2 (p - 1) / p · n.
 
     Args:
-        x: Of one shape and type on all ranks; also empty, or with fewer than p elements.
+        x: Of one shape and type on all ranks, which nothing checks: other shapes end in an error or
+            a crash, other types in a wrong sum, as with `dist.all_reduce`. It may be empty, or have
+            fewer than p elements.
         group: The ranks that take part; all of them if None. Each must call.
         log: Where each message of this rank is noted.
 
