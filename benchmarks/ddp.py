@@ -21,7 +21,7 @@ SNIPPET = ROOT / "snippets/engineering/ddp.py"
 RESULT = ROOT / "benchmarks/results/ddp.json"
 TIMED = "timeline", "ring_steps"
 PRINTED = "quick_start", "killed", "resumed"  # in this order: the killed run is resumed
-RECORDED = *PRINTED, *TIMED, "traffic", "past_the_wrapper", "uneven_end", "silent", "network", "batch"
+RECORDED = *PRINTED, *TIMED, "traffic"
 
 
 def functions() -> dict[str, Callable]:
@@ -51,8 +51,6 @@ def main() -> None:
     passes = {name: twice[0][name] + twice[1][name] for name in twice[0]}
     logs = launch(named["ring_steps"], ranks=4)["ring_steps"]
     rounds = [[log[number] for log in logs] for number in range(len(logs[0]))]
-    checks = [named[name] for name in ("past_the_wrapper", "uneven_end", "silent")]
-    outcomes = launch(*checks, ranks=2, using=[named["network"], named["batch"]])
     record = {
         "torch": torch.__version__,
         "cores": os.cpu_count(),
@@ -60,7 +58,6 @@ def main() -> None:
         "ddp": {name: since_start([min(found, key=lambda one: span([one]))])[0] for name, found in passes.items()},
         "ring": since_start(min(rounds, key=span)),
         "traffic": by_case(launch(named["traffic"], ranks=4)["traffic"]),
-        **{name: of_ranks[0] for name, of_ranks in outcomes.items()},
         **printed,
     }
     RESULT.write_text(json.dumps(record) + "\n")

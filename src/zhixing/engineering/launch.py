@@ -99,7 +99,7 @@ def launch(
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two functions have one name: {', '.join(sorted(repeated))}")
     with tempfile.TemporaryDirectory() as folder:
-        sources = "\n\n".join(map(_source, sent))
+        sources = "\n\n".join(_source(function, names) for function in sent)
         # torch's DDP and optimizers import it at first use: in seconds, better once than on each
         # rank.
         uses = re.search(r"DistributedDataParallel|\boptim\b", sources)
@@ -114,12 +114,12 @@ def launch(
     return {name: [result[name] for result in results] for name in results[0]}
 
 
-def _source(function: Callable) -> str:
-    """Its text, for a module of its own; it must not need more than that."""
+def _source(function: Callable, sent: list[str]) -> str:
+    """Its text, for a module in which these names are defined."""
     name = function.__name__
     if not name.isidentifier():
         raise ValueError(f"{name} cannot be sent: only functions made by `def` can")
-    if around := function.__code__.co_freevars:
+    if around := {*function.__code__.co_freevars} - {*sent}:
         raise ValueError(f"{name} uses {', '.join(around)} of the function around it, not sent")
     try:
         return textwrap.dedent(inspect.getsource(function))
