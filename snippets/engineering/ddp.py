@@ -37,7 +37,7 @@ figure, axes = plt.subplots(figsize=(5.6, 3.6))
 first, second = torch.linspace(-1.6, 3, 80), torch.linspace(-2.2, 2.4, 80)
 grid = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
 losses = (grid @ inputs.T - targets).square().mean(-1)
-axes.contour(first, second, losses, levels=8, colors="0.7", linewidths=0.8)
+axes.contour(first, second, losses, levels=18, colors="0.7", linewidths=0.8)
 axes.plot(*zip(*(theta + 0.5 * part for part in parts), strict=True), "--", color="0.5")
 for name, step, color in (
     ("process 0", parts[0], "C0"),

@@ -102,7 +102,7 @@ class MinimalDDP(nn.Module):
     that does for parameters without a gradient, sparse gradients, uneven inputs (`join`), several
     types in one bucket and pickling (save `module.state_dict()`), and it does not reorder its
     buckets after the first step. A parameter that several reentrant checkpoints share is not
-    supported, in torch neither. As in torch:
+    supported. As in torch:
 
     - the last forward decides: of two forwards followed by two backward passes, the first backward
       is averaged and the second is not. Add the losses, and call `backward` once;
@@ -234,8 +234,8 @@ class MinimalDDP(nn.Module):
                 hook = partial(self._on_gradient, bucket, index, view)
                 parameters[index].register_post_accumulate_grad_hook(hook)
 
+    # Parameters are copied without their hooks, so the copy needs hooks of its own.
     def __deepcopy__(self, memo: dict) -> "MinimalDDP":
-        """A copy that averages, too: parameters are copied without their hooks."""
         twin = type(self).__new__(type(self))
         nn.Module.__init__(twin)
         twin._prepare(copy.deepcopy(self.module, memo), self.first, self.size, self.group)
