@@ -56,7 +56,7 @@ def resume(
         >>> import torch
         >>> import torch.distributed as dist
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        >>> model = make_model()
+        >>> model = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters())
         >>> resume(Path("no such file"), model, optimizer, torch.device("cpu"))
         0
