@@ -142,7 +142,7 @@ class GatedFeedForward(nn.Module):
 
     Examples:
         >>> import torch
-        >>> layer = GatedFeedForward(768, gated_hidden_size(3072))
+        >>> layer = GatedFeedForward(768, 2048)
         >>> layer(torch.ones(2, 5, 768)).shape
         torch.Size([2, 5, 768])
         >>> layer.gate_proj.weight.shape
