@@ -200,7 +200,7 @@ def test_print_shows_the_article_and_its_answers_in_black_on_white(tab, kind, fu
     page.emulate_media(media="print", color_scheme="dark")
     for hidden in ".md-header", ".md-sidebar", ".only-dark", ".headerlink", ".take":
         assert page.evaluate(SHOWN, hidden) == 0, hidden
-    for shown in ".only-light", "details:not(.tests) p", ".evidence .cite pre":
+    for shown in ".only-light", "details:not(.tests) p:not(.take)", ".evidence .cite pre":
         assert page.evaluate(HIDDEN, shown) == 0, shown
     assert page.evaluate(SHOWN, ".only-light") > 0
     assert page.evaluate(SHOWN, ".evidence .cite pre") == (kind == "article")

@@ -175,6 +175,13 @@ def test_search_works_with_the_keyboard_alone(tab):
     assert not page.locator(".search").is_visible()
 
 
+@pytest.mark.parametrize(("language", "term"), [("en", "arithmetic intensity"), ("zh", "算术强度")])
+def test_terms_of_the_glossary_are_found_after_the_articles_that_use_them(tab, language, term):
+    found = Search(tab, language).find(term)
+    assert found.index(f"{language}/glossary/#arithmetic-intensity") > 0
+    assert "/attention/flash_attention/" in found[0]
+
+
 def test_matches_are_marked_in_results(tab):
     search = Search(tab, "zh")
     search.find("误差函数")

@@ -90,15 +90,15 @@ async function load() {
 // References and API entries, at an article's end.
 const aside = id => /#references$|#.*\./.test(id);
 
-// Rank articles above lists and the glossary, prose above references and the API, the exact phrase above other matches,
-// earlier sections of an article above later ones. The introduction, at `place` 0, only names what follows: it ranks
-// like place 8, unless the title begins with the phrase.
+// Rank articles above lists, these above the glossary, prose above references and the API, the exact phrase above other
+// matches, earlier sections above later ones. The introduction, at `place` 0, only names what follows: it ranks like
+// place 8, unless the title begins with the phrase.
 function weight(id, { title, text, code, place }, phrase) {
   const named = title.toLowerCase().startsWith(phrase);
   const match = named ? 4 : `${title} ${text} ${code}`.toLowerCase().includes(phrase) ? 3 : 1;
   const article = id.split("#")[0].split("/").length > 2;
-  const late = article ? place || (named ? 0 : 8) : 0;
-  return (match / (1 + late / 8)) * (article ? 1 : 0.3) * (aside(id) ? 0.1 : 1);
+  if (id.startsWith("glossary/#")) return match * 0.01; // in any order
+  return (match / (1 + (place || (named ? 0 : 8)) / 8)) * (article ? 1 : 0.3) * (aside(id) ? 0.1 : 1);
 }
 
 // Group sections by page, best page first: its best section counts fully, the next one half, and so on.
