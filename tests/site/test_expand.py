@@ -212,6 +212,13 @@ DEFINITIONS = {
 }
 
 
+def test_source_that_is_no_python_is_an_error(expanded, tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_power.py").write_text("def test_square(:\n    pass\n")
+    with pytest.raises(BuildError, match=r"area/trial\.md:2: invalid syntax"):
+        expanded('```python\n--8<-- "tests/test_power.py:test_square"\n```')
+
+
 @pytest.mark.parametrize(("name", "source"), DEFINITIONS.values(), ids=DEFINITIONS)
 def test_definition_is_included_by_name(expanded, name, source):
     text = expanded(f'```python\n--8<-- "src/power.py:{name}"\n```')
