@@ -267,7 +267,8 @@ def compare():
 
 found = launch(compare, ranks=2, using=[train, network, batches])["compare"][0]
 for case, gap in found.items():
-    print(f"{case:>26}: {f'{gap:.1g}' if gap > 1e-12 else 'less than 1e-12'}")
+    rounding = "less than 1e-12" if gap else "exactly 0"
+    print(f"{case:>26}: {f'{gap:.1g}' if gap > 1e-12 else rounding}")
 
 # %% equal_holds tags=["hidden"]
 to_torch, to_one, *others = found.values()

@@ -5,7 +5,8 @@ from torch import nn
 from zhixing.optimization.adamw import decay_groups
 
 model = nn.Sequential(nn.Linear(64, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 10))
-groups = decay_groups(model, weight_decay=0.1)  # matrices decay, all else does not
+# tensors of two or more dimensions decay
+groups = decay_groups(model, weight_decay=0.1)
 optimizer = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95))
 
 # %% quick_start_holds tags=["hidden"]
@@ -122,7 +123,8 @@ adamw_end, noisy_left = adamw_left[-1, 0].item(), l2_left[-1, 0].item()
 assert abs(noisy_left - math.exp(-0.2)) < 0.02
 assert abs(l2_left[-1, 1].item() - adamw_end) < 0.01
 quiet_gone = (l2_left[:, 3] < 0.05).nonzero()[0].item()
-adamw_gone = math.log(0.05) / math.log(1 - 0.001)
+adamw_gone = math.ceil(math.log(0.05) / math.log(1 - 0.001))
+assert 0.999**adamw_gone < 0.05 < 0.999 ** (adamw_gone - 1)
 assert quiet_gone < 200 < 2900 < adamw_gone
 
 # %% recorded tags=["hidden"]
@@ -166,6 +168,13 @@ assert 0 < lowest < 0.1
 assert 8 < highest < 13
 dead_share = (rms == 0).double().mean().item()
 assert (l2_decay[rms == 0] > 0.8 * highest).all()
+for decay in (1e-3, 1e-1):  # where there is no gradient, λ does not matter
+    ends = (
+        replay(adam_update, start, 0 * recorded[:, :1, :1], weight_decay=decay)
+        for start in (0.1, -0.1)
+    )
+    left = next(ends) - next(ends)
+    assert abs(-(left / 0.2).log() / (60 * 2e-4) / highest - 1) < 0.1
 assert 0.04 < dead_share < 0.25
 assert (rms[l2_decay < 0.1] > rms.quantile(0.5)).all()
 # A constant factor cancels, but not under L2, whose λ it divides.
@@ -491,6 +500,11 @@ for x in torch.tensor([1.0, 1.25, 1.5, 1.99], dtype=torch.bfloat16):
 theta = torch.ones(1, dtype=torch.float16)
 _, _, v = adamw_update(theta, 300 * theta, 0 * theta, 0 * theta, t=1)
 assert torch.isinf((300 * theta) ** 2) & torch.isfinite(v)
+# Where v and ε round to 0, the step is divided by 0.
+for g, fault in ((0.001, torch.isinf), (0.0, torch.isnan)):
+    moved, _, v = adamw_update(theta, g * theta, 0 * theta, 0 * theta, t=1)
+    assert v == 0
+    assert fault(moved)
 
 
 # %% adam_fails tags=["hidden"]

@@ -1,8 +1,9 @@
 """Softmax-weighted means in three passes, two and one, and the merge of two partial ones.
 
 Source: Milakov & Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867,
-algorithms 2 and 3 and section 3.1; the mean carried along: Rabe & Staats, Self-attention Does Not
-Need O(n²) Memory, arXiv 2112.05682, section 2, and Dao et al., arXiv 2205.14135, section 3.1.
+algorithms 2 and 3 and section 3.1; the mean carried along and divided at the end: Rabe & Staats,
+Self-attention Does Not Need O(n²) Memory, arXiv 2112.05682, sections 2 and 3, and Dao,
+FlashAttention-2, arXiv 2307.08691, section 3.1. The first FlashAttention divides in every step.
 """
 
 import math

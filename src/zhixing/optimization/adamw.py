@@ -30,7 +30,8 @@ def adam_update(
     """One step of Adam, with L2 regularisation: the decay enters the gradient.
 
     Differentiable in all tensors where v is positive. In float16, as in torch, v overflows where
-    |g| exceeds about 8000, and a gradient that is always 0 gives NaN, for there ε rounds to 0.
+    |g| exceeds about 8000. There ε rounds to 0, and so does v where |g| is small: a gradient of
+    0.001 makes θ infinite, and one of 0 makes it NaN.
 
     Args:
         theta: θ, the parameter, of any shape, in a floating-point type.
@@ -229,9 +230,10 @@ class AdamW(Adam):
 
 
 def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for an optimiser: matrices and kernels, which decay, and the rest, which do not.
+    """Two groups for an optimiser: tensors of two or more dimensions, which decay, and the rest.
 
-    A tensor of fewer than two dimensions is a bias, or the scale or shift of a normalisation layer.
+    In most networks, a tensor of fewer dimensions is a bias, or the scale or shift of a
+    normalisation layer. A scale of shape (C, 1, 1) lands in the wrong group: move it by hand.
     Frozen parameters are left out, and one that is used twice is named once.
 
     Args:
