@@ -93,32 +93,40 @@ def saved(layer, *tensors):
 
     def pack(tensor):
         if tensor.untyped_storage().data_ptr() not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+            kept[tensor.untyped_storage().data_ptr()] = tensor.nbytes
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         layer(*tensors)
-    return sum(kept.values()) / tensors[0].numel()
+    return sum(kept.values()) / tensors[0].nbytes
 
 
-def matrix(rows, columns):
-    return torch.randn(rows, columns, requires_grad=True)
+def matrix(rows, columns, dtype=torch.float32):
+    return torch.randn(rows, columns, dtype=dtype, requires_grad=True)
+
+
+def hidden_tensors(unit, dtype):
+    shapes = (64, 96), narrow, narrow, narrow[::-1]
+    tensors = [matrix(*shape, dtype) for shape in shapes]
+    kept = saved(lambda x, w, v, w2: unit(x @ w, x @ v) @ w2, *tensors)
+    return kept / (narrow[1] / narrow[0])
+
+
+def one_line(gate, value):
+    return F.silu(gate) * value
 
 
 tokens, narrow, wide = matrix(64, 96), (96, 256), (96, 384)
 ungated = saved(
     lambda x, w1, w2: F.relu(x @ w1) @ w2, tokens, matrix(*wide), matrix(*wide[::-1])
 )
-with_gate = saved(
-    lambda x, w, v, w2: (F.silu(x @ w) * (x @ v)) @ w2,
-    tokens,
-    matrix(*narrow),
-    matrix(*narrow),
-    matrix(*narrow[::-1]),
-)
-assert ungated == 4
-assert math.isclose(with_gate, 4 * 8 / 3)
-saved_ratio = with_gate / ungated
+assert ungated == 4  # one hidden tensor, four times as wide as the input
+for dtype in (torch.float32, torch.bfloat16):
+    assert math.isclose(hidden_tensors(one_line, dtype), 4)
+kept_by_ours = hidden_tensors(swiglu, torch.float32)
+kept_in_bfloat16 = hidden_tensors(swiglu, torch.bfloat16)
+assert 4.5 < kept_by_ours < kept_in_bfloat16
+saved_ratio = 4 * narrow[1] / (1 * wide[1])
 
 # %% half_order
 x = torch.tensor([[1.0, 2.0, -3.0, 4.0]])

@@ -24,6 +24,7 @@ from zhixing.activations.history import (
     tanh,
     threshold,
 )
+from zhixing.optimization.adamw import adam_update
 
 torch.set_num_threads(1)  # operations this small only lose time to more
 
@@ -135,6 +136,9 @@ assert derivative(naive_elu, x)[1].isnan()
 assert derivative(naive_softplus, x)[1].isnan()
 assert derivative(naive_sigmoid, x)[0].isnan()
 assert all(derivative(form, x).isfinite().all() for form in (elu, softplus, sigmoid))
+x = torch.tensor([-80.0, -17.0, -2.0])
+for form, true in ((elu, x.exp()), (softplus, torch.sigmoid(x))):
+    assert torch.allclose(derivative(form, x), true, rtol=1e-5, atol=0)
 
 # %% selu_constants
 below_0 = math.sqrt(math.e) * 0.5 * math.erfc(1 / math.sqrt(2))  # E[exp(Z); Z < 0]
@@ -232,6 +236,7 @@ def network(form, gain, seed=0):
     return layers, upstream
 
 
+@functools.cache
 def measured(form, gain, seed=0):
     layers, upstream = network(form, gain, seed)
     gradients = torch.autograd.grad(layers[-1], layers, upstream)
@@ -268,7 +273,7 @@ for name, gain in gains.items():
 at_input = {name: norms[0].item() for name, norms in own.items()}
 expected = {name: predicted(forms[name], gains[name]) for name in gains}
 soft_gates = ("GELU", "SiLU", "Mish")
-for seed in range(3):
+for seed in range(2):
     for name in gains.keys() - set(soft_gates):
         norm = measured(forms[name], gains[name], seed)[0] if seed else at_input[name]
         assert 2 / 3 < norm / expected[name] < 1.5, (name, seed)
@@ -322,7 +327,7 @@ for name in ("SELU", "ELU", "ReLU", "Mish", "GELU", "SiLU"):
 
 # %% unstable_fixed_point_holds tags=["hidden"]
 silu_small, silu_large = size.min().item(), size.max().item()
-for seed in range(3):
+for seed in range(2):
     for name, spread in {"GELU": 1e5, "SiLU": 1e5, "Mish": 300}.items():
         size = (network(forms[name], gains[name], seed)[0][-1] ** 2).mean(dim=1)
         assert size.max() > spread * size.min(), (name, seed)
@@ -370,23 +375,26 @@ def flat(form, preactivations):
 
 def train(form, learning_rate, *, networks=3, first_bias=0.0, steps=50, every=50):
     generator = torch.Generator().manual_seed(0)
-    parameters = []
-    for inputs, outputs in ((2, 64), (64, 64), (64, 1)):
+    parameters, shapes = [], [(2, 64), (1, 64), (64, 64), (1, 64), (64, 1), (1, 1)]
+    for inputs, outputs in shapes[::2]:
         weight = torch.randn(networks, inputs, outputs, generator=generator)
-        bias = torch.full((networks, 1, outputs), 0.0 if parameters else first_bias)
-        parameters += [weight * math.sqrt(2 / inputs), bias]
-    w1, b1, w2, b2, w3, b3 = [tensor.requires_grad_() for tensor in parameters]
-    optimiser = torch.optim.Adam([w1, b1, w2, b2, w3, b3], learning_rate, fused=True)
-    history = []
+        bias = torch.full((networks, outputs), 0.0 if parameters else first_bias)
+        parameters += [(weight * math.sqrt(2 / inputs)).flatten(1), bias]
+    # One row for each network, so that a step of Adam is a single call.
+    theta = torch.cat(parameters, dim=1)
+    m, v, history = torch.zeros_like(theta), torch.zeros_like(theta), []
     for step in range(steps + 1):
+        parts = theta.requires_grad_().split([a * b for a, b in shapes], dim=1)
+        w1, b1, w2, b2, w3, b3 = map(torch.Tensor.unflatten, parts, [1] * 6, shapes)
         inner = points @ w1 + b1
         outer = form(inner) @ w2 + b2
         errors = (form(outer) @ w3 + b3 - heights) ** 2
         if step % every == 0:
             history.append((flat(form, inner), flat(form, outer), errors.mean().item()))
-        optimiser.zero_grad()
-        errors.mean(dim=(1, 2)).sum().backward()  # each network has its own gradient
-        optimiser.step()
+        loss = errors.mean(dim=(1, 2)).sum()  # each network has its own gradient
+        (g,) = torch.autograd.grad(loss, theta)
+        with torch.no_grad():
+            theta, m, v = adam_update(theta, g, m, v, t=step + 1, lr=learning_rate)
     return history
 
 
@@ -406,13 +414,14 @@ assert 0 < relu_dead_start < 0.1
 assert dead["ReLU", 0.001] < 0.1
 assert dead["ReLU", 0.1] > 0.35
 assert all(dead["leaky ReLU", rate] == 0 for rate in rates)
-assert dead["ELU", 0.01] == dead["GELU", 0.01] == 0
+assert dead["ELU", 0.01] == dead["GELU", 0.01] == dead["GELU", 0.1] == 0
+assert dead["ELU", 0.1] > 0
 assert min(dead["ELU", 1], dead["GELU", 1]) > 0.15
 assert dead["ReLU", 0.1] < 0.75
 
 # %% revival
 late = {
-    name: train(forms[name], 0.01, networks=2, first_bias=-6.0, steps=1000, every=50)
+    name: train(forms[name], 0.01, networks=1, first_bias=-6.0, steps=500, every=25)
     for name in ("ReLU", "ELU", "GELU")
 }
 for name, history in late.items():
@@ -437,7 +446,7 @@ for name in forms:
     shares = [dead[name, rate] for rate in rates]
     left.semilogx(rates, shares, style, marker=".", label=name)
     shares = [inner for inner, _, _ in late.get(name, [])]
-    right.plot(range(0, 50 * len(shares), 50), shares, style, label=name)
+    right.plot(range(0, 25 * len(shares), 25), shares, style, label=name)
 left.set(xlabel="learning rate", ylabel="dead units", title="after 50 steps")
 right.set(xlabel="step", title="first layer, bias −6", ylim=(-0.03, 1.03))
 figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)

@@ -175,9 +175,17 @@ relu_slow, silu_slow, sharp_slow = (
 )
 
 
-def standard_errors(better, worse, rate):
+def excess(better, worse, rate):
     more = results[worse, rate] - results[better, rate]
-    return (more.mean() / more.std()).item() * math.sqrt(len(more))
+    return more.mean().item(), more.std().item() / math.sqrt(len(more))
+
+
+def standard_errors(better, worse, rate):
+    more, standard_error = excess(better, worse, rate)
+    return more / standard_error
+
+
+relu_to_sharp, relu_to_sharp_error = excess("β = 4", "ReLU", slow)
 
 
 # Twice the two standard errors that each of these claims needs.

@@ -178,6 +178,23 @@ scaled = torch.randn(3, 2, requires_grad=True) * 0.1
 print("weight: leaf", weight.is_leaf, "| gradient", weight.grad is not None)
 print("scaled: leaf", scaled.is_leaf, "| gradient", scaled.grad is not None)
 
+# %% leaves_hold tags=["hidden"]
+try:
+    torch.optim.SGD([scaled])
+except ValueError:
+    pass
+else:
+    raise AssertionError("an optimiser took a tensor that is not a leaf")
+first_scaled = (torch.randn(3, 2) * 0.1).requires_grad_()
+(first_scaled.exp()).sum().backward()
+assert first_scaled.is_leaf
+assert first_scaled.grad is not None
+assert not (first_scaled - 0.1 * first_scaled.grad).is_leaf
+with torch.no_grad():
+    replaced = first_scaled - 0.1 * first_scaled.grad
+assert replaced.is_leaf
+assert not replaced.requires_grad
+
 # %% accumulates
 x = torch.tensor(3.0, requires_grad=True)
 for _ in range(3):
@@ -396,6 +413,7 @@ assert ratios == {depth: 3 - 1 / depth for depth in ratios}
 # The values once, and a pass for each column or row; torch may add a little.
 assert all(n < cost < n + 4 for cost in forward_mode)
 assert all(m < cost < m + 3 for m, cost in zip(sizes, reverse_mode, strict=True))
+forward_rest, reverse_rest = forward_mode[-1] - n, reverse_mode[-1] - sizes[-1]
 
 
 # %% checkpoint

@@ -128,6 +128,14 @@ def test_keeps_relative_accuracy_from_tail_to_tail(form, exact, dtype):
         assert error < 8 * torch.finfo(dtype).eps, f"relative error {float(error):.1e} at {at}"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_slope_of_elu_keeps_relative_accuracy_in_the_left_tail(dtype):
+    x = torch.linspace(-80, -1e-3, 321, dtype=dtype, requires_grad=True)
+    slopes = derivative_of(history.elu)(x)
+    for at, ours in zip(x.tolist(), slopes.tolist(), strict=True):
+        assert math.isclose(ours, math.exp(at), rel_tol=8 * torch.finfo(dtype).eps), at
+
+
 @FORMS
 @HALVES
 def test_low_precision_stays_near_torch_with_finite_gradients(form, dtype):

@@ -62,7 +62,8 @@ def swiglu(
 ) -> Float[Tensor, "*shape"]:
     """SiLU(gate) · value, arguments as in `glu`.
 
-    The product grows with the square of the scale: in float16 it overflows from about 256 on.
+    The product grows with the square of the scale: in float16 it overflows from about 256 on. In
+    training take `torch.nn.functional.silu(gate) * value`, which keeps fewer tensors.
 
     Examples:
         >>> import torch

@@ -154,7 +154,9 @@ def elu(x: Float[Tensor, "*shape"], *, alpha: float = 1.0) -> Float[Tensor, "*sh
         [-0.6321, 0.0, 1.0]
     """
     positive, negative = split(x)
-    return positive + alpha * torch.expm1(negative)
+    # Near 0 exp(x) - 1 cancels; far left the slope that torch gives expm1, its result + 1, does.
+    left = torch.where(negative < -1, torch.exp(negative) - 1, torch.expm1(negative))
+    return positive + alpha * left
 
 
 def selu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
