@@ -30,6 +30,7 @@ GLOSSARY = """\
 term,术语,definition,定义,page
 fixed point,不动点,"A value with $f(x) = x$, like 0.",满足 $f(x) = x$ 的值。,area/roots#roots
 head,头、注意力头,One `part`.,一部分。,
+Mish,Mish,A function.,一个函数。,area/squares
 """
 INCLUDE = '\n```python\n--8<-- "src/zhixing/area/ruler.py:measure"\n```\n'
 INCLUDE_TEST = '\n```python\n--8<-- "tests/area/test_ruler.py:test_length"\n```\n'
@@ -284,15 +285,19 @@ def test_map_names_what_an_article_requires_of_other_areas(library):
 
 def test_glossary_has_a_section_for_each_term(built):
     texts = {
-        "en": [("fixed point 不动点", "A value with"), ("head 头", "One part.")],
-        "zh": [("不动点 fixed point", "满足"), ("头 head", "一部分。")],
+        "en": [
+            ("fixed point 不动点", "A value with"),
+            ("head 头", "One part."),
+            ("Mish", "A function. Explained in Squares."),
+        ],
+        "zh": [("不动点 fixed point", "满足"), ("头 head", "一部分。"), ("Mish", "一个函数。详见平方。")],
     }
     for language, sections in texts.items():
         page = built.html(f"{language}/glossary")
         headings = list(page.iter("h2"))
-        assert [each.get("id") for each in headings] == ["fixed-point", "head"]
+        assert [each.get("id") for each in headings] == ["fixed-point", "head", "mish"]
         for heading, (title, text) in zip(headings, sections, strict=True):
-            assert " ".join([heading.text.strip(), heading.find("span").text]) == title
+            assert " ".join(filter(None, [heading.text.strip(), heading.findtext("span")])) == title
             assert heading.getnext().text_content().startswith(text)
         explained = headings[0].getnext()
         assert explained.find(".//math") is not None
