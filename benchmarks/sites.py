@@ -162,7 +162,7 @@ def notebook(page: Page, notebooks: dict[str, dict], root: Path) -> nbformat.Not
     for mark in page.marks:
         text += page.text[end : mark.start()]
         end = mark.end()
-        if mark["fence"] and (uses := [use for use in page.included(mark) if not use.path.startswith("src/")]):
+        if mark["fence"] and (uses := [use for use in page.included(mark) if not use.is_definition]):
             cells += [markdown_cell(text), *(code_cell(notebooks, use) for use in uses)]
             text = ""
         elif mark["figure"]:

@@ -66,10 +66,11 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
     session = cells.Session(vars(main), ROOT)
 
     def include(path: str, name: str) -> None:
-        if path.startswith("src/"):
+        if path.startswith(("src/", "tests/")):
             # A definition is shown to be read, without its imports. It runs in its module, and not a second time here,
             # since that would register an operator again, without its gradient. What is shown must compile.
-            importlib.import_module(".".join(Path(path).with_suffix("").parts[1:]))
+            if path.startswith("src/"):
+                importlib.import_module(".".join(Path(path).with_suffix("").parts[1:]))
             compile(definition(path, name, ROOT), path, "exec")
             return
         snippet = read_snippet(ROOT / "snippets" / path, ROOT)

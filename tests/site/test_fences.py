@@ -189,7 +189,7 @@ def test_page_without_python_is_not_tested(failures):
 
 def shown(page: Page, root: Path) -> list[str]:
     """Return the page's fences as readers see them, without their output."""
-    names = {use.path for use in page.uses if not use.path.startswith(("src/", "tests/"))}
+    names = {use.path for use in page.uses if not use.is_definition}
     snippets = [read_snippet(root / "snippets" / name, root) for name in sorted(names)]
     cells = {s.name: [{"id": cell.name, "source": cell.source, "outputs": []} for cell in s.cells] for s in snippets}
     expander = Expander(page, {name: {"cells": each} for name, each in cells.items()}, root, {})

@@ -71,7 +71,7 @@ class Expander:
         code, shown, offers, title = [], [], [], ""
         for use in self.page.included(mark):
             try:
-                if use.path.startswith(("src/", "tests/")):
+                if use.is_definition:
                     code.append(definition(use.path, use.name, self.root))
                     title = f' title="{use.path}"'
                     offers.append(self._offer(f"{use.path}:{use.name.partition('.')[0]}"))

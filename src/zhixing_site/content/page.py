@@ -51,6 +51,11 @@ class Use:
     line: int
     figure: bool = False
 
+    @property
+    def is_definition(self) -> bool:
+        """Whether it is a definition of src/ or tests/, or such a file, and not of a snippet."""
+        return self.path.startswith(("src/", "tests/"))
+
 
 @dataclass
 class Section:
