@@ -65,11 +65,12 @@ LOOSE_ON_A_PHONE = f"""() => {{
   return found;
 }}"""
 
-# The text that each code block's copy button copies.
+# The text that each code block's copy button copies. The message about it goes: it would fade while axe sees colours.
 COPIED = """() => {
   const copied = [];
   navigator.clipboard.writeText = async text => copied.push(text);
   document.querySelectorAll(".md-code__button").forEach(button => button.click());
+  document.querySelector(".md-dialog")?.remove();
   return copied;
 }"""
 
