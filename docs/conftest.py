@@ -21,7 +21,7 @@ from markdown_it.token import Token
 from pytest_markdown_docs._runners import DefaultRunner, register_runner
 
 from zhixing_site.content.definitions import definition
-from zhixing_site.content.page import Page
+from zhixing_site.content.page import Page, Use
 from zhixing_site.errors import BuildError
 from zhixing_site.execution import session as cells
 from zhixing_site.execution.runner import ENVIRONMENT
@@ -66,7 +66,7 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
     session = cells.Session(vars(main), ROOT)
 
     def include(path: str, name: str) -> None:
-        if path.startswith(("src/", "tests/")):
+        if Use(path, name, 0).is_definition:
             # A definition is shown to be read, without its imports. It runs in its module, and not a second time here,
             # since that would register an operator again, without its gradient. What is shown must compile.
             if path.startswith("src/"):
