@@ -21,7 +21,7 @@ VALUES = {
     "word": "GPT-2",
     "marked": "<b> & *x*_y_",
 }
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="360pt" height="216.5pt"></svg>'
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="289"></svg>'
 
 
 def cell(name: str, source: str, *outputs: dict, drawn: bool = False) -> dict:

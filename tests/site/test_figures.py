@@ -74,11 +74,10 @@ def test_page_shows_the_drawings_of_its_language(project):
 
 def test_image_has_the_size_of_the_drawing(project, drawings):
     image, _ = project.html("en/area/squares").xpath("//span[@class='figure']//img")
-    width, height = (
-        float(each) for each in re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings["en-light"]).groups()
-    )
-    assert int(image.get("width")) == pytest.approx(width * 96 / 72, abs=0.5)
-    assert int(image.get("height")) == pytest.approx(height * 96 / 72, abs=0.5)
+    size = re.search(r'width="(\d+)" height="(\d+)" viewBox="0 0 ([\d.]+) ([\d.]+)"', drawings["en-light"])
+    assert (image.get("width"), image.get("height")) == (size[1], size[2])
+    for pixels, points in (size[1], size[3]), (size[2], size[4]):
+        assert int(pixels) == pytest.approx(float(points) * 96 / 72, abs=0.5)
 
 
 FENCES = """\

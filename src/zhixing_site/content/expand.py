@@ -153,8 +153,8 @@ class Expander:
         drawings = self._cell(snippet, cell)["metadata"]["drawings"]
         if not drawings:
             raise ValueError(f"cell {cell} draws no figure")
-        size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawings[f"{self.page.language}-{scheme}"])
-        width, height = (round(float(points) * 96 / 72) for points in size.groups())
+        size = re.search(r'width="(\d+)" height="(\d+)"', drawings[f"{self.page.language}-{scheme}"])
+        width, height = map(int, size.groups())
         return width, height
 
     def _cell(self, snippet: str, name: str) -> dict:

@@ -90,12 +90,14 @@ def draw(figure, snippet: str, root: Path) -> dict[str, str]:
 
 
 def to_svg(figure) -> str:
-    """The figure with transparent ground; the same bytes for the same figure."""
+    """The figure with transparent ground, in whole pixels; the same bytes for the same figure."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(["Creator", "Date", "Format", "Type"])
     figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    # A page reserves whole pixels: with points, a scaled figure would be of another height when it has loaded.
+    svg = re.sub('="([0-9.]+)pt"', lambda points: f'="{round(float(points[1]) * 96 / 72)}"', buffer.getvalue(), count=2)
     # matplotlib does not write black as a fill; written out, it can be replaced like any other colour.
-    return buffer.getvalue().replace("<svg ", '<svg fill="#000000" ', 1)
+    return svg.replace("<svg ", '<svg fill="#000000" ', 1)
 
 
 def _darken(svg: str) -> str:
