@@ -13,11 +13,11 @@ stem = nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=3), nn.MaxPool2d(3, 2,
 print(nan_probe(stem.eval(), (3, 1, 64), unit=8))
 
 # %% quick_start_holds tags=["hidden"]
-vgg16_field = receptive_field(vgg16)
-assert vgg16_field == (212, 32, 15.5)
+vgg16_size, vgg16_stride, vgg16_centre = receptive_field(vgg16)
+assert (vgg16_size, vgg16_stride, vgg16_centre) == (212, 32, 15.5)
 assert nan_probe(stem, (3, 1, 64), unit=8) == (27, 37)
-left_reach = (vgg16_field.size - 1) / 2 - vgg16_field.centre
-right_reach = vgg16_field.size - vgg16_field.stride - left_reach
+vgg16_margin = (vgg16_size - 1) / 2 - vgg16_centre
+assert vgg16_margin == vgg16_size - vgg16_stride - vgg16_margin == 90
 
 # %% pyramid
 import matplotlib.pyplot as plt
@@ -56,7 +56,7 @@ axes.spines[["top", "right", "left"]].set_visible(False)
 
 # %% pyramid_holds tags=["hidden"]
 pyramid = receptive_field(chain)
-pyramid_centre = pyramid.centre + 2 * pyramid.stride
+pyramid_size, pyramid_centre = pyramid.size, pyramid.centre + 2 * pyramid.stride
 assert pyramid == (8, 2, 0.5)
 assert len(seen) == pyramid.size
 assert sum(seen) / len(seen) == pyramid_centre
@@ -149,7 +149,7 @@ nets = [conv_net(20, 24, seed, torch.float64) for seed in range(3)]
 errors = {m: [seam_error(net, image, m) for net in nets] for m in range(22)}
 for margin in (0, 5, 10, 15, 19, 20, 21):
     print(
-        f"margin {margin:2}:", *(f"{e:6.0e}" if e else "     0" for e in errors[margin])
+        f"margin {margin:2}:", *(f"{e:6.0e}" if e > 1e-12 else "     0" for e in errors[margin])
     )
 
 # %% seams_hold tags=["hidden"]
