@@ -26,6 +26,7 @@ from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.tiled_attention import tiled_attention
+from zhixing.convolution.receptive_field import nan_probe
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
@@ -104,6 +105,23 @@ def _() -> tuple[Call, Call]:
 def _() -> tuple[Call, Call]:
     qkv = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)]
     return both_ways(tiled_attention, *qkv), both_ways(F.scaled_dot_product_attention, *qkv)
+
+
+@row("convolution/receptive_field", "nan_probe, gradient, width 256")
+def _() -> tuple[Call, Call]:
+    net, channels = nn.Sequential(), 3
+    for _ in range(4):
+        net.extend([nn.Conv2d(channels, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.AvgPool2d(2)])
+        channels = 16
+    for parameter in net.eval().parameters():
+        nn.init.constant_(parameter, 0.01)  # positive, so that no gradient cancels
+
+    def reference() -> list[Tensor]:
+        image = torch.ones(1, 3, 16, 256, requires_grad=True)
+        net(image)[..., 8].sum().backward()
+        return [image.grad.sum((0, 1, 2)).nonzero()[[0, -1], 0]]
+
+    return lambda: [torch.tensor(nan_probe(net, (3, 16, 256)))], reference
 
 
 @row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)

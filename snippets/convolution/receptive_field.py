@@ -104,9 +104,8 @@ for _ in deep:
 y[0, 0, 50].backward()
 weights, offsets = x.grad[0, 0], torch.arange(101) - 50
 std = (weights * offsets**2).sum().sqrt()
-print(
-    f"size {receptive_field(deep).size}, σ {std:.4f}, formula {effective_std(deep):.4f}"
-)
+size = receptive_field(deep).size
+print(f"size {size}, σ {std:.4f}, formula {effective_std(deep):.4f}")
 print(f"share of the weights within 2σ: {weights[offsets.abs() < 2 * std].sum():.1%}")
 
 # %% gaussian_holds tags=["hidden"]
@@ -121,7 +120,7 @@ assert 0.94 < within < 0.97
 vgg16_std = effective_std(vgg16)
 
 
-# %% seams
+# %% random_network
 def conv_net(depth, channels, seed, dtype):
     torch.manual_seed(seed)
     layers = []
@@ -133,6 +132,36 @@ def conv_net(depth, channels, seed, dtype):
     return nn.Sequential(*layers)
 
 
+# %% cue
+def accuracy(distance, seed):
+    net = nn.Sequential(conv_net(6, 16, seed, torch.float32), nn.Conv1d(16, 1, 1))
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(151):
+        images = 8 if step < 150 else 256  # the last ones test
+        bits = torch.randint(0, 2, (images, 1, 40), generator=generator).float()
+        logits = net(2 * bits - 1)[..., : 40 - distance]
+        answers = bits[..., distance:]
+        if step < 150:
+            loss = F.binary_cross_entropy_with_logits(logits, answers)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return ((logits > 0) == (answers > 0.5)).float().mean().item()
+
+
+accuracies = {d: [accuracy(d, seed) for seed in range(3)] for d in (6, 7)}
+for distance, values in accuracies.items():
+    print(f"cue at distance {distance}:", *(f"{value:.0%}" for value in values))
+
+# %% cue_holds tags=["hidden"]
+cue_std = effective_std([conv] * 6)
+assert receptive_field([conv] * 6).size == 13
+assert min(accuracies[6]) > 0.97
+assert all(abs(value - 0.5) < 0.05 for value in accuracies[7])
+
+
+# %% seams
 @torch.no_grad()
 def seam_error(net, image, margin, stride=1):
     """Largest error over columns, root mean square over channels and images."""
@@ -149,7 +178,8 @@ nets = [conv_net(20, 24, seed, torch.float64) for seed in range(3)]
 errors = {m: [seam_error(net, image, m) for net in nets] for m in range(22)}
 for margin in (0, 5, 10, 15, 19, 20, 21):
     print(
-        f"margin {margin:2}:", *(f"{e:6.0e}" if e > 1e-12 else "     0" for e in errors[margin])
+        f"margin {margin:2}:",
+        *(f"{e:6.0e}" if e > 1e-12 else "     0" for e in errors[margin]),
     )
 
 # %% seams_hold tags=["hidden"]
@@ -205,34 +235,6 @@ for margin in (16, 20, 24):
 misaligned = seam_error(net, image, 18, stride)
 assert misaligned > 5 * seam_error(net, image, 12, stride)
 
-
-# %% cue
-def accuracy(distance, seed):
-    net = nn.Sequential(conv_net(6, 16, seed, torch.float32), nn.Conv1d(16, 1, 1))
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    generator = torch.Generator().manual_seed(seed)
-    for step in range(151):
-        images = 8 if step < 150 else 256  # the last ones test
-        bits = torch.randint(0, 2, (images, 1, 40), generator=generator).float()
-        logits = net(2 * bits - 1)[..., : 40 - distance]
-        answers = bits[..., distance:]
-        if step < 150:
-            loss = F.binary_cross_entropy_with_logits(logits, answers)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return ((logits > 0) == (answers > 0.5)).float().mean().item()
-
-
-accuracies = {d: [accuracy(d, seed) for seed in range(3)] for d in (6, 7)}
-for distance, values in accuracies.items():
-    print(f"cue at distance {distance}:", *(f"{value:.0%}" for value in values))
-
-# %% cue_holds tags=["hidden"]
-cue_std = effective_std([conv] * 6)
-assert receptive_field([conv] * 6).size == 13
-assert min(accuracies[6]) > 0.97
-assert all(abs(value - 0.5) < 0.05 for value in accuracies[7])
 
 # %% top_down
 size = 1

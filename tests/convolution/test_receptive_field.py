@@ -296,6 +296,12 @@ def test_branches_take_the_union():
     assert nan_probe(Branches().eval(), (1, 40), unit=10) == (10 + first, 10 + last) == (6, 17)
 
 
+def test_field_is_that_of_all_channels_and_rows():
+    net = tiny(nn.Conv1d(1, 1, 3, padding=1))
+    assert nan_probe(lambda x: torch.cat([x, net(x)], dim=1), (1, 9)) == (3, 5)
+    assert nan_probe(lambda x: torch.stack([x, net(x)], dim=2), (1, 9)) == (3, 5)
+
+
 def test_skip_connection_adds_nothing_that_the_block_does_not_see():
     class Residual(nn.Module):
         def __init__(self):
@@ -341,7 +347,7 @@ def test_statistics_over_the_input_see_all_of_it(norm):
 
 def test_input_of_probe_is_not_constant():
     def standardise(x):
-        return x / x.std(dim=-1, keepdim=True)
+        return (x - x.mean(dim=-1, keepdim=True)) / x.std(dim=-1, keepdim=True)
 
     assert nan_probe(lambda x: standardise(x)[..., 3:4], (1, 10)) == (0, 9)
 
@@ -355,6 +361,17 @@ def test_probe_changes_neither_network_nor_generator():
     assert all(parameter.grad is None for parameter in net.parameters())
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.backends.cudnn.enabled == enabled
+
+
+def test_probe_records_no_graph():
+    net = tiny(nn.Conv1d(1, 1, 3, padding=1))
+
+    def watched(x):
+        assert not net(x).requires_grad
+        return net(x)
+
+    assert nan_probe(watched, (1, 9)) == (3, 5)
+    assert torch.is_grad_enabled()
 
 
 def test_number_of_runs_grows_with_the_logarithm_of_the_width():
@@ -450,19 +467,33 @@ def test_probe_refuses_training_mode_which_would_poison_batch_norm():
 @pytest.mark.parametrize(
     ("net", "message"),
     {
-        "dict": (lambda x: {"out": x}, "returns one tensor of columns, but got dict"),
-        "tuple": (lambda x: (x, x), "returns one tensor of columns, but got tuple"),
-        "number": (lambda x: x.sum(), "returns one tensor of columns, but got a 0-dimensional tensor"),
+        "dict": (lambda x: {"out": x}, "returns one tensor, but got dict"),
+        "tuple": (lambda x: (x, x), "returns one tensor, but got tuple"),
+        "number": (lambda x: x.sum(), "expected an output with columns, but got a single number"),
         "NaN for numbers": (lambda x: x / 0 * 0, "expected an output without NaN for an input without NaN"),
-        "no NaN for NaN": (lambda x: x.nan_to_num(), "the network replaces NaN, or sees nothing"),
-        "comparison": (lambda x: (x > 0).float(), "the network replaces NaN, or sees nothing"),
-        "argmax": (lambda x: x.argmax(dim=1), "the network replaces NaN, or sees nothing"),
+        "no NaN for NaN": (lambda x: x.nan_to_num(), "the network replaces it, or sees nothing"),
+        "comparison": (lambda x: (x > 0).float(), "the network replaces it, or sees nothing"),
+        "argmax": (lambda x: x.argmax(dim=1), "the network replaces it, or sees nothing"),
     }.values(),
     ids=["dict", "tuple", "number", "NaN for numbers", "no NaN for NaN", "comparison", "argmax"],
 )
 def test_probe_refuses_a_network_that_it_cannot_read(net, message):
     with pytest.raises(ValueError, match=message):
         nan_probe(net, (2, 9))
+
+
+@pytest.mark.torchvision
+def test_all_layers_in_the_order_of_modules_give_a_wrong_size(torchvision_network):
+    layers = []
+    for module in torchvision_network("resnet50").modules():
+        if isinstance(module, nn.Conv2d):
+            values = module.kernel_size, module.stride, module.padding, module.dilation
+            layers.append(tuple(value[0] for value in values))
+        elif isinstance(module, nn.MaxPool2d):
+            layers.append((module.kernel_size, module.stride, module.padding, module.dilation))
+    chain = [layer for layer in layers if layer[:2] != (1, 2)]  # without the shortcuts
+    assert receptive_field(layers) != receptive_field(chain) == (427, 32, 0)
+    assert receptive_field(layers).stride == 256
 
 
 @pytest.mark.wrong_input
@@ -476,9 +507,7 @@ def test_probe_refuses_a_unit_that_does_not_exist(unit):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_probe_refuses_half_precision_whose_kernels_multiply_neighbours_by_zero(dtype):
     net = tiny(nn.Conv1d(1, 1, 3, padding=1)).to(dtype)
-    with pytest.raises(
-        ValueError, match=rf"expected parameters of 32 bits or more, but one is {dtype}: call net.float"
-    ):
+    with pytest.raises(ValueError, match=rf"expected at least 32 bits, but a parameter is {dtype}: net.float"):
         nan_probe(net, (1, 9))
     assert nan_probe(net.float(), (1, 9)) == (3, 5)
 

@@ -119,52 +119,53 @@ def nan_probe(
         >>> nan_probe(net.eval(), (1, 2, 32), unit=5)
         (9, 12)
     """
-    if not size or not all(type(length) is int and length > 0 for length in size):
-        raise ValueError(f"expected the input's shape without the batch, but size is {size}")
-    if isinstance(net, nn.Module) and any(module.training for module in net.modules()):
-        raise ValueError("expected a network in evaluation mode: call net.eval() first")
-    parameters = net.parameters() if isinstance(net, nn.Module) else ()
-    like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))
-    if like.itemsize < 4:  # kernels for these multiply neighbouring columns by 0, which is NaN
-        raise ValueError(
-            f"expected parameters of 32 bits or more, but one is {like.dtype}: call net.float()"
-        )
-    # Not constant, which normalisation could divide by 0; the global generator stays as it is.
-    image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0)).to(like)
-
-    def outputs(marked: slice) -> Tensor:
-        x = image.clone()
-        x[..., marked] = torch.nan
-        # Their Winograd and FFT algorithms would spread NaN to neighbouring columns.
-        nnpack, cudnn = torch.backends.nnpack.flags, torch.backends.cudnn.flags
-        with torch.no_grad(), nnpack(enabled=False), cudnn(enabled=False):
-            y = net(x)
-        if not isinstance(y, Tensor) or y.ndim == 0:
-            what = f"a {y.ndim}-dimensional tensor" if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(
-                f"expected a network that returns one tensor of columns, but got {what}"
-            )
-        return y
-
-    clean = outputs(slice(0, 0))
-    columns = clean.shape[-1]
+    image = _image(net, size)
+    clean = _output(net, image)
+    columns, width = clean.shape[-1], size[-1]
     at = columns // 2 if unit is None else unit
     if not -columns <= at < columns:
         raise ValueError(f"expected a unit among the output's {columns} columns, but unit is {at}")
 
-    def seen(marked: slice) -> bool:
-        return bool(outputs(marked)[..., at].isnan().any())
+    def sees(first: int, stop: int) -> bool:
+        x = image.clone()
+        x[..., first:stop] = torch.nan
+        return bool(_output(net, x)[..., at].isnan().any())
 
-    if clean[..., at].isnan().any():
+    if sees(0, 0):
         raise ValueError("expected an output without NaN for an input without NaN")
-    if not seen(slice(None)):
-        raise ValueError(
-            "expected NaN for an input of NaN: the network replaces NaN, or sees nothing"
-        )
-    width = size[-1]
-    first = bisect_left(range(width), True, key=lambda m: seen(slice(0, m + 1)))
-    behind = bisect_left(range(width), True, key=lambda m: seen(slice(width - 1 - m, width)))
+    if not sees(0, width):
+        raise ValueError("expected NaN for NaN, but the network replaces it, or sees nothing")
+    first = bisect_left(range(width), True, key=lambda m: sees(0, m + 1))
+    behind = bisect_left(range(width), True, key=lambda m: sees(width - 1 - m, width))
     return first, width - 1 - behind
+
+
+def _image(net: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> Tensor:
+    """An input of this size on the network's device and in its type, if the probe can read it."""
+    if not size or not all(type(length) is int and length > 0 for length in size):
+        raise ValueError(f"expected the input's shape without the batch, but size is {size}")
+    module = net if isinstance(net, nn.Module) else nn.Module().eval()
+    if any(part.training for part in module.modules()):
+        raise ValueError("expected a network in evaluation mode: call net.eval() first")
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    # Some kernels of lower precision multiply neighbouring columns by 0, which makes them NaN.
+    if like.itemsize < 4:
+        raise ValueError(f"expected at least 32 bits, but a parameter is {like.dtype}: net.float()")
+    # Not constant, which normalisation could divide by 0; the global generator stays as it is.
+    return torch.rand(1, *size, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+def _output(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The network's output, without the algorithms that would spread NaN to other columns."""
+    nnpack, cudnn = torch.backends.nnpack.flags, torch.backends.cudnn.flags
+    # They may choose Winograd or Fourier transforms.
+    with torch.no_grad(), nnpack(enabled=False), cudnn(enabled=False):
+        y = net(x)
+    if not isinstance(y, Tensor):
+        raise ValueError(f"expected a network that returns one tensor, but got {type(y).__name__}")
+    if y.ndim == 0:
+        raise ValueError("expected an output with columns, but got a single number")
+    return y
 
 
 def _checked(layer: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
