@@ -177,10 +177,8 @@ image = torch.rand(8, 1, 120, dtype=torch.float64) - 0.5
 nets = [conv_net(20, 24, seed, torch.float64) for seed in range(3)]
 errors = {m: [seam_error(net, image, m) for net in nets] for m in range(22)}
 for margin in (0, 5, 10, 15, 19, 20, 21):
-    print(
-        f"margin {margin:2}:",
-        *(f"{e:6.0e}" if e > 1e-12 else "     0" for e in errors[margin]),
-    )
+    shown = (f"{e:6.0e}" if e > 1e-12 else "     0" for e in errors[margin])
+    print(f"margin {margin:2}:", *shown)
 
 # %% seams_hold tags=["hidden"]
 for seed in range(3):
@@ -218,9 +216,7 @@ net = nn.Sequential(*(modules[layer]() for layer in layers)).double()
 size, stride, centre = receptive_field(layers)
 to_left = (size - 1) / 2 - centre
 to_right = size - stride - to_left
-print(
-    f"margins: {to_left:.0f} on the left, {to_right:.0f} on the right, stride {stride}"
-)
+print(f"left {to_left:.0f}, right {to_right:.0f}, stride {stride}")
 image = torch.rand(8, 8, 160, dtype=torch.float64) - 0.5
 for margin in (12, 14, 16, 18, 20):
     error = seam_error(net, image, margin, stride)

@@ -499,7 +499,7 @@ def test_all_layers_in_the_order_of_modules_give_a_wrong_size(torchvision_networ
 @pytest.mark.wrong_input
 @pytest.mark.parametrize("unit", [9, -10])
 def test_probe_refuses_a_unit_that_does_not_exist(unit):
-    with pytest.raises(ValueError, match=f"expected a unit among the output's 9 columns, but unit is {unit}"):
+    with pytest.raises(ValueError, match=f"expected a unit among 9 columns, but unit is {unit}"):
         nan_probe(lambda x: x, (1, 9), unit=unit)
 
 
@@ -514,5 +514,5 @@ def test_probe_refuses_half_precision_whose_kernels_multiply_neighbours_by_zero(
 
 @pytest.mark.wrong_input
 def test_probe_refuses_an_output_without_columns():
-    with pytest.raises(ValueError, match="expected a unit among the output's 0 columns"):
+    with pytest.raises(ValueError, match="expected a unit among 0 columns"):
         nan_probe(lambda x: x[..., :0], (1, 9))

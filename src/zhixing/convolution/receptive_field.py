@@ -124,7 +124,7 @@ def nan_probe(
     columns, width = clean.shape[-1], size[-1]
     at = columns // 2 if unit is None else unit
     if not -columns <= at < columns:
-        raise ValueError(f"expected a unit among the output's {columns} columns, but unit is {at}")
+        raise ValueError(f"expected a unit among {columns} columns, but unit is {at}")
 
     def sees(first: int, stop: int) -> bool:
         x = image.clone()
