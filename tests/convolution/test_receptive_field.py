@@ -92,7 +92,7 @@ def test_effective_std_is_that_of_all_paths():
 
 
 def test_mean_squares_of_random_kernels_have_the_effective_std():
-    layers, networks = [(3, 1, 0, 1), (3, 2, 0, 1), (5, 1, 0, 2), (3, 1, 0, 1)], 20000
+    layers, networks = [(3, 1, 0, 1), (3, 2, 0, 1), (5, 1, 0, 2)], 10000
     generator = torch.Generator().manual_seed(0)
     image = torch.zeros(1, networks, 40, dtype=torch.float64, requires_grad=True)
     y = image  # each network is one group of channels
@@ -104,7 +104,7 @@ def test_mean_squares_of_random_kernels_have_the_effective_std():
     position = torch.arange(squares.numel(), dtype=torch.float64)
     weights = squares / squares.sum()
     std = (weights * (position - (weights * position).sum()) ** 2).sum().sqrt().item()
-    assert abs(std / effective_std(layers) - 1) < 0.02
+    assert abs(std / effective_std(layers) - 1) < 0.03
 
 
 def test_effective_std_is_luos_closed_form():
@@ -218,8 +218,7 @@ def test_probe_of_torchvisions_network_equals_its_gradient(name, torchvision_net
     size, published = FINITE[name]
     first, last = nan_probe(positive(net), size)
     columns = net(torch.zeros(1, *size)).shape[-1]
-    net = net.double()
-    assert (first, last) == extent(gradient(net, torch.ones(1, *size, dtype=torch.float64), columns // 2))
+    assert (first, last) == extent(gradient(net, torch.ones(1, *size), columns // 2))
     assert 0 < first < last < size[-1] - 1
     assert published in (None, last - first + 1)
 
