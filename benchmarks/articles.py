@@ -26,7 +26,9 @@ from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.tiled_attention import tiled_attention
+from zhixing.convolution.dilated_convolution import dilated_conv2d
 from zhixing.convolution.receptive_field import nan_probe
+from zhixing.convolution.upsampling import conv_transpose2d
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
@@ -107,6 +109,20 @@ def _() -> tuple[Call, Call]:
     return both_ways(tiled_attention, *qkv), both_ways(F.scaled_dot_product_attention, *qkv)
 
 
+@row("convolution/dilated_convolution", "by phases, F.conv2d, 64 × 64, rate 4")
+def _() -> tuple[Call, Call]:
+    # Small, since the gradient of a weight is a sum over all pixels, and rounded in another order.
+    x, weight = normal(4, 32, 64, 64) / 1000, normal(32, 32, 3, 3, seed=1)
+
+    def phases(x: Tensor, weight: Tensor) -> Tensor:
+        return dilated_conv2d(x, weight, dilation=4)
+
+    def reference(x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x, weight, padding=4, dilation=4)
+
+    return both_ways(phases, x, weight), both_ways(reference, x, weight)
+
+
 @row("convolution/receptive_field", "nan_probe, gradient, width 256")
 def _() -> tuple[Call, Call]:
     net, channels = nn.Sequential(), 3
@@ -122,6 +138,16 @@ def _() -> tuple[Call, Call]:
         return [image.grad.sum((0, 1, 2)).nonzero()[[0, -1], 0]]
 
     return lambda: [torch.tensor(nan_probe(net, (3, 16, 256)))], reference
+
+
+@row("convolution/upsampling", "conv_transpose2d, torch's, 32 channels")
+def _() -> tuple[Call, Call]:
+    x, weight = normal(4, 32, 32, 32) / 64, normal(32, 32, 4, 4, seed=1) / 16  # results of size 1 or less
+
+    def calls(function: Callable[..., Tensor]) -> Call:
+        return both_ways(lambda x, weight: function(x, weight, stride=2, padding=1), x, weight)
+
+    return calls(conv_transpose2d), calls(F.conv_transpose2d)
 
 
 @row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)
