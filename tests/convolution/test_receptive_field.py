@@ -197,6 +197,8 @@ INFINITE = {
     "mobilenet_v3_small": (3, 32, 96),
     "swin_t": (3, 32, 96),
 }
+TIMM_FINITE = {"efficientnet_lite0": 1200, "regnetx_002": 900, "repvgg_a0": 900}
+TIMM_INFINITE = {"ese_vovnet19b_dw": (3, 32, 96), "seresnet18": (3, 32, 96), "vit_tiny_patch16_224": (3, 224, 224)}
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,48 @@ def torchvision_network():
             return getattr(torchvision.models, name)(**options)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def timm_network():
+    import timm  # which needs torchvision
+
+    def make(name):
+        with torch.device("meta"):
+            net = timm.create_model(name, num_classes=0, global_pool="")
+        return net.to_empty(device="cpu").eval()
+
+    return make
+
+
+@pytest.mark.torchvision
+@pytest.mark.parametrize("name", TIMM_FINITE)
+def test_probe_of_timms_network_equals_its_gradient(name, timm_network):
+    net, size = positive(timm_network(name)), (3, 1, TIMM_FINITE[name])
+    first, last = nan_probe(net, size)
+    columns = net(torch.zeros(1, *size)).shape[-1]
+    assert (first, last) == extent(gradient(net, torch.ones(1, *size), columns // 2))
+    assert 0 < first < last < size[-1] - 1
+
+
+@pytest.mark.torchvision
+def test_probe_of_timms_convnext_equals_the_recurrence(timm_network):
+    """Its layer normalisation works on the channels of each pixel, so the field is finite."""
+    net = positive(timm_network("convnext_atto"))
+    layers = [(4, 4, 0, 1)]
+    for stage, blocks in enumerate((2, 2, 6, 2)):
+        layers += [(2, 2, 0, 1)] * (stage > 0) + [(7, 1, 3, 1)] * blocks
+    field = receptive_field(layers)
+    first, last = nan_probe(net, (3, 32, 1216), unit=19)
+    assert last - first + 1 == field.size
+    assert (first + last) / 2 == field.centre + 19 * field.stride
+
+
+@pytest.mark.torchvision
+@pytest.mark.parametrize("name", TIMM_INFINITE)
+def test_probe_finds_timms_global_pooling_and_attention(name, timm_network):
+    size = TIMM_INFINITE[name]
+    assert nan_probe(positive(timm_network(name)), size) == (0, size[-1] - 1)
 
 
 @pytest.mark.torchvision
