@@ -19,10 +19,10 @@ import matplotlib.pyplot as plt
 
 KERNELS = {
     "kernel 3, all weights 1": [1.0, 1.0, 1.0],
-    "kernel 4": [0.2, 0.9, 0.5, 0.4],
+    "kernel 4, unequal weights": [0.2, 0.9, 0.5, 0.4],
     "resize, then convolve": [0.3, 0.8, 0.7, 0.2],
 }
-figure, panels = plt.subplots(1, 3, figsize=(7, 2.6), sharey=True)
+figure, panels = plt.subplots(3, 1, figsize=(4, 5), sharex=True, sharey=True)
 for axes, (title, kernel) in zip(panels, KERNELS.items(), strict=True):
     height = torch.zeros(2 * 5 + len(kernel))
     for pixel in range(6):
@@ -30,9 +30,9 @@ for axes, (title, kernel) in zip(panels, KERNELS.items(), strict=True):
         positions = range(covered.start, covered.stop)
         axes.bar(positions, kernel, bottom=height[covered], color=f"C{pixel % 2}")
         height[covered] += torch.tensor(kernel)
-    axes.set(title=title, xlabel="output pixel")
-    axes.title.set_fontsize("medium")
-panels[0].set(ylabel="sum of the copies")
+    axes.set_title(title, fontsize="medium")
+panels[1].set(ylabel="sum of the copies")
+panels[2].set(xlabel="output pixel")
 
 # %% setup
 import math
@@ -134,6 +134,17 @@ gap = source_positions(10, 25, align_corners=True) - source_positions(10, 25)
 assert math.isclose(gap[0], (1 - 10 / 25) / 2)
 assert math.isclose(gap[-1], -(1 - 10 / 25) / 2)
 
+# %% ramp_holds tags=["hidden"]
+# On a ramp, increments after nearest have period 2, and those after linear are equal.
+ramp = torch.arange(12, dtype=torch.float64).expand(1, 1, 12, 12)
+mean = torch.full((1, 1, 3, 3), 1 / 9, dtype=torch.float64)
+bent, straight = (
+    F.conv2d(F.interpolate(ramp, scale_factor=2, mode=mode), mean)[0, 0, 9, 4:-4]
+    for mode in ("nearest", "bilinear")
+)
+assert bent.diff(n=2).abs().min() > 0.3
+assert straight.diff(n=2).abs().max() < 1e-9
+
 
 # %% kinds
 def shuffle(c_in, c_out, *, icnr=False):
@@ -165,7 +176,7 @@ KINDS = {
 
 # %% train
 def smooth_images(generator):
-    coarse = torch.rand(8, 1, 6, 6, generator=generator)
+    coarse = torch.rand(4, 1, 6, 6, generator=generator)
     return F.interpolate(coarse, 24, mode="bicubic")
 
 
@@ -211,30 +222,30 @@ trained = torch.stack([spreads[kind][:, 2] for kind in KINDS if kind != "resize"
 least_trained, most_trained = trained.min().item(), trained.max().item()
 
 # %% picture tags=["hidden"]
-figure, grid = plt.subplots(3, 5, figsize=(7, 4.4))
-for column, (kind, answer) in zip(grid.T, answers.items(), strict=True):
-    column[0].set_title(kind, fontsize="medium")
-    for axes, image in zip(column, answer[0], strict=True):
+figure, grid = plt.subplots(5, 3, figsize=(4, 7))
+for row, (kind, answer) in zip(grid, answers.items(), strict=True):
+    row[0].set(ylabel=kind)
+    for axes, image in zip(row, answer[0], strict=True):
         picture = axes.imshow(image - image.mean(), vmin=-0.2, vmax=0.2, cmap="gray")
         axes.set(xticks=[], yticks=[])
-for axes, label in zip(
-    grid[:, 0], ("at the start", "after 20 steps", "after 100 steps"), strict=True
-):
-    axes.set(ylabel=label)
-figure.colorbar(picture, ax=grid, label="output minus its mean", shrink=0.8)
+labels = "at the start", "after 20 steps", "after 100 steps"
+for axes, label in zip(grid[0], labels, strict=True):
+    axes.set_title(label, fontsize="small")
+label = "output minus its mean"
+figure.colorbar(picture, ax=grid, label=label, location="bottom", aspect=30)
 
 
 # %% scale_factor
-def enlarged(n):
+def resized(n):
     return F.interpolate(torch.zeros(1, 1, n), scale_factor=120 / n).shape[-1]
 
 
-wrong = [n for n in range(1, 400) if enlarged(n) != 120]
-print(f"88 pixels become {enlarged(88)}")
+wrong = [n for n in range(1, 400) if resized(n) != 120]
+print(f"88 pixels become {resized(88)}")
 print(f"{len(wrong)} of 399 sizes do not become 120")
 
 # %% scale_factor_values tags=["hidden"]
-from_88 = enlarged(88)
+from_88 = resized(88)
 
 # %% nearest
 pixels = torch.arange(12.0).view(1, 1, 12)

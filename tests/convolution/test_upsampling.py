@@ -189,6 +189,19 @@ def test_nearest_resize_then_convolution_is_a_transposed_convolution_with_tied_w
     assert_close(resized, transposed)
 
 
+def test_on_a_ramp_nearest_then_convolution_has_a_pattern_and_linear_none():
+    ramp, weight = torch.arange(12.0, dtype=torch.float64).expand(1, 1, 12, 12), normal(1, 1, 3, 3, seed=1)
+    nearest = ramp.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    linear = resize_linear(ramp, (24, 24))
+    increments = F.conv2d(nearest, weight)[0, 0, 9, 4:-4].diff()
+    left, middle, right = weight.sum(2).flatten().tolist()
+    assert_close(increments[::2], torch.full_like(increments[::2], middle))
+    assert_close(increments[1::2], torch.full_like(increments[1::2], left + right))
+    assert abs(left + right - middle) > 0.1
+    increments = F.conv2d(linear, weight)[0, 0, 9, 4:-4].diff()
+    assert_close(increments, torch.full_like(increments, weight.sum().item() / 2))
+
+
 @pytest.mark.parametrize("r", [2, 3, 4])
 def test_transposed_convolution_with_fcns_kernel_is_linear_resize(r):
     """The kernel of FCN's code: 1 - |i - centre| / factor, of size 2 r - r mod 2."""
