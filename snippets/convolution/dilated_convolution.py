@@ -9,6 +9,7 @@ for rates in [2, 2, 2], [1, 2, 4], [1, 3, 9], [1, 2, 9]:
 
 # %% setup
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from zhixing.convolution.dilated_convolution import (
 # %% picture
 import matplotlib.pyplot as plt
 
-figure, rows = plt.subplots(3, 1, figsize=(6, 4.6), sharex=True)
+figure, rows = plt.subplots(3, 1, figsize=(5.2, 4.6), sharex=True)
 for axes, rates in zip(rows, [(2, 2, 2), (1, 2, 4), (1, 3, 9)], strict=True):
     counts = path_counts(rates)
     offsets = torch.arange(len(counts)) - len(counts) // 2
@@ -37,7 +38,7 @@ for axes, rates in zip(rows, [(2, 2, 2), (1, 2, 4), (1, 3, 9)], strict=True):
         ylabel="paths",
         yticks=[0, counts.max()],
     )
-rows[-1].set(xlabel="distance from the output pixel (pixels)")
+rows[-1].set(xlabel="position relative to the output pixel (pixels)")
 
 # %% picture_holds tags=["hidden"]
 assert len(path_counts([2, 2, 2])) == 13
@@ -115,39 +116,52 @@ assert learned_lowest > 0.95
 
 # %% hdc
 def second_distance(rates):
-    """M₂ of Wang et al., from M_n = r_n; they ask that M₂ ≤ K."""
+    """M₂ of Wang et al., from M_n = d_n."""
     distance = rates[-1]
     for rate in reversed(rates[1:-1]):
         distance = max(distance - 2 * rate, 2 * rate - distance, rate)
     return distance
 
 
+def passes(rates, kernel_size=3):
+    """The rule of Wang et al.: M₂ ≤ K, and no common factor above 1."""
+    return second_distance(rates) <= kernel_size and math.gcd(*rates) == 1
+
+
 for rates in [1, 2, 5], [1, 2, 9], [2, 2, 2], [2, 3, 5]:
-    verdict = "holes" if has_holes(rates) else "no holes"
-    print(rates, f"M₂ = {second_distance(rates)},", verdict)
+    verdict = "passes" if passes(rates) else "denied"
+    truth = "holes" if has_holes(rates) else "no holes"
+    print(rates, f"M₂ = {second_distance(rates)}, {verdict}, {truth}")
 stacks = list(itertools.combinations_with_replacement(range(1, 13), 4))
-for K in 2, 3, 5:
-    accepted = [second_distance(r) <= K for r in stacks]
-    holed = [has_holes(r, kernel_size=K) for r in stacks]
-    passed = sum(a and h for a, h in zip(accepted, holed, strict=True))
-    denied = sum(not a and not h for a, h in zip(accepted, holed, strict=True))
-    print(f"K = {K}: of {len(stacks)} stacks {passed:3} pass with holes", end=", ")
-    print(f"{denied:2} are denied without")
+print(f"of {len(stacks)} stacks:")
+for K in 2, 3, 4, 5:
+    accepted = {r for r in stacks if passes(r, K)}
+    holed = {r for r in stacks if has_holes(r, kernel_size=K)}
+    wrong, from_1 = accepted & holed, sum(r[0] == 1 for r in accepted & holed)
+    print(
+        f"K = {K}: {len(wrong):3} pass with holes, {from_1:2} of them from 1", end=", "
+    )
+    print(f"{len(set(stacks) - accepted - holed):2} denied without holes")
 
 # %% hdc_holds tags=["hidden"]
 offsets = torch.arange(21) - 10
 missed_offsets = offsets[path_counts([2, 3, 5]) == 0].tolist()
 assert missed_offsets == [-9, 9]
-wrong = set()  # (kernel size, whether the first rate is 1) of stacks that are misjudged
+# {(kernel size, whether it passes)} of misjudged stacks, by first rate
+wrong_from_1, wrong_from_above = set(), set()
 for K in 2, 3, 4, 5:
     for layers in 2, 3, 4, 5:
         for r in itertools.combinations_with_replacement(range(1, 13), layers):
-            if (second_distance(r) <= K) == has_holes(r, kernel_size=K):
-                wrong.add((K, r[0] == 1))
-# Right for K = 3 in ascending order from rate 1, and nowhere else.
-assert (3, True) not in wrong
-assert {(2, True), (4, True), (5, True), (2, False), (3, False)} <= wrong
-assert second_distance([1, 3, 1]) > 3  # denied, since it does not ascend
+            if passes(r, K) == has_holes(r, kernel_size=K):
+                wrong = wrong_from_1 if r[0] == 1 else wrong_from_above
+                wrong.add((K, passes(r, K)))
+# From rate 1, K = 3 is right, K = 2 passes holes, K = 4 and 5 deny good stacks.
+assert wrong_from_1 == {(2, True), (4, False), (5, False)}
+# Every stack that starts above 1 has holes, but may pass at each K.
+assert wrong_from_above == {(2, True), (3, True), (4, True), (5, True)}
+assert second_distance([2, 2, 2]) <= 3
+assert not passes([2, 2, 2])
+assert not passes([1, 3, 1])  # denied, since it does not ascend
 assert not has_holes([1, 3, 1])
 
 # %% context
@@ -206,12 +220,12 @@ step_8 = symmetric(symmetric(series, first, 1), second, 2)[0, 8]
 assert gradient[0].abs().sum(1).nonzero().flatten().tolist() == list(range(5, 12))
 
 # %% taps
-figure, axes = plt.subplots()
+figure, axes = plt.subplots(figsize=(5.2, 3.3))
 rate = torch.arange(1, 37)
 for size in 65, 33, 21:
     inside = ((1 + 2 * (1 - rate / size).clamp(min=0)) / 3) ** 2
     axes.plot(rate, inside, label=f"map of {size} × {size}")
-axes.axhline(1 / 9, linestyle=":", color="gray", label="the middle alone")
+axes.axhline(1 / 9, linestyle=":", color="gray", label="only the middle tap")
 axes.set(xlabel="rate $d$", ylabel="share of the kernel on the map", ylim=(0, 1))
 axes.legend()
 

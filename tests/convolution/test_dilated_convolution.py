@@ -376,6 +376,15 @@ def test_stride_then_dilation_equals_sampling_of_dilation_multiplied():
         assert_close(fine[:, :, ::stride, ::stride], coarse)
 
 
+def test_stride_then_pooling_equals_sampling_of_dilated_pooling():
+    x, weight = normal(1, 2, 21, 18), normal(3, 2, 3, 3, seed=1)
+    for stride in (2, 3):
+        coarse = F.max_pool2d(F.conv2d(x, weight, stride=stride, padding=1), 3, stride=1, padding=1)
+        fine = F.pad(F.conv2d(x, weight, padding=1), [stride] * 4, value=-math.inf)
+        fine = F.max_pool2d(fine, 3, stride=1, dilation=stride)
+        assert_close(fine[:, :, ::stride, ::stride], coarse)
+
+
 @pytest.fixture(scope="module")
 def resnets():
     """Return the maps of three ResNet-50s with the same weights: strided; dilated; first blocks dilated too."""

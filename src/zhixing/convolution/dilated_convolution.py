@@ -171,7 +171,7 @@ class ContextModule(nn.Module):
     Seven are 3 × 3 at rates 1, 1, 2, 4, 8, 16 and 1, each before a ReLU, and the last is 1 × 1
     (arXiv 1511.07122, section 3 and table 1). The maps keep their size: they are padded once, by 33
     zeros on each side, so no layer sees zeros in place of another layer's output. The weights start
-    as in equation 4: each channel copies itself, so the new module is the ReLU.
+    as in equation 4: every channel passes through, so the new module is the ReLU.
 
     Left out: the paper's large module, with up to 32 times as many channels.
 
