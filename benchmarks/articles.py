@@ -28,6 +28,7 @@ from zhixing.activations.swish import swish
 from zhixing.attention.tiled_attention import tiled_attention
 from zhixing.convolution.dilated_convolution import dilated_conv2d
 from zhixing.convolution.receptive_field import nan_probe
+from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
@@ -138,6 +139,16 @@ def _() -> tuple[Call, Call]:
         return [image.grad.sum((0, 1, 2)).nonzero()[[0, -1], 0]]
 
     return lambda: [torch.tensor(nan_probe(net, (3, 16, 256)))], reference
+
+
+@row("convolution/spatial_pyramid_pooling", "50 bins by slices, adaptive_max_pool2d")
+def _() -> tuple[Call, Call]:
+    x, levels = normal(4, 256, 13, 13), (6, 3, 2, 1)
+
+    def theirs(x: Tensor) -> Tensor:
+        return torch.cat([F.adaptive_max_pool2d(x, n).flatten(1) for n in levels], 1)
+
+    return both_ways(lambda x: spatial_pyramid_pool(x, levels=levels), x), both_ways(theirs, x)
 
 
 @row("convolution/upsampling", "conv_transpose2d, torch's, 32 channels")
