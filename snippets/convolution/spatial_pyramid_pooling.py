@@ -198,12 +198,7 @@ for height, width in (33, 33), (21, 40):
 
 # %% aspp_holds tags=["hidden"]
 assert aspp_weights == (2 + 27) * 2048 * 256 + 5 * 256 * 256
-aspp_millions = aspp_weights / 1e6
-head_millions = 50 * 256 * 4096 / 1e6
-global_millions = 256 * 4096 / 1e6
-aspp_ten_thousands = 100 * aspp_millions
-head_ten_thousands = 100 * head_millions
-global_ten_thousands = 100 * global_millions
+pyramid_head, single_head = 50 * 256 * 4096, 256 * 4096
 
 # %% two_images
 torch.manual_seed(0)
