@@ -36,9 +36,6 @@ assert disk_accuracy > 0.98
 assert mean_pixel_accuracy(matrix) > 0.98
 assert frequency_weighted_iou(matrix) > 0.97
 
-# %% setup
-import torch.nn.functional as F
-
 # %% picture
 import math
 
@@ -202,6 +199,8 @@ assert ignored_iou < 0.06
 assert iou(found)[1] == 1
 
 # %% resized
+import torch.nn.functional as F
+
 row = torch.tensor([0, 0, 15, 15]).view(
     1, 1, 1, 4
 )  # background and person in PASCAL VOC
