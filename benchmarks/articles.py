@@ -34,6 +34,7 @@ from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
 from zhixing.foundations.elementary import logsumexp, tanh
+from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
 
 RESULT = Path(__file__).parent / "results/articles.json"
@@ -193,6 +194,23 @@ def _() -> tuple[Call, Call]:
         w1, w2 = (weight.clone().requires_grad_() for weight in weights)
         F.cross_entropy(torch.tanh(images @ w1) @ w2, labels).backward()
         return [w1.grad, w2.grad]
+
+    return ours, reference
+
+
+@row("metrics/segmentation_metrics", "confusion_matrix, torchmetrics', 2^20")
+def _() -> tuple[Call, Call]:
+    # Forward only: counting has no gradient.
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    prediction, target = (normal(4, 512, 512, seed=seed).abs().mul(6).long().clamp(max=20) for seed in range(2))
+    target[:, :64] = 255
+
+    def ours() -> Tensor:
+        return confusion_matrix(prediction, target, 21)
+
+    def reference() -> Tensor:
+        return multiclass_confusion_matrix(prediction, target, 21, ignore_index=255)
 
     return ours, reference
 
