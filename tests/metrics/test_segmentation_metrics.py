@@ -170,9 +170,9 @@ def test_wrong_labels_and_shapes_are_errors():
         confusion_matrix(prediction, target.clamp(max=2), 3)
     with pytest.raises(ValueError, match=r"target must hold classes 0 to 3 where .* holds -1 to 3"):
         confusion_matrix(prediction, target.masked_fill(target == 0, -1), 4)
-    with pytest.raises(ValueError, match=r"must be an integer, but is 4\.0"):
+    with pytest.raises(ValueError, match=r"must be a positive integer, but is 4\.0"):
         confusion_matrix(prediction, target, 4.0)
-    with pytest.raises(ValueError, match="at least 1 class, but num_classes is 0"):
+    with pytest.raises(ValueError, match="must be a positive integer, but is 0"):
         confusion_matrix(prediction, target, 0)
 
 

@@ -9,7 +9,6 @@ once, and gradients, since counting has none. Scores are float64, which Apple's 
 matrix to the CPU first.
 """
 
-import operator
 from typing import Literal
 
 import torch
@@ -50,11 +49,12 @@ def confusion_matrix(
         >>> confusion_matrix(prediction, target, 2).tolist()
         [[2, 1], [0, 2]]
     """
-    num_classes = _positive(num_classes)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes must be a positive integer, but is {num_classes}")
     if prediction.shape != target.shape:
         raise ValueError(
-            f"prediction and target must have the same shape, but have {tuple(prediction.shape)} "
-            f"and {tuple(target.shape)}; take the argmax of logits over the classes"
+            f"prediction and target must have the same shape, but have {(*prediction.shape,)} "
+            f"and {(*target.shape,)}; take the argmax of logits over the classes"
         )
     for name, labels in {"prediction": prediction, "target": target}.items():
         if labels.is_floating_point() or labels.is_complex():
@@ -70,8 +70,9 @@ def confusion_matrix(
                 f"the {name} must hold classes 0 to {num_classes - 1} where the target is not "
                 f"{ignore_index}, but holds {labels.min()} to {labels.max()}"
             )
-    pairs = num_classes * target + prediction
-    return torch.bincount(pairs.flatten(), minlength=num_classes**2).view(num_classes, num_classes)
+    cells = num_classes * target + prediction
+    counts = torch.bincount(cells.flatten(), minlength=num_classes**2)
+    return counts.view(num_classes, num_classes)
 
 
 def pixel_accuracy(matrix: Int[Tensor, "k k"]) -> Float[Tensor, ""]:
@@ -206,16 +207,3 @@ def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "counting at 2²⁴, and a matrix divided by its rows no longer has the counts"
         )
     return matrix.diagonal().double(), matrix.sum(1).double(), matrix.sum(0).double()
-
-
-def _positive(num_classes: int) -> int:
-    """The number of classes; ValueError if it is not a positive integer."""
-    try:
-        number = operator.index(num_classes)
-    except TypeError:
-        raise ValueError(
-            f"the number of classes must be an integer, but is {num_classes}"
-        ) from None
-    if number < 1:
-        raise ValueError(f"there must be at least 1 class, but num_classes is {number}")
-    return number
