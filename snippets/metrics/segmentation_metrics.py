@@ -16,10 +16,7 @@ def disk(radius, *, shift=0, size=64):
     return (axis[:, None] ** 2 + (axis - shift) ** 2 <= radius**2).long()
 
 
-target, prediction = (
-    disk(8),
-    disk(9),
-)  # labels 0 and 1; the prediction is a pixel too wide
+target, prediction = disk(8), disk(9)  # one pixel too wide
 matrix = confusion_matrix(prediction, target, num_classes=2)
 print(f"truth in the rows: {matrix.tolist()}")
 print(f"PA    {pixel_accuracy(matrix):.3f}")
@@ -82,10 +79,8 @@ classes = 21  # of PASCAL VOC, the background included
 counts = torch.tensor([60_000] + [1000] * 20)  # true pixels: 3/4 are background
 truth = torch.arange(classes).repeat_interleave(counts)
 everywhere = confusion_matrix(torch.zeros_like(truth), truth, classes)
-print(f"PA {pixel_accuracy(everywhere):.3f}, MPA {mean_pixel_accuracy(everywhere):.3f}")
-print(
-    f"FWIoU {frequency_weighted_iou(everywhere):.3f}, mIoU {mean_iou(everywhere):.3f}"
-)
+for score in pixel_accuracy, mean_pixel_accuracy, mean_iou, frequency_weighted_iou:
+    print(f"{score.__name__:22} {score(everywhere):.3f}")
 
 # %% background_holds tags=["hidden"]
 assert abs(pixel_accuracy(everywhere) - 0.75) < 1e-12
@@ -116,6 +111,7 @@ axes.legend()
 assert (accuracy**2 < weighted).all()
 assert (weighted < accuracy).all()
 assert (mean < mean_accuracy).all()
+assert (mean < weighted).all()
 micro_gap = (weighted - accuracy / (2 - accuracy)).abs().max().item()
 assert micro_gap < 0.04
 fcn_lower, fcn_upper = 0.903**2, 0.903
@@ -161,16 +157,15 @@ image_skip, image_truth = batched[1, "skip"][0], batched[1, "truth"][0]
 pooled = batched[200, "skip"][0]
 
 # %% wrap
-row, column, K = torch.tensor([18]), torch.tensor([18]), 19  # Cityscapes has 19 classes
+row, column, K = torch.tensor([18]), torch.tensor([18]), 19  # as in Cityscapes
 for dtype in torch.int64, torch.uint8:
-    index = (K * row.to(dtype) + column.to(dtype)).item()
-    print(
-        f"{dtype!s:12} index {index:3}: truth {index // K:2}, predicted {index % K:2}"
-    )
+    cell = (K * row.to(dtype) + column.to(dtype)).item()
+    true, given = divmod(cell, K)
+    print(f"{dtype!s:12} cell {cell:3}: truth {true:2}, predicted {given:2}")
 
 # %% wrap_holds tags=["hidden"]
-assert index == 104
-assert (index // K, index % K) == (5, 9)
+assert cell == 104
+assert (true, given) == (5, 9)
 assert confusion_matrix(row.byte(), column.byte(), K)[18, 18] == 1
 
 # %% absent
@@ -201,9 +196,7 @@ assert iou(found)[1] == 1
 # %% resized
 import torch.nn.functional as F
 
-row = torch.tensor([0, 0, 15, 15]).view(
-    1, 1, 1, 4
-)  # background and person in PASCAL VOC
+row = torch.tensor([0, 0, 15, 15]).view(1, 1, 1, 4)  # two classes
 for mode in "bilinear", "nearest-exact":
     wide = F.interpolate(row.float(), size=(1, 8), mode=mode)
     print(f"{mode:14}", wide.round().long().flatten().tolist())
