@@ -51,8 +51,14 @@ for r in radii.tolist():
 figure, axes = plt.subplots()
 for name, values in scores.items():
     axes.plot(radii, values, label=name)
-axes.plot(radii, (math.pi * radii - 2) / (math.pi * radii + 2), "k:", label="formulas")
-axes.plot(radii, radii**2 / (radii + 1) ** 2, "k:")
+axes.plot(
+    radii,
+    (math.pi * radii - 2) / (math.pi * radii + 2),
+    ":",
+    color="gray",
+    label="formulas",
+)
+axes.plot(radii, radii**2 / (radii + 1) ** 2, ":", color="gray")
 axes.set(xlabel="radius of the disk $r$ (pixels)", ylabel="score", ylim=(0.55, 1.02))
 axes.legend()
 
@@ -101,7 +107,7 @@ accuracy, mean_accuracy, mean, weighted = (torch.tensor(PUBLISHED) / 100).T
 grid = torch.linspace(0.5, 1, 100)
 figure, axes = plt.subplots()
 axes.fill_between(grid, grid**2, grid, alpha=0.2, label="possible for FWIoU")
-axes.plot(grid, grid / (2 - grid), "k:", label="IoU, pooled over classes")
+axes.plot(grid, grid / (2 - grid), ":", color="gray", label="IoU, pooled over classes")
 axes.plot(accuracy, weighted, "o", label="FWIoU")
 axes.plot(accuracy, mean, "x", label="mIoU")
 axes.set(xlabel="pixel accuracy PA", ylabel="score", xlim=(0.5, 1), ylim=(0.2, 1))
