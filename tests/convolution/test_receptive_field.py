@@ -377,6 +377,31 @@ def test_connection_of_weight_zero_counts():
     assert nan_probe(net, (1, 20), unit=9) == (7, 11)
 
 
+def causal_attention(x):
+    tokens = x.transpose(-2, -1)
+    return F.scaled_dot_product_attention(tokens, tokens, tokens, is_causal=True).transpose(-2, -1)
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "unit", "probed", "seen"),
+    {
+        "causal attention": (causal_attention, (4, 32), 16, (0, 31), (0, 16)),
+        "interpolation at a pixel": (
+            lambda x: F.interpolate(x, size=16, mode="linear"),
+            (1, 48),
+            5,
+            (16, 17),
+            (16, 16),
+        ),
+    }.values(),
+    ids=["causal attention", "interpolation at a pixel"],
+)
+def test_gradient_leaves_out_what_is_multiplied_by_zero(net, size, unit, probed, seen):
+    image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
+    assert nan_probe(net, size, unit=unit) == probed
+    assert extent(gradient(net, image, unit)) == seen
+
+
 @pytest.mark.parametrize(
     "norm",
     [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.AdaptiveAvgPool2d(4), nn.BatchNorm2d(4, track_running_stats=False)],
@@ -463,6 +488,38 @@ def test_tiles_with_this_margin_give_the_whole():
         tile = net(image[..., start - margin : start + 32 + margin])
         core = tile[..., margin // stride : (margin + 32) // stride]
         assert_close(core, net(image)[..., start // stride : (start + 32) // stride])
+
+
+def exact_right_of(cut, net, image, margin):
+    """Return whether the tile from `margin` before the cut on gives the whole's outputs on 40 pixels after it."""
+    whole, tile = net(image), net(image[..., cut - margin :])
+    stride = image.shape[-1] // whole.shape[-1]
+    first = -(-cut // stride)
+    begin = round(first - (cut - margin) / stride)
+    length = 40 // stride
+    return torch.allclose(tile[..., begin : begin + length], whole[..., first : first + length])
+
+
+@pytest.mark.parametrize("cut", [80, 82])
+def test_tile_must_start_on_the_grid(cut):
+    torch.manual_seed(0)
+    net = nn.Sequential()
+    for layer in [CONV, CONV, POOL] * 2 + [CONV, CONV]:
+        net.append(nn.Conv1d(4, 4, 3, padding=1, dtype=torch.float64) if layer == CONV else nn.MaxPool1d(2))
+    image = torch.randn(4, 4, 160, dtype=torch.float64)
+    exact = [margin for margin in range(14, 25) if exact_right_of(cut, net, image, margin)]
+    assert exact == [margin for margin in range(14, 25) if (cut - margin) % 4 == 0]
+
+
+def test_tile_must_start_on_the_grid_of_the_way_down_if_the_network_upsamples():
+    torch.manual_seed(0)
+    convs = [nn.Conv1d(4, 4, 3, padding=1, dtype=torch.float64) for _ in range(4)]
+    net = tiny(convs[0], nn.MaxPool1d(2), convs[1], nn.MaxPool1d(2), convs[2], nn.Upsample(scale_factor=4), convs[3])
+    probes = [nan_probe(net, (4, 160), unit=unit) for unit in range(80, 84)]
+    reach = max(max(unit - first, last - unit) for unit, (first, last) in enumerate(probes, 80))
+    assert reach == 11
+    image = torch.randn(4, 4, 160, dtype=torch.float64)
+    assert [margin for margin in range(11, 25) if exact_right_of(80, net, image, margin)] == [12, 16, 20, 24]
 
 
 @pytest.mark.wrong_input

@@ -1,4 +1,4 @@
-"""The receptive field of a unit: from a list of layers, from any network, and its effective width.
+"""The receptive field of a unit: from a list of layers, from a network, and its effective width.
 
 Sources: Araujo, Norris & Sim, Computing receptive fields of convolutional neural networks, Distill
 2019, for size and position; Luo et al., Understanding the effective receptive field in deep
@@ -89,11 +89,14 @@ def effective_std(layers: Iterable[tuple[int, int, int, int]]) -> float:
 def nan_probe(
     net: Callable[[Tensor], Tensor], size: tuple[int, ...], *, unit: int | None = None
 ) -> tuple[int, int]:
-    """The first and last input column that a unit of any network sees, found by marking with NaN.
+    """The first and last input column that a unit of a network sees, found by marking with NaN.
 
     Columns run along the last axis of input and output. Columns 0 to m are set to NaN; the smallest
     m for which the unit becomes NaN is the first column that it sees. The last is found likewise,
-    each in about log2(columns) runs on one input. A connection with a weight of 0 counts.
+    each in about log2(columns) runs on one input.
+
+    Whatever is multiplied by 0 counts as seen, so masked convolutions, causal attention, and
+    interpolation exactly at a pixel get too large a field. For these, use a gradient.
 
     If the first column is 0 or the last is the input's last, the field may be larger than the
     input: make the input wider. A field that covers every input is infinite.
