@@ -26,6 +26,7 @@ from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.tiled_attention import tiled_attention
+from zhixing.convolution.deformable_convolution import deform_conv2d
 from zhixing.convolution.dilated_convolution import dilated_conv2d
 from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
@@ -109,6 +110,20 @@ def _() -> tuple[Call, Call]:
 def _() -> tuple[Call, Call]:
     qkv = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)]
     return both_ways(tiled_attention, *qkv), both_ways(F.scaled_dot_product_attention, *qkv)
+
+
+@row("convolution/deformable_convolution", "deform_conv2d, torchvision's, 32 channels")
+def _() -> tuple[Call, Call]:
+    from torchvision import ops  # here, since other rows do not need it
+
+    x, weight = normal(4, 32, 32, 32) / 64, normal(32, 32, 3, 3, seed=1) / 16  # results of size 1 or less
+    offset, mask = normal(4, 18, 32, 32, seed=2), normal(4, 9, 32, 32, seed=3).sigmoid()
+
+    def calls(function: Callable[..., Tensor]) -> Call:
+        inputs = x, offset, weight, mask
+        return both_ways(lambda x, offset, weight, mask: function(x, offset, weight, padding=1, mask=mask), *inputs)
+
+    return calls(deform_conv2d), calls(ops.deform_conv2d)
 
 
 @row("convolution/dilated_convolution", "by phases, F.conv2d, 64 × 64, rate 4")

@@ -30,32 +30,30 @@ def equal(ours, theirs):
 
 # %% picture tags=["hidden"]
 # A bar that is turned by 30 degrees, in an image of 25 × 25 pixels.
-angle, stretch = math.radians(30), torch.tensor([1.0, 6.0])
+cos, sin = math.cos(math.radians(30)), math.sin(math.radians(30))
 rows, columns = torch.meshgrid(torch.arange(25.0), torch.arange(25.0), indexing="ij")
-along = (columns - 12) * math.cos(angle) - (rows - 12) * math.sin(angle)
-across = (columns - 12) * math.sin(angle) + (rows - 12) * math.cos(angle)
-bar = torch.sigmoid(2 * (3 - across.abs())) * torch.sigmoid(2 * (9 - along.abs()))
+along = (columns - 12) * cos - (rows - 12) * sin
+across = (columns - 12) * sin + (rows - 12) * cos
+bar = torch.sigmoid(2 * (3.5 - across.abs())) * torch.sigmoid(2 * (10 - along.abs()))
 p = torch.cartesian_prod(
     torch.arange(-1.0, 2.0), torch.arange(-1.0, 2.0)
-)  # the taps p_k
-turn = torch.tensor(
-    [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-)
-turned = (p * stretch) @ turn.T
-turned[[6, 8]] += torch.tensor([3.5, 0.0])  # two taps that leave the bar
+)  # (row, column)
+turned = (p * torch.tensor([2.0, 7.0])) @ torch.tensor([[cos, sin], [-sin, cos]])
+turned[[6, 8]] += torch.tensor([4.0, 1.0])  # two taps that miss the bar
 PANELS = {
     "convolution": (torch.zeros(9, 2), torch.ones(9)),
     "v1: offsets": (turned - p, torch.ones(9)),
     "v2: offsets and masks": (turned - p, torch.tensor([1.0] * 6 + [0.1, 1.0, 0.1])),
 }
-figure, panels = plt.subplots(1, 3, figsize=(7, 2.6), sharey=True)
+figure, panels = plt.subplots(1, 3, figsize=(7, 3), sharey=True)
 for axes, (title, (offsets, masks)) in zip(panels, PANELS.items(), strict=True):
-    everywhere = offsets.reshape(1, 18, 1, 1).expand(1, 18, 25, 25)
-    points = sampling_points(everywhere, padding=1)[0, :, 12, 12]
+    offset = offsets.reshape(1, 18, 1, 1).expand(1, 18, 25, 25)
+    points = sampling_points(offset, padding=1)[0, :, 12, 12]
     axes.imshow(bar, cmap="gray", alpha=0.5, vmin=-0.5, vmax=1.2)
+    axes.grid(visible=False)
     for start, end in zip((p + 12).tolist(), points.tolist(), strict=True):
         axes.plot([start[1], end[1]], [start[0], end[0]], color="C0", linewidth=0.8)
-    axes.scatter(points[:, 1], points[:, 0], s=60 * masks, color="C1", zorder=3)
+    axes.scatter(points[:, 1], points[:, 0], s=25 * masks, color="C1", zorder=3)
     axes.set(title=title, xlabel="column", xticks=[0, 12, 24], yticks=[0, 12, 24])
     axes.title.set_fontsize("medium")
 panels[0].set(ylabel="row")
@@ -185,7 +183,7 @@ def batch(images, generator, size=8):
     return torch.cat([x, side.expand_as(x)], dim=1), target
 
 
-TRAINING, TEST = textures(3, range(256), 32), textures(3, range(256, 288), 32)
+TRAINING, TEST = textures(3, range(256), 24), textures(3, range(256, 288), 24)
 
 
 def test_error(net, seed):
@@ -224,9 +222,9 @@ for name, make in NETS.items():
 print("offset to the right =", f"{net.conv_offset.weight[1, 1].item():.1f} × side")
 
 # %% content_holds tags=["hidden"]
-assert min(errors["convolution 7 × 7"]) > 0.25
+assert min(errors["convolution 7 × 7"]) > 0.3
 assert max(errors["two layers, ReLU"]) < 0.1
-assert max(errors["deformable 1 × 1"]) < 0.01
+assert max(errors["deformable 1 × 1"]) < 0.05
 slope = net.conv_offset.weight[1, 1].item()
 assert abs(slope - 3) < 0.05
 content_parameters = sum(p.numel() for p in net.parameters())
