@@ -326,10 +326,12 @@ def test_half_a_pixel_is_kept_far_from_the_origin_in_low_precision(dtype):
     assert sampling_points(offset, (1, 1))[0, 0, 0, 1500].tolist() == [0, 1500.5]
 
 
-def test_mixed_types_are_computed_in_the_widest_and_returned_in_that_of_x():
+def test_mixed_types_are_allowed_and_the_result_has_that_of_x():
     (x, offset, weight, bias, mask), options = CASES["plain"]
-    y = deform_conv2d(x.float(), offset.half(), weight.bfloat16(), bias, mask=mask.float(), **options)
+    y = deform_conv2d(x.float(), offset.half(), weight.bfloat16(), bias, mask=mask, **options)
     assert y.dtype == torch.float32
+    rounded = deform_conv2d(x, offset.half().double(), weight.bfloat16().double(), bias, mask=mask, **options)
+    assert_close(y, rounded.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_inputs_are_left_as_they_were():

@@ -44,7 +44,8 @@ def deform_conv2d(
         mask: (B, G · KH · KW, HO, WO), in the order of `offset`; None stands for ones.
 
     Returns:
-        (B, O, HO, WO), in the type of `x`. The computation is in float32 or wider.
+        (B, O, HO, WO), in the type of `x`. All is computed in this type, or in float32 if it has
+            fewer than 32 bits.
 
     Raises:
         ValueError: The tensors do not fit each other, or an option is out of range.
@@ -60,7 +61,7 @@ def deform_conv2d(
     """
     groups = _check(x, offset, weight, bias, mask, stride, padding, dilation)
     kernel_size = weight.shape[2], weight.shape[3]
-    wide = torch.promote_types(torch.promote_types(x.dtype, offset.dtype), torch.float32)
+    wide = torch.promote_types(x.dtype, torch.float32)
     points = sampling_points(
         offset.to(wide), kernel_size, stride=stride, padding=padding, dilation=dilation
     )
