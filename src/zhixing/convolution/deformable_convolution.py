@@ -39,7 +39,7 @@ def deform_conv2d(
         weight: Kernels (O, C, KH, KW), as in `nn.Conv2d`.
         bias: One number for each output channel, or None.
         stride: As in `nn.Conv2d`, like `padding` and `dilation`.
-        padding: Width of the border by which the output grows. It does not matter for reading.
+        padding: Width of the border of zeros. Beyond it, zeros are read as well.
         dilation: Distance of the taps before they are moved.
         mask: (B, G · KH · KW, HO, WO), in the order of `offset`; None stands for ones.
 
