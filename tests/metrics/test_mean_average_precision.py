@@ -189,6 +189,9 @@ def test_limit_is_per_class_and_image_as_in_pycocotools(pycocotools):
     assert_close(ours[1], torch.full_like(ours[1], 63 / 101))
     assert_close(ours[2], ours[1])
     assert mean_average_precision([prediction], [both], max_detections=160) == 1
+    limited = mean_average_precision([prediction], [both], rule="linear", max_detections=100)
+    assert mean_average_precision([prediction], [both], rule="linear") == limited
+    assert mean_average_precision([prediction], [both], rule="voc10") == 1
 
 
 @pytest.mark.parametrize("hits", [34, 35, 36, 70, 95])
@@ -208,6 +211,21 @@ def test_of_equally_near_objects_the_last_is_taken_as_in_pycocotools(pycocotools
     assert ours[1][0] == 1
     assert_same(ours, pycocotools([prediction], [target]))
     assert match(box_iou(prediction["boxes"], target["boxes"]), prediction["scores"]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("own_area", [True, False], ids=["area given", "area of the box"])
+@pytest.mark.parametrize(("area", "labels"), [("small", {1}), ("medium", {1, 2}), ("large", {2})])
+def test_areas_on_a_border_belong_to_both_ranges_as_in_pycocotools(pycocotools, area, labels, own_area):
+    found, wanted = [], []
+    for label, side in {1: 32, 2: 96}.items():
+        wanted.append([0, 0, side, side, label, False, side**2])
+        # A better score for a box of the same size that finds nothing: precision is 1/2.
+        found += [[500, 500, 500 + side, 500 + side, label, 0.9], [0, 0, side, side, label, 0.5]]
+    prediction, target = tensors(found, wanted if own_area else [row[:6] for row in wanted])
+    ours = average_precisions([prediction], [target], area_range=AREA_RANGES[area])
+    assert_same(ours, pycocotools([prediction], [target], area_range=AREA_RANGES[area]))
+    assert ours.keys() == labels
+    assert_close(list(ours.values()), [torch.full((10,), 0.5, dtype=torch.float64)] * len(labels))
 
 
 def test_thresholds_are_those_of_pycocotools():
@@ -348,6 +366,16 @@ def test_voc_equals_loops_over_its_definition(images):
         ours = average_precisions(predictions, as_rule(targets, rule), rule=rule)
         expected = {label: torch.tensor([float(area(curve))], dtype=torch.float64) for label, curve in curves.items()}
         assert_same(ours, expected)
+
+
+def test_second_box_at_a_taken_object_is_a_miss_in_voc_and_takes_the_next_in_coco():
+    found = [[0, 0, 10, 10, 1, 0.9], [0, 0, 10, 10, 1, 0.8]]
+    wanted = [[0, 0, 10, 10, 1, False], [2, 0, 12, 10, 1, False]]  # of IoU 2/3 with the first
+    prediction, target = tensors(found, wanted)
+    assert float(voc10_area(voc_curve([(found, wanted)], 1))) == 0.5
+    for rule, area in {"voc10": 0.5, "coco": 1.0}.items():
+        ours = mean_average_precision([prediction], as_rule([target], rule), rule=rule, iou_thresholds=[0.5])
+        assert_close(ours, area)
 
 
 @pytest.mark.parametrize("seed", range(3))
