@@ -235,6 +235,31 @@ def test_dice_is_twice_the_iou_over_one_plus_the_iou(torchmetrics):
     assert_close(2 * scores / (1 + scores), dice(prediction, target).double().flatten(), rtol=1e-6, atol=0)
 
 
+def test_torchmetrics_mean_iou_averages_over_pairs_of_image_and_class(torchmetrics):
+    target = torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 2]]])
+    prediction = torch.tensor([[[0, 0], [0, 0]], [[0, 1], [1, 2]]])
+    theirs = torchmetrics.segmentation.MeanIoU(num_classes=3, input_format="index")(prediction, target)
+    images = [iou(confusion_matrix(p, t, 3)) for p, t in zip(prediction, target, strict=True)]
+    assert_close(torch.cat(images).nanmean(), theirs.double())
+    assert_close(theirs, torch.tensor((1 + 1 / 2 + 1 / 2 + 1) / 4))
+    assert_close(torch.stack([image.nanmean() for image in images]).mean(), scalar((1 + 2 / 3) / 2))
+
+
+def test_mean_iou_and_mean_dice_can_disagree():
+    first, second = torch.tensor([[9, 5], [4, 9]]), torch.tensor([[1176, 12], [12, 1]])
+    assert_close(iou(first), torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert_close(iou(second), torch.tensor([0.98, 0.04], dtype=torch.float64))
+
+    def mean_dice(matrix):
+        prediction, target = pixels(matrix)
+        return scalar(sklearn.f1_score(target, prediction, average="macro"))
+
+    assert_close(mean_dice(first), scalar(2 / 3))
+    assert_close(mean_dice(second), scalar((1.96 / 1.98 + 0.08 / 1.04) / 2))
+    assert mean_iou(second) > mean_iou(first)
+    assert mean_dice(second) < mean_dice(first) - 0.1
+
+
 def test_scores_by_hand():
     # Truth: 6 pixels of class 0 and 2 of class 1. Of these, 1 and 1 are wrong.
     matrix = torch.tensor([[5, 1], [1, 1]])
@@ -340,6 +365,14 @@ def test_ignoring_the_background_turns_the_iou_into_recall():
     assert_close(iou(matrix)[1], scalar(recall))
 
 
+def test_ignoring_the_background_leaves_false_alarms_among_several_foreground_classes():
+    target, prediction = torch.tensor([1, 1, 2, 2, 0, 0]), torch.tensor([1, 1, 1, 2, 1, 2])
+    scores = iou(confusion_matrix(prediction, target, 3, ignore_index=0))
+    recall = torch.from_numpy(sklearn.recall_score(target, prediction, average=None))
+    assert_close(recall[1:], torch.tensor([1, 1 / 2], dtype=torch.float64))
+    assert_close(scores[1:], torch.tensor([2 / 3, 1 / 2], dtype=torch.float64))
+
+
 # Wrong matrices
 
 
@@ -431,6 +464,14 @@ def test_published_tables_obey_the_inequalities(row):
     accuracy, mean_accuracy, mean, weighted = (value / 100 for value in row)
     assert accuracy**2 < weighted < accuracy
     assert mean < mean_accuracy
+
+
+@pytest.mark.parametrize("data_set", ["VOC2011", "NYUDv2", "Context 59", "Context 33"])
+def test_published_accuracy_and_mean_iou_rise_together_on_one_data_set(data_set):
+    rows = sorted(row for name, row in FCN.items() if name.startswith(data_set))
+    assert len(rows) >= 3
+    means = [mean for _, _, mean, _ in sorted(rows, key=lambda row: (row[0], row[2]))]
+    assert means == sorted(means)
 
 
 # Disks

@@ -203,7 +203,7 @@ def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         raise ValueError(f"the confusion matrix must be square, but is {tuple(matrix.shape)}")
     if matrix.is_floating_point() or matrix.is_complex() or matrix.dtype == torch.bool:
         raise ValueError(
-            f"the confusion matrix must hold integer counts, but is {matrix.dtype}: float32 stops "
-            "counting at 2²⁴, and a matrix divided by its rows no longer has the counts"
+            f"the confusion matrix must hold integer counts, but is {matrix.dtype}: float32 rounds "
+            "counts beyond 2²⁴, and a matrix divided by its rows no longer has the counts"
         )
     return matrix.diagonal().double(), matrix.sum(1).double(), matrix.sum(0).double()
