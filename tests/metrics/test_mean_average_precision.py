@@ -246,14 +246,23 @@ def coco_numbers(image_ids, annotations, detections):
         "info": {},
         "images": [{"id": image_id} for image_id in image_ids],
         "categories": [{"id": label} for label in {a["category_id"] for a in annotations}],
-        "annotations": annotations,  # their "id" must not be 0
+        "annotations": [{**a} for a in annotations],  # their "id" must be different and not 0
     }
     truth.createIndex()
-    run = COCOeval(truth, truth.loadRes(detections), "bbox")
+    run = COCOeval(truth, truth.loadRes([{**d} for d in detections]), "bbox")
     run.evaluate()
     run.accumulate()
     run.summarize()
     return run.stats
+
+
+def test_numbers_of_pycocotools_summary_leave_the_input_alone(capsys):
+    box = {"image_id": 7, "category_id": 3, "bbox": [0, 0, 10, 10]}
+    annotations, detections = [{**box, "id": 1, "area": 100, "iscrowd": 0}], [{**box, "score": 0.5}]
+    before = [{**annotations[0]}, {**detections[0]}]
+    assert_close(coco_numbers([7], annotations, detections)[0].item(), 1.0)
+    assert "Average Precision" in capsys.readouterr().out
+    assert [*annotations, *detections] == before
 
 
 def test_numbers_of_pycocotools_summary_are_ours(capsys):
@@ -528,6 +537,39 @@ def test_mean_of_image_values_is_not_the_pooled_value():
 
 
 # Matching
+
+
+def hits_of_yolov5(ious, threshold):
+    """Return the hits by pairs sorted by IoU: the first pair of each box, then the first box of each object."""
+    pairs = [(iou, d, g) for d, row in enumerate(ious) for g, iou in enumerate(row) if iou >= threshold]
+    objects, boxes = {}, {}
+    for _, d, g in sorted(pairs, reverse=True):
+        objects.setdefault(d, g)
+    for d, g in sorted(objects.items()):  # boxes come in descending order of their scores
+        boxes.setdefault(g, d)
+    return {*boxes.values()}
+
+
+def test_matching_of_yolov5_equals_that_of_voc():
+    random, like_coco = torch.Generator().manual_seed(0), []
+    for _ in range(200):
+        detections, objects = torch.randint(1, 7, (2,), generator=random).tolist()
+        ious, scores = torch.rand(detections, objects, generator=random), torch.linspace(1, 0, detections)
+        expected = hits_of_yolov5(ious.tolist(), 0.5)
+        found = [match(ious, scores, second_choice=second_choice) for second_choice in (False, True)]
+        found = [set((matched >= 0).nonzero().flatten().tolist()) for matched in found]
+        assert found[0] == expected
+        like_coco.append(found[1] == expected)
+    assert not all(like_coco)
+
+
+def test_ap_jumps_where_two_overlaps_of_one_box_change_places():
+    wanted = [[0, 0, 10, 10, 1, False], [4, 0, 14, 10, 1, False]]
+    for x, area in {1.99: 51 / 101, 2.01: 1.0}.items():
+        prediction, target = tensors([[x, 0, x + 10, 10, 1, 0.9], [0, 0, 10, 10, 1, 0.8]], wanted)
+        ious = box_iou(prediction["boxes"], target["boxes"])
+        assert (ious[0] > 0.6).all()
+        assert_close(mean_average_precision([prediction], [target], iou_thresholds=[0.5]), area)
 
 
 def test_each_object_is_found_once():

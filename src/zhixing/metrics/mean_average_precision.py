@@ -5,7 +5,7 @@ development kits of 2007 and 2010; Lin et al., Microsoft COCO, arXiv 1405.0312, 
 
 Boxes are (x1, y1, x2, y2) in pixels, so a box is x2 - x1 wide. Whether a detection counts is
 decided in float64. Only `box_iou` has a gradient. Left out: masks, keypoints, average recall,
-and how YOLOv5 matches boxes: here, its rule "linear" differs from "coco" in the area only.
+and YOLOv5's matching, which is VOC's: here, "linear" differs from "coco" in the area only.
 """
 
 import math
@@ -296,8 +296,8 @@ def average_precision(
         recall: (N,) in ascending order, from `precision_recall`. The area of no values is 0.
         precision: (N,).
         rule: "voc07", the mean of 11 values; "voc10", the area; "coco", the mean of 101 values;
-            "linear", as in YOLOv5: 100 trapezoids under straight lines from point to point, and
-            from the last one to recall 1 and precision 0.
+            "linear", as in YOLOv5 since August 2021: 100 trapezoids under straight lines from point
+            to point, and from the last one to recall 1 and precision 0.
 
     Returns:
         A number from 0 to 1, in float64.
