@@ -12,8 +12,6 @@ for height, width in (13, 13), (10, 10), (24, 9):
 assert torch.cat(pooled, 1).shape == (2, 50 * 256)
 
 # %% setup
-import math
-
 from torch import nn
 
 from zhixing.convolution.spatial_pyramid_pooling import (
@@ -66,8 +64,11 @@ for size in 12, 13, 11:
 assert torch.equal(spatial_pyramid_pool(x), theirs)
 for size in range(1, 60):
     for n in range(1, 13):
-        pixels_read = sum(stop - start for start, stop in bins(size, n))
-        assert pixels_read == size + n - math.gcd(size, n)
+        readers = torch.zeros(size)
+        for start, stop in bins(size, n):
+            readers[start:stop] += 1
+        assert readers.min() >= 1
+        assert n > size or readers.max() <= 2
 
 # %% rules
 figure, rows = plt.subplots(2, 2, figsize=(7, 3.6), sharex=True, layout="constrained")
@@ -202,6 +203,14 @@ for height, width in (33, 33), (21, 40):
 # %% aspp_holds tags=["hidden"]
 assert aspp_weights == (2 + 27) * 2048 * 256 + 5 * 256 * 256
 pyramid_head, single_head = 50 * 256 * 4096, 256 * 4096
+inside = 0.0  # mean number of taps of the three dilated kernels on a map of 33 × 33
+for rate in 6, 12, 18:
+    ones, kernel = torch.ones(1, 1, 33, 33), torch.ones(1, 1, 3, 3)
+    taps = F.conv2d(ones, kernel, padding=rate, dilation=rate).mean().item()
+    assert abs(taps - 9 * (1 - 2 * rate / (3 * 33)) ** 2) < 1e-3
+    inside += taps
+products = aspp_weights - 2048 * 256  # at each pixel; the mean is convolved only once
+zero_share = (27 - inside) * 2048 * 256 / products
 
 # %% two_images
 torch.manual_seed(0)
