@@ -1,7 +1,7 @@
 # %% quick_start
 import torch
 
-# or `from torchvision.ops import deform_conv2d`, which takes the same arguments
+# or torchvision.ops.deform_conv2d, which also takes pairs such as padding=(1, 2)
 from zhixing.convolution.deformable_convolution import deform_conv2d
 
 x = torch.rand(1, 16, 32, 32)
@@ -294,6 +294,11 @@ for distance in (0.5, 8.5, 100.5):
 # %% outside_holds tags=["hidden"]
 assert not gradient.any()
 assert not y.any()
+# Half of the image is too far: at most a third of the taps still have a gradient.
+offset = torch.full((1, 18, 16, 16), 8.5, requires_grad=True)
+y = deform_conv2d(x, offset, weight, padding=1)
+(gradient,) = torch.autograd.grad(y.square().sum(), offset)
+assert (gradient != 0).float().mean() < 1 / 3
 
 # %% float16
 columns = torch.tensor([100.5, 200.5, 1000.5, 1100.5, 1500.5])

@@ -4,9 +4,11 @@ Sources: Dai et al., Deformable Convolutional Networks, arXiv 1703.06211, sectio
 Zhu et al., Deformable ConvNets v2, arXiv 1811.11168, section 3.2 (v2: offsets and masks).
 
 In a network, call `torchvision.ops.deform_conv2d`, which takes the same tensors. Left out are
-groups of the weights, strides and paddings that differ between height and width, and deformable
-RoI pooling.
+groups of the weights, strides, paddings and dilations that differ between height and width, and
+deformable RoI pooling.
 """
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +47,8 @@ def deform_conv2d(
 
     Returns:
         (B, O, HO, WO), in the type of `x`. All is computed in this type, or in float32 if it has
-            fewer than 32 bits.
+            fewer than 32 bits, also under autocast. Autocast around the backward pass, which torch
+            advises against, rounds its products to 16 bits.
 
     Raises:
         ValueError: The tensors do not fit each other, or an option is out of range.
@@ -71,7 +74,8 @@ def deform_conv2d(
     taps = taps.unflatten(0, (len(x), groups))  # b g c/g kh·kw ho wo
     if mask is not None:
         taps = taps * mask.to(wide).unflatten(1, (groups, 1, -1))
-    y = torch.einsum("ok,bkhw->bohw", weight.to(wide).flatten(1), taps.flatten(1, 3))
+    with _autocast_off(x):
+        y = torch.einsum("ok,bkhw->bohw", weight.to(wide).flatten(1), taps.flatten(1, 3))
     if bias is not None:
         y = y + bias.to(wide)[:, None, None]
     return y.to(x.dtype)
@@ -99,8 +103,8 @@ def sampling_points(
             32 bits give points in float32.
 
     Raises:
-        ValueError: `offset` is not four-dimensional of a floating-point type, or its channels are
-            no multiple of 2 · KH · KW.
+        ValueError: `offset` is not four-dimensional of a floating-point type, its channels are no
+            multiple of 2 · KH · KW, or an option is out of range.
 
     Examples:
         Output pixel (0, 0) of a convolution with padding 1: the upper left tap, and the centre.
@@ -111,6 +115,7 @@ def sampling_points(
         ([-1.0, -1.0], [0.0, 0.0])
     """
     _check_four(offset=offset)
+    _check_options(stride, padding, dilation)
     kh, kw = kernel_size
     _, channels, ho, wo = offset.shape
     if channels == 0 or channels % (2 * kh * kw):
@@ -183,8 +188,8 @@ class DeformConv2d(nn.Module):
 
     The prediction is a convolution of the same size that starts at zero. So the layer starts as
     an ordinary convolution; in v2 as half of it, unless `double_mask` is set. The parameters have
-    the names and the layout of mmcv's `ModulatedDeformConv2dPack`. As in the papers, train those
-    of `conv_offset` at a tenth of the learning rate.
+    the names and the layout of mmcv's `ModulatedDeformConv2dPack`. As in the second paper (the
+    first uses the full rate), train those of `conv_offset` at a tenth of the learning rate.
 
     Args:
         in_channels: Number of input channels.
@@ -247,11 +252,7 @@ class DeformConv2d(nn.Module):
 def _check(x, offset, weight, bias, mask, stride, padding, dilation) -> int:
     """Return the number of groups of offsets, or raise a ValueError."""
     _check_four(x=x, offset=offset, weight=weight)
-    if stride < 1 or padding < 0 or dilation < 1:
-        raise ValueError(
-            "needs stride >= 1, padding >= 0 and dilation >= 1, "
-            f"but they are {stride}, {padding} and {dilation}"
-        )
+    _check_options(stride, padding, dilation)
     (b, c, *image), (o, c_weight, *kernel) = x.shape, weight.shape
     if c != c_weight:
         raise ValueError(f"x has {c} channels, but the weight is for {c_weight}")
@@ -279,6 +280,15 @@ def _check(x, offset, weight, bias, mask, stride, padding, dilation) -> int:
     return groups
 
 
+def _check_options(stride: object, padding: object, dilation: object) -> None:
+    whole = all(isinstance(n, int) for n in (stride, padding, dilation))
+    if not whole or stride < 1 or padding < 0 or dilation < 1:
+        raise ValueError(
+            "needs one whole number for stride >= 1, padding >= 0 and dilation >= 1 each, "
+            f"but they are {stride}, {padding} and {dilation}"
+        )
+
+
 def _check_four(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point():
@@ -286,6 +296,13 @@ def _check_four(**tensors: Tensor) -> None:
                 f"needs {name} to be a floating-point tensor of four dimensions, "
                 f"not {_describe(tensor)}"
             )
+
+
+def _autocast_off(x: Tensor) -> AbstractContextManager:
+    """No autocast on the device of `x`, so that products are computed in the types given."""
+    if not torch.amp.is_autocast_available(x.device.type):
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _describe(value: object) -> str:
