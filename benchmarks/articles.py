@@ -28,8 +28,10 @@ from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.tiled_attention import tiled_attention
+from zhixing.convolution.channel_spatial_attention import CBAM
 from zhixing.convolution.deformable_convolution import deform_conv2d
 from zhixing.convolution.dilated_convolution import dilated_conv2d
+from zhixing.convolution.lightweight_networks import InvertedResidual
 from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
@@ -115,6 +117,16 @@ def _() -> tuple[Call, Call]:
     return both_ways(tiled_attention, *qkv), both_ways(F.scaled_dot_product_attention, *qkv)
 
 
+@row("convolution/channel_spatial_attention", "CBAM, timm's, 256 channels")
+def _() -> tuple[Call, Call]:
+    from timm.layers.cbam import CbamModule  # here, since other rows do not need it
+
+    theirs, ours = CbamModule(256).eval(), CBAM(256).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = normal(4, 256, 28, 28)
+    return both_ways(ours, x), both_ways(theirs, x)
+
+
 @row("convolution/deformable_convolution", "deform_conv2d, torchvision's, 32 channels")
 def _() -> tuple[Call, Call]:
     from torchvision import ops  # here, since other rows do not need it
@@ -141,6 +153,25 @@ def _() -> tuple[Call, Call]:
         return F.conv2d(x, weight, padding=4, dilation=4)
 
     return both_ways(phases, x, weight), both_ways(reference, x, weight)
+
+
+@row("convolution/lightweight_networks", "InvertedResidual, torchvision's, 32 channels")
+def _() -> tuple[Call, Call]:
+    from torchvision.models.mobilenetv2 import InvertedResidual as Theirs
+
+    torch.manual_seed(0)
+    x, ours, theirs = normal(4, 32, 28, 28), InvertedResidual(32, 32), Theirs(32, 32, 1, 6)
+    theirs.load_state_dict(ours.state_dict())
+
+    def calls(net: nn.Module) -> Call:
+        names, values = zip(*net.named_parameters(), strict=True)
+
+        def function(x: Tensor, *values: Tensor) -> Tensor:
+            return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x,))
+
+        return both_ways(function, x, *values)
+
+    return calls(ours), calls(theirs)
 
 
 @row("convolution/receptive_field", "nan_probe, gradient, width 256")
