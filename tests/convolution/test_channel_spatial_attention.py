@@ -171,6 +171,7 @@ def test_se_equals_torchvisions(torchvision_se, x):
 def test_fresh_weights_of_torchvision_give_the_same_output():
     from torchvision.ops import SqueezeExcitation
 
+    torch.manual_seed(0)
     theirs, ours = SqueezeExcitation(96, 4), SqueezeExcite(96, reduction=24)
     ours.load_state_dict(theirs.state_dict())
     x = torch.rand(2, 96, 9, 8)
@@ -205,13 +206,14 @@ def test_channel_gate_equals_timms(timm_layers):
 
 
 @pytest.mark.torchvision
-def test_cbam_with_biases_equals_timms(timm_layers):
-    theirs = shaken(timm_layers.cbam.CbamModule(32, mlp_bias=True))
-    same_with_the_same_weights(CBAM(32, bias=True), theirs, normal(2, 32, 5, 4))
+def test_cbam_with_biases_and_another_kernel_equals_timms(timm_layers):
+    theirs = shaken(timm_layers.cbam.CbamModule(32, mlp_bias=True, spatial_kernel_size=3))
+    same_with_the_same_weights(CBAM(32, bias=True, kernel_size=3), theirs, normal(2, 32, 5, 4))
 
 
 @pytest.mark.torchvision
 def test_fresh_weights_of_timm_give_the_same_output(timm_layers):
+    torch.manual_seed(0)
     theirs, ours = timm_layers.cbam.CbamModule(64).eval(), CBAM(64).eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.rand(2, 64, 9, 8)
@@ -286,6 +288,7 @@ def test_modules_pass_gradcheck_and_use_every_parameter():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("make", [SqueezeExcite, CBAM], ids=["SE", "CBAM"])
 def test_low_precision_is_kept_and_close(make, dtype):
+    torch.manual_seed(0)
     module, x = make(32).eval(), normal(2, 32, 8, 8).to(dtype)
     exact = module.double()(x.double())
     y = module.to(dtype)(x)
@@ -339,6 +342,14 @@ def test_se_is_the_channel_gate_that_reads_the_mean_alone():
     assert torch.equal(squeeze_excite(x, *WEIGHTS), channel_gate(x, *WEIGHTS, pools=("mean",)))
 
 
+@pytest.mark.parametrize("pools", [("mean",), ("max",), ("mean", "max")], ids="+".join)
+def test_channel_gate_passes_on_its_weights_and_pools(pools):
+    module, x = shaken(ChannelGate(6, hidden=3, pools=pools, bias=True)), normal(2, 6, 5, 7)
+    weights = [parameter.detach().view(parameter.shape[:2]) for parameter in (module.fc1.weight, module.fc2.weight)]
+    expected = channel_gate(x, weights[0], module.fc1.bias, weights[1], module.fc2.bias, pools=pools)
+    assert_close(module(x), expected)
+
+
 def test_summing_before_the_mlp_or_after_the_sigmoid_is_something_else():
     x, (w1, b1, w2, b2) = normal(2, 6, 5, 7), WEIGHTS
     mean, maximum = x.mean((2, 3)), x.amax((2, 3))
@@ -372,7 +383,8 @@ def test_maximum_comes_second():
 
 
 def test_closed_gates_halve_and_a_factor_of_four_restores_the_block_exactly():
-    x, norm, attention = normal(2, 16, 5, 5).float(), nn.BatchNorm2d(16).eval(), CBAM(16).eval()
+    torch.manual_seed(0)
+    x, norm, attention = normal(2, 16, 5, 5).float(), nn.BatchNorm2d(16).eval(), CBAM(16, hidden=8).eval()
     before = norm(x)
     with torch.no_grad():
         attention.channel.fc2.weight.zero_()
