@@ -31,6 +31,7 @@ from zhixing.attention.tiled_attention import tiled_attention
 from zhixing.convolution.channel_spatial_attention import CBAM
 from zhixing.convolution.deformable_convolution import deform_conv2d
 from zhixing.convolution.dilated_convolution import dilated_conv2d
+from zhixing.convolution.efficientnet import EfficientNet
 from zhixing.convolution.lightweight_networks import InvertedResidual
 from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
@@ -153,6 +154,17 @@ def _() -> tuple[Call, Call]:
         return F.conv2d(x, weight, padding=4, dilation=4)
 
     return both_ways(phases, x, weight), both_ways(reference, x, weight)
+
+
+@row("convolution/efficientnet", "B0, torchvision's, 4 × 96 × 96")
+def _() -> tuple[Call, Call]:
+    from torchvision import models  # here, since other rows do not need it
+
+    torch.manual_seed(0)
+    theirs = models.efficientnet_b0(num_classes=10).eval()  # without random masks
+    ours = EfficientNet(num_classes=10).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return both_ways(ours, normal(4, 3, 96, 96)), both_ways(theirs, normal(4, 3, 96, 96))
 
 
 @row("convolution/lightweight_networks", "InvertedResidual, torchvision's, 32 channels")
