@@ -54,7 +54,7 @@ for panel, (name, mask) in zip(panels, together.items(), strict=True):
     panel.imshow(shown, cmap="viridis", vmin=0, vmax=2, interpolation="nearest")
     panel.set(title=name, xticks=[], yticks=[])
     panel.title.set_fontsize(9)
-panels[0].set(xlabel="6 inputs", ylabel="6 outputs")
+panels[0].set(xlabel="6 input channels", ylabel="6 output channels")
 
 # %% inception
 size = 28, 28
@@ -101,7 +101,7 @@ _, dw_macs, dw_moved = share["conv_dw"]
 assert 0.4 < dw_moved < 0.55
 
 
-# %% twins
+# %% counterpart
 def dense_mobilenet():
     """MobileNet with a dense 3 × 3 convolution in place of each separable one."""
     layers = [nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)]
@@ -114,26 +114,27 @@ def dense_mobilenet():
 
 
 with torch.device("meta"):
-    twin = dense_mobilenet()
+    dense_net = dense_mobilenet()
 moved_ratio = {}
 print("batch   MACs, dense : separable   numbers moved, millions")
 for batch in 1, 8, 32:
-    pair = [layer_costs(each, (3, 224, 224), batch=batch) for each in (twin, net)]
+    pair = [layer_costs(each, (3, 224, 224), batch=batch) for each in (dense_net, net)]
     (d, s), (dense, separable) = ([total(c, f) / 1e6 for c in pair] for f in fields[1:])
     moved_ratio[batch] = dense / separable
     print(f"{batch:5} {d:9,.0f} : {s:6,.0f} = {d / s:.2f}", end="")
     print(f"{dense:11.0f} : {separable:3.0f} = {moved_ratio[batch]:.2f}")
 
-# %% twins_hold tags=["hidden"]
-dense_macs = total(layer_costs(twin, (3, 224, 224)), "macs")
-assert round(dense_macs / 1e6) == 4867
-assert round(total(layer_costs(twin, (3, 224, 224)), "parameters") / 1e6, 1) == 29.3
+# %% counterpart_holds tags=["hidden"]
+dense_costs = layer_costs(dense_net, (3, 224, 224))
+assert round(total(dense_costs, "macs") / 1e6) == 4867
+assert round(total(dense_costs, "parameters") / 1e6, 1) == 29.3
 moved_one, macs_ratio = moved_ratio[1], d / s
 gpu = [
     conv_cost(32, 32, kernel_size=3, size=(512, 512), groups=g, batch=2)
     for g in (1, 32)
 ]
 gpu_dense, gpu_depthwise = gpu[0].moved, gpu[1].moved
+gpu_speed = 4 * gpu_depthwise / 1.02e-3 / 1e9  # GB/s
 assert gpu[0].macs == 32 * gpu[1].macs
 assert moved_one > 2.4
 assert moved_ratio[8] < 0.95
@@ -141,7 +142,7 @@ assert moved_ratio[32] < 0.72
 
 # %% intensity
 figure, axes = plt.subplots(figsize=(5.2, 2.9), layout="constrained")
-pair = [layer_costs(each, (3, 224, 224), batch=32) for each in (twin, net)]
+pair = [layer_costs(each, (3, 224, 224), batch=32) for each in (dense_net, net)]
 series = {
     "dense": [cost for name, cost in pair[0][1:-1]],
     "pointwise": [cost for name, cost in pair[1] if name.endswith("conv_pw")],

@@ -288,6 +288,14 @@ def test_dense_convolution_is_separable_with_k_squared_kernels_per_channel():
     assert_close(separable, F.conv2d(x, weight, padding=1))
 
 
+def test_dense_convolution_is_separable_with_its_own_kernels_of_each_channel():
+    weight, x = normal(5, 4, 3, 3), normal(2, 4, 6, 7, seed=1)
+    kernels = weight.transpose(0, 1).reshape(20, 1, 3, 3)
+    mixing = torch.eye(5, dtype=torch.float64).repeat(1, 4)[..., None, None]
+    separable = F.conv2d(F.conv2d(x, kernels, padding=1, groups=4), mixing)
+    assert_close(separable, F.conv2d(x, weight, padding=1))
+
+
 def test_one_kernel_per_channel_gives_rank_one():
     kernel, mixing = normal(4, 3, 3), normal(5, 4, seed=1)
     dense = mixing[:, :, None, None] * kernel

@@ -46,7 +46,9 @@ def conv_cost(
 
     A group connects in_channels / groups inputs with out_channels / groups outputs. Products with
     the zeros of the padding count. Moved numbers are each input and weight, read once, and each
-    output, written once: no program moves less between a large memory and an empty cache.
+    output, written once. No program moves less between a large memory and an empty cache if the
+    stride is at most (k + 1) / 2. With a larger stride some inputs, though counted, may not be
+    needed.
 
     Args:
         in_channels: Channels of the input.
@@ -100,7 +102,8 @@ def layer_costs(
         batch: The number of images.
 
     Returns:
-        Pairs of the layer's name and its cost, as `conv_cost` defines it.
+        Pairs of the layer's name and its cost, as `conv_cost` defines it. All inputs count as read,
+        also those that no output needs.
 
     Raises:
         ValueError: A size is not a positive integer.
@@ -256,7 +259,8 @@ def mobilenet_v1(*, width: float | int = 1.0, num_classes: int = 1000) -> Mobile
     """MobileNet (arXiv 1704.04861, table 1) with `width` times the channels, rounded to eights.
 
     Images of any size are accepted; at 224 × 224 pixels, width 1 needs 569 million
-    multiply-accumulates. The last block has stride 1, as its output size in table 1 says.
+    multiply-accumulates. The last block has stride 1, as its output size in table 1 says,
+    not 2, as the table's own column of strides says.
 
     Args:
         width: The factor by which channels are multiplied, α in the paper.
@@ -365,7 +369,7 @@ def collapse_probability(n: int, m: int) -> float:
 
     For x ≠ 0 in m dimensions and a random n × m matrix T, it is the probability that ReLU(T x) does
     not determine x, if the rows are independent, have a density, and are as likely as their
-    negatives: a row is active, t · x > 0, with probability ½, and x is determined if and only if
+    negatives: a row is active, t · x > 0, with probability 1/2, and x is determined if and only if
     the active rows span the space. Without bias, and for ReLU, not ReLU6.
 
     Args:
