@@ -1,7 +1,7 @@
 # %% quick_start
 import torch
 
-# or `torchvision.ops.SqueezeExcitation(64, 4)` and timm's `CbamModule(64)`
+# or torchvision.ops.SqueezeExcitation(64, 4) and timm.layers.cbam.CbamModule(64)
 from zhixing.convolution.channel_spatial_attention import CBAM, SqueezeExcite
 
 x = torch.rand(2, 64, 28, 28)
@@ -75,8 +75,14 @@ assert overlap["spread", "max"] < 0.75
 pixels = size * size
 deviation = math.pi / math.sqrt(12 * math.log(pixels))
 mean_peak, mean_spread = peak / size, rise * size
-max_peak = (peak - math.sqrt(2 * math.log(pixels))) / deviation
+limit_max = math.sqrt(2 * math.log(pixels))
+max_peak = (peak - limit_max) / deviation
 max_spread = rise / deviation
+# The distribution function of the maximum is that of one pixel to the power N.
+points = torch.linspace(-8, 8, 100_001, dtype=torch.float64)
+below = torch.special.ndtr(points) ** pixels
+exact_max = ((points[1:] + points[:-1]) / 2 @ below.diff()).item()
+assert 3 < exact_max < 3.2 < limit_max < 3.6
 best = 1 - math.erf(rise / math.sqrt(2)) / 4  # half of the images lose some signs
 
 # %% against_torch
@@ -114,17 +120,19 @@ last_share = last_stage / added
 
 
 # %% classify
+readout = torch.tensor([4.0, -4.0, -4.0, 4.0]).view(4, 1, 1)
+
+
 def classify(gate, images):
     """Logits for each pixel: its own value, or minus its value, as the gates decide."""
     x = F.relu(torch.cat([images, -images, images, -images], 1))
-    a, b, c, d = gate(x).split(1, 1)
-    return 4 * ((a - b) - (c - d))
+    return (readout * gate(x)).sum(1, keepdim=True)
 
 
 def accuracies(gate, seed, checkpoints):
     """Train on both cues; return the shares of correct pixels for each cue."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(gate.parameters(), lr=0.03)
+    optimizer = torch.optim.Adam(gate.parameters(), lr=0.03, fused=True)
     shares = []
     for step in range(max(checkpoints) + 1):
         if step in checkpoints:
@@ -190,6 +198,10 @@ for seed in range(3):
 lowest_separate = min(spread for _, spread in separate)
 assert lowest_separate > 0.85 > both[:, 0, 1].max()
 
+# %% without_biases tags=["hidden"]
+torch.manual_seed(0)
+assert accuracies(ChannelGate(4, hidden=16), 0, checkpoints)[-1] < both[:, -1, 1].min()
+
 # %% bugs
 torch.manual_seed(0)
 gate = ChannelGate(64, hidden=16)
@@ -204,8 +216,8 @@ variants = {
 image = torch.randn(1, 64, 8, 8)
 far, raised = image.clone(), image.clone()
 far[..., 7, 7] += 20
-raised[..., 7, 7] += 20  # a peak …
-raised[..., 7, 6] -= 20  # … that leaves the mean as it is
+raised[..., 7, 7] += 20  # a peak and a trough …
+raised[..., 7, 6] -= 20  # … that leave the mean as it is
 answers = {}
 for name, gates in variants.items():
     here = [gates(x)[..., 0, 0] for x in (image, far, raised)]
@@ -256,7 +268,7 @@ with torch.no_grad():
     attention.spatial.conv["bn"].weight.zero_()
     norm.weight.mul_(4)  # … and a factor of 4 makes up for them
     norm.bias.mul_(4)
-print("closed and scaled: equal is", torch.equal(attention(norm(image)), before))
+print("halved twice and scaled: equal is", torch.equal(attention(norm(image)), before))
 
 # %% into_trained_holds tags=["hidden"]
 assert torch.equal(attention(norm(image)), before)

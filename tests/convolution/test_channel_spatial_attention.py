@@ -263,8 +263,17 @@ def test_counts_are_those_of_timms_networks():
 def test_timms_se_rounds_the_hidden_width_to_a_multiple_of_eight(timm_layers):
     assert timm_layers.SEModule(64).fc1.out_channels == 8
     assert SqueezeExcite(64).fc1.out_channels == 4
-    assert timm_layers.cbam.CbamModule(24).channel.fc1.out_channels == 2
-    assert CBAM(24).channel.fc1.out_channels == 1
+
+
+@pytest.mark.torchvision
+@pytest.mark.parametrize(("channels", "theirs", "ours"), [(24, 2, 1), (40, 3, 2), (72, 5, 4)])
+def test_timms_cbam_rounds_the_hidden_width_to_the_nearest(timm_layers, channels, theirs, ours):
+    reference = timm_layers.cbam.CbamModule(channels)
+    assert reference.channel.fc1.out_channels == theirs
+    assert CBAM(channels).channel.fc1.out_channels == ours
+    with pytest.raises(RuntimeError):
+        CBAM(channels).load_state_dict(reference.state_dict())
+    same_with_the_same_weights(CBAM(channels, hidden=theirs), shaken(reference), normal(2, channels, 5, 4))
 
 
 # Gradients and precision
@@ -382,7 +391,7 @@ def test_maximum_comes_second():
     assert (gate(x) - y).abs().max() > 0.01
 
 
-def test_closed_gates_halve_and_a_factor_of_four_restores_the_block_exactly():
+def test_gates_of_one_half_and_a_factor_of_four_restore_the_block_exactly():
     torch.manual_seed(0)
     x, norm, attention = normal(2, 16, 5, 5).float(), nn.BatchNorm2d(16).eval(), CBAM(16, hidden=8).eval()
     before = norm(x)

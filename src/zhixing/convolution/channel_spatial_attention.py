@@ -4,8 +4,10 @@ Sources: Hu et al., Squeeze-and-Excitation Networks, arXiv 1709.01507, section 3
 Convolutional Block Attention Module, arXiv 1807.06521, section 3.
 
 The modules have the parameters of torchvision's `SqueezeExcitation` and of timm's `CbamModule`, so
-that weights can be loaded. Left out: other activations and gates than ReLU and the sigmoid (such as
-the hard sigmoid of MobileNetV3), normalisation inside the MLP, and the convolutions around a gate.
+that weights can be loaded, if the hidden layers are equally wide. `CBAM` makes C // 16 hidden units
+and timm C / 16 rounded: where 16 does not divide C, pass timm's number as `hidden`. Left out: other
+activations and gates than ReLU and the sigmoid (such as the hard sigmoid of MobileNetV3),
+normalisation inside the MLP, and the convolutions around a gate.
 """
 
 from collections.abc import Sequence
@@ -206,6 +208,8 @@ class SpatialGate(nn.Module):
 
 class CBAM(nn.Module):
     """A `ChannelGate` and then a `SpatialGate`, with the parameters of timm's `CbamModule`.
+
+    The shapes agree if 16 divides the channels, or with the same `hidden`.
 
     Args:
         channels: C, the number of channels of the maps.
