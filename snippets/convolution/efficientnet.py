@@ -37,6 +37,7 @@ for name, (millions, billions) in printed.items():
     assert (round(parameters / 1e6, digits) == millions) == (name != "B2")
     assert abs(products / 1e9 / billions - 1) < 0.05
 b2_parameters, b4_products = costs["B2"][0] / 1e6, costs["B4"][1] / 1e9
+b5_ratio = costs["B5"][1] / costs["B4"][1]
 
 # %% setup
 from torch import nn
@@ -63,7 +64,7 @@ for what, factor in doubled.items():
 
 # %% doubling_holds tags=["hidden"]
 linear = fixed = (
-    0  # products that grow linearly with the width; that do not grow with the image
+    0  # products linear in the width; products that do not grow with the image
 )
 with torch.device("meta"):
     b0 = EfficientNet().eval()
@@ -153,15 +154,15 @@ growth = 1.2 * 1.1**2 * 1.15**2
 # %% picture
 import matplotlib.pyplot as plt
 
-figure, axes = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
 for row, (channels, blocks, _, resolution) in enumerate(fits.values()):
     for part, (where, colour) in enumerate([(channels, "C0"), (blocks, "C1")]):
         width = max(where[-1] - where[0], 0.04)
-        axes.barh(row - 0.2 + 0.4 * part, width, 0.34, left=where[0], color=colour)
-    axes.plot(resolution, row, "D", color="C2")
+        axes.barh(row - 0.26 + 0.26 * part, width, 0.24, left=where[0], color=colour)
+    axes.plot(resolution, row + 0.28, "D", color="C2", markersize=4)
 for label, colour in ("channels", "C0"), ("blocks", "C1"):
     axes.barh(0, 0, color=colour, label=label)
-axes.plot([], [], "D", color="C2", label="resolution")
+axes.plot([], [], "D", color="C2", markersize=4, label="resolution")
 axes.set(xlabel=r"exponent $\varphi$", yticks=range(8), xlim=(-0.2, 8))
 axes.set_yticklabels(fits)
 axes.invert_yaxis()
@@ -205,18 +206,18 @@ def without_excitation(same):
 
 
 probed = {}
-for same, sizes in (False, [1056]), (True, [1056, 1057]):
+for same, sizes in (False, [928]), (True, [928, 929]):
     net = without_excitation(same)
     for size in sizes:
-        first, last = probed[same, size] = nan_probe(net, (3, 1, size), unit=17)
+        first, last = probed[same, size] = nan_probe(net, (3, 1, size), unit=14)
         print("SAME" if same else "symmetric", f"padding, {size} pixels:", end=" ")
-        print(f"columns {first}–{last}, centre 32 · 17 + {(first + last) / 2 - 544:g}")
+        print(f"columns {first}–{last}, centre 32 · 14 + {(first + last) / 2 - 448:g}")
 
 # %% centres_hold tags=["hidden"]
-assert {key: sum(value) / 2 - 544 for key, value in probed.items()} == {
-    (False, 1056): 0,
-    (True, 1056): 31,
-    (True, 1057): 0,
+assert {key: sum(value) / 2 - 448 for key, value in probed.items()} == {
+    (False, 928): 0,
+    (True, 928): 31,
+    (True, 929): 0,
 }
 field = last - first + 1
 assert field == 851

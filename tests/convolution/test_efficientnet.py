@@ -449,6 +449,17 @@ def test_torchvisions_b5_has_another_eps_than_b4():
     assert narrow == eps
 
 
+@pytest.mark.parametrize("size", [193, 224, 225, 260, 301, 380])
+def test_grids_lie_as_far_left_with_symmetric_padding_as_right_with_same(size):
+    units, moved = size, 0
+    for i in range(5):
+        moved += 2**i * (1 - same_padding(units, 3, 2)[0])
+        units = -(-units // 2)
+    symmetric = 32 * (units - 1) / 2  # the centre of the grid; unit u lies at 32 u
+    image = (size - 1) / 2
+    assert image - symmetric == symmetric + moved - image == moved / 2
+
+
 @pytest.mark.torchvision
 def test_same_padding_network_equals_timms():
     import timm
@@ -508,6 +519,28 @@ def test_doubling_the_width_costs_4_less_2_times_the_share_that_is_linear_in_it(
         hook.remove()
     share = (sum(linear) + 1280 * 1000) / counts[0]
     assert counts[1] / counts[0] == pytest.approx(4 - 2 * share, rel=1e-12)
+
+
+def test_doubling_the_depth_repeats_the_last_block_of_each_stage():
+    counts = []
+    for depth in (1, 2):
+        with torch.device("meta"):
+            net = EfficientNet(depth=depth).eval()
+        counts.append(multiplications(net, 224))
+    repeated = 0
+    for stage, (*_, blocks) in zip(net.features[1:-1], STAGES, strict=True):
+        assert len(stage) == 2 * blocks
+        sizes = []
+        hook = stage[-1].register_forward_hook(
+            lambda module, inputs, output, sizes=sizes: sizes.append(inputs[0].shape)
+        )
+        with torch.device("meta"), torch.no_grad():
+            net(torch.empty(1, 3, 224, 224))
+        hook.remove()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            stage[-1](torch.empty(sizes[0], device="meta"))
+        repeated += blocks * counter.get_total_flops() / 2
+    assert counts[1] / counts[0] == pytest.approx(1 + repeated / counts[0], rel=1e-12)
 
 
 def test_phi_of_1_and_2_builds_b2_and_b3():

@@ -43,7 +43,7 @@ def round_channels(channels: int, width: float) -> int:
     """The multiple of 8 nearest to channels · width, and at least 8 and 90 % of it.
 
     Halfway, the larger multiple is taken. Where the nearest is below 90 %, the next one is taken,
-    so a small number can grow by almost 80 %.
+    so a number above 8 can grow by almost 80 %, and one below 8 becomes 8.
 
     Raises:
         ValueError: `channels` is not a positive integer, or `width` not a positive finite number.
@@ -202,9 +202,10 @@ class EfficientNet(nn.Module):
     """EfficientNet of any width and depth: B0 has 1 and 1, `COEFFICIENTS` has those of B0 to B7.
 
     Parameters have the names and shapes of torchvision's `efficientnet_b0` to `_b7`, so their
-    weights can be loaded. Weights hold neither `eps` nor the
-    padding: torchvision's B5 to B7 need `eps=1e-3`, and weights that run with TensorFlow's padding
-    need `same=True`, usually with `eps=1e-3`.
+    weights can be loaded. Weights hold neither `eps` nor the padding: torchvision's B5 to B7 need
+    `eps=1e-3`, and weights that run with TensorFlow's padding need `same=True`, usually with
+    `eps=1e-3`. In training, torchvision's B5 to B7 also update the running statistics with momentum
+    0.01 instead of 0.1.
 
     The probability of dropping a block's branch grows linearly over all blocks, from 0 for the
     first; for the last of n blocks it is (n - 1) / n of `stochastic_depth_prob`.
