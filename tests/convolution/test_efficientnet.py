@@ -523,7 +523,7 @@ def test_doubling_the_width_costs_4_less_2_times_the_share_that_is_linear_in_it(
 
 def test_doubling_the_depth_repeats_the_last_block_of_each_stage():
     counts = []
-    for depth in (1, 2):
+    for depth in (1.0, 2.0):
         with torch.device("meta"):
             net = EfficientNet(depth=depth).eval()
         counts.append(multiplications(net, 224))
