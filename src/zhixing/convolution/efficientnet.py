@@ -224,10 +224,9 @@ class EfficientNet(nn.Module):
 
     Examples:
         >>> import torch
-        >>> width, depth, resolution, dropout = COEFFICIENTS["B1"]
         >>> with torch.device("meta"):  # shapes only, no numbers
-        ...     net = EfficientNet(width=width, depth=depth, dropout=dropout)
-        ...     net(torch.rand(8, 3, resolution, resolution)).shape
+        ...     net = EfficientNet(width=1.0, depth=1.1)  # B1
+        ...     net(torch.rand(8, 3, 240, 240)).shape
         torch.Size([8, 1000])
         >>> sum(parameter.numel() for parameter in net.parameters())
         7794184
