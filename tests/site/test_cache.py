@@ -473,7 +473,7 @@ def test_build_ended_at_any_time_leaves_no_processes(project, builds, kind, seco
     project.article("area/trial", SLOW)
     build = builds()
     time.sleep(seconds)
-    for _ in range(3):  # Python ignores a KeyboardInterrupt inside a callback, for instance while it imports
+    for _ in range(3):  # Python ignores a KeyboardInterrupt inside a callback, as while it imports
         build.send_signal(kind)
         with suppress(subprocess.TimeoutExpired):
             build.wait(10)

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,12 @@ def map_parallel(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
-            return [future.result() for future in futures]
+            results = []
+            for future in futures:
+                while not future.done():
+                    wait([future], timeout=1)  # without a limit, an interrupt just before the wait would be missed
+                results.append(future.result())
+            return results
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):  # one may be starting its process only now
