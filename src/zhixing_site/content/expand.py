@@ -1,22 +1,27 @@
 """Expand a page: from its Markdown and the results of the runs to Markdown that any site generator can read."""
 
+import ast
 import html
 import posixpath
 import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from zhixing_site.content import formulas
+from pygments.lexers import find_lexer_class_by_name
+from pygments.util import ClassNotFound
+
+from zhixing_site.content import dialects, formulas
 from zhixing_site.content.definitions import definition
 from zhixing_site.content.page import MARK, VALUE, Page
-from zhixing_site.errors import BuildError
+from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.templates import WORDS, render
 
 SCHEMES = ("light", "dark")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]\d+)?%?")
-POWER = re.compile(r"(?<=\d)e(?:\+|(-))0*(\d+)$")
+PERCENT = re.compile(r"(?<!\\)((?:\\\\)*)%")
 
 
 def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
@@ -51,8 +56,20 @@ class Expander:
     output = " { .text .output .no-copy }"  # the info string of a fence with what a cell printed
 
     def expand(self) -> str:
-        """The page's text; raises BuildError at the first mark that cannot be expanded."""
-        return self.page.sub(self.replace)
+        """The page's text; raises BuildErrors, one for each mark that cannot be expanded."""
+        errors = []
+
+        def attempt(mark: re.Match) -> str:
+            try:
+                return self.replace(mark)
+            except BuildError as error:
+                errors.append(error)
+                return ""
+
+        text = self.page.sub(attempt)
+        if errors:
+            raise BuildErrors(errors)
+        return text
 
     def replace(self, mark: re.Match, line: int = 0) -> str:
         """What `expand_<kind>` makes of the mark, whose line is given if it is outside the page's own text.
@@ -81,9 +98,8 @@ class Expander:
                     shown += filter(None, map(output_text, cell["outputs"]))
             except (ValueError, SyntaxError) as error:
                 raise BuildError(str(error), self.page.path, use.line) from error
-        if not code and re.search(r"\b(py|i?python\d?|pycon)\b", mark["info"]):
-            raise ValueError("Python typed into the page; put it into the snippet and include the cell")
         if not code:
+            check_language(mark)
             return mark[0]
         blocks = [_block(mark["info"].strip() + title, "\n\n\n".join(code))]
         blocks += [_block(self.output, text) for text in shown]
@@ -107,8 +123,12 @@ class Expander:
         return formulas.to_html(self.tex(mark["tex"]), block=False, stop=mark["stop"])
 
     def tex(self, tex: str) -> str:
-        """The TeX of a formula with its values filled in, of which 4.7e-04 becomes 4.7\\times10^{-4}."""
-        return VALUE.sub(lambda mark: POWER.sub(r"\\times10^{\1\2}", self.value(mark)), tex)
+        """The TeX of a formula with its values filled in, and with each percent sign shown, which would be a comment."""
+
+        def value(mark: re.Match) -> str:
+            return formulas.value_tex(self.value(mark), tex[: mark.start()])
+
+        return PERCENT.sub(r"\1\%", VALUE.sub(value, tex))
 
     def expand_value(self, mark: re.Match) -> str:
         value = self.value(mark)
@@ -181,9 +201,49 @@ class Expander:
             )
         return mark[0]
 
+    def expand_link(self, mark: re.Match) -> str:
+        if re.search(r"\.py:", mark["link"]):
+            form = "a figure is `![caption](area/article.py:cell)`, with brackets in pairs outside of its formulas"
+            raise ValueError(f"`{mark['link']}` is no link; {form}")
+        return mark[0]
+
+    def expand_foreign(self, mark: re.Match) -> str:
+        raise ValueError(f"`{mark[0].strip()}` would be shown as it is typed; {dialects.instead(mark)}")
+
     def expand_stray(self, mark: re.Match) -> str:
+        if mark[0][0] in "`~<":
+            form = "code is in a fence, whose first and last lines are indented alike and hold its marks, and its language"
+            raise ValueError(f"a stray `{mark[0]}`; {form}")
         cause = f"a stray `{mark[0]}`, which is no formula, include or value"
         raise ValueError(cause + "; a value is `{{ name:.2f }}`, a dollar is `\\$`")
+
+
+def check_language(fence: re.Match) -> None:
+    """Raise ValueError if the fence holds Python, or names a language that Markdown does not know."""
+    info = re.sub(r"""\w+=("[^"]*"|'[^']*'|\S*)""", "", fence["info"])
+    words = [word.lstrip(".") for word in re.findall(r"(?<![\w#])[.\w][\w#+.-]*", info)]
+    lexers = [lexer.name for lexer in map(_lexer, words) if lexer]
+    if any("ython" in name or name == "NumPy" for name in lexers) or (not words and _is_python(fence["body"])):
+        raise ValueError("Python typed into the page; put it into the snippet and include the cell")
+    if words and not _lexer(words[0]):
+        raise ValueError(f"`{words[0]}` is no language of a fence, such as `text`, `bash` or `console`")
+
+
+@cache
+def _lexer(language: str) -> type | None:
+    try:
+        return find_lexer_class_by_name(language)
+    except ClassNotFound:
+        return None
+
+
+def _is_python(text: str) -> bool:
+    """Whether the text is statements of Python, or a session of it, and not only names and numbers."""
+    try:
+        found = ast.parse(textwrap.dedent(text)).body
+    except (SyntaxError, ValueError):
+        return bool(re.search(r"^\s*(>>>|In \[\d*\]:) ", text, re.MULTILINE))
+    return any(not isinstance(each, ast.Expr | ast.AnnAssign) or isinstance(each.value, ast.Call) for each in found)
 
 
 def output_text(output: dict) -> str:

@@ -9,9 +9,13 @@ from pathlib import Path
 import yaml
 
 from zhixing_copy.standalone import digest
-from zhixing_site.errors import BuildError
+from zhixing_site.content import dialects
+from zhixing_site.errors import BuildError, BuildErrors
 
 VALUE = re.compile(r"\{\{[ ](?P<value>(?P<name>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?)[ ]\}\}")
+
+# Within a caption or the text of a link, brackets of formulas and code need no partner.
+BRACKETS = r"""\\.|\$(?:\\.|(?!\n[ ]*\n)[^$\\])+\$|`[^`]+`"""
 
 # The marks of a page; where several match, the first wins. Everything between them is plain Markdown. A match's
 # `lastgroup` is the kind of the mark: in each alternative, the group named for the kind ends last.
@@ -19,22 +23,22 @@ MARK = re.compile(
     r"""
       (?P<matter> \A---\n.*?\n---[ ]*\n )
     | (?P<comment> <!--.*?--> )
-    | ^(?P<indent>[ ]*)(?P<ticks>`{3,}|~{3,})(?P<info>[^\n]*)\n (?P<body>(?:[^\n]*\n)*?)
-      (?P=indent)(?P<fence>(?P=ticks))[ ]*$
+    | ^(?P<indent>[ \t>]*)(?P<ticks>`{3,}|~{3,})(?P<info>[^\n`~]*)\n (?P<body>(?:[^\n]*\n)*?)
+      (?P=indent)(?P<fence>(?P=ticks))[ \t]*$
     | ^(?P<heading>\#{1,6}[^\n]+|[^\n]+\n(?:=+|-+)[ ]*)$
-    | (?P<code>`{1,2})(?!`)(?:(?!\n[ ]*\n).)+?(?<!`)(?P=code)(?!`)
+    | (?<!`)(?P<code>`{1,2}|`{3,}(?=[^\n]*`{3}))(?!`)(?:(?!\n[ >]*\n).)+?(?<!`)(?P=code)(?!`)
+    | (?P<foreign>DIALECTS)
     | (?P<escape>\\.)
     | \$\$(?P<block>(?:(?!\$\$)(?!\n[ ]*[\n>]).)+)\$\$
     | (?<!\$)(?P<inline>\$(?=[^\s$])(?P<tex>(?:\\.|(?!\n[ ]*[\n>])[^$\\])+?)(?<!\s)\$(?![\d$])
       (?P<stop>[,.;:!?)，。；：！？、）]*))
-    | !\[(?P<caption>(?:\[[^\[\]]*\]|[^\[\]])*)\]\((?P<figure>(?P<snippet>[\w/]+\.py):(?P<cell>\w+))\)
-    | """
-    + VALUE.pattern
-    + r"""
+    | !\[(?P<caption>(?:BRACKETS|\[(?:BRACKETS|[^\[\]])*+\]|[^\[\]])*+)\]
+      \((?P<figure>(?P<snippet>[\w/]+\.py):(?P<cell>\w+))\)
+    | VALUE
     | ^--8<--[ ]"(?P<part>[a-z/]+)"[ ]*$
-    | (?P<stray>\$|--8<--|\{\{(?!\{))
+    | (?P<stray>\$|--8<--|\{\{(?!\{)|`{3,}|~{3,}|<[Pp][Rr][Ee]\b)
     | \]\((?P<link>[^()\s]+)\)
-    """,
+    """.replace("BRACKETS", BRACKETS).replace("VALUE", VALUE.pattern).replace("DIALECTS", dialects.PATTERN),
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
 # A file of src/ may be included without a name, and is then shown whole.
@@ -131,19 +135,21 @@ class Page:
     def sections(self) -> list[Section]:
         """The sections, of which the first, without an id, is above all headings.
 
-        Raises BuildError if a heading has no id, or that of another.
+        Raises BuildErrors if headings have no id, or that of another.
         """
-        sections, start = [Section("", 1)], 0
+        sections, start, errors = [Section("", 1)], 0, []
         for mark in self.marks:
             if mark.lastgroup == "heading":
                 id = HEADING_ID.search(mark["heading"])
                 if not id or id[1] in [section.id for section in sections]:
                     cause = f"a second heading #{id[1]}" if id else "a heading without an id: `## Title { #id }`"
-                    raise BuildError(cause, self.path, self.line(mark))
+                    errors.append(BuildError(cause, self.path, self.line(mark)))
                 sections[-1].text, start = self.text[start : mark.start()], mark.start()
-                sections.append(Section(id[1], self.line(mark)))
+                sections.append(Section(id[1] if id else "", self.line(mark)))
             sections[-1].marks.append(mark)
         sections[-1].text = self.text[start:]
+        if errors:
+            raise BuildErrors(errors)
         return sections
 
     @cached_property
