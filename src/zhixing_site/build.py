@@ -17,6 +17,7 @@ from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run, run_all
 from zhixing_site.execution.snippet import snippet_paths
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
+from zhixing_site.site.code_blocks import check_code
 from zhixing_site.site.components import Components
 from zhixing_site.site.copies import copy_files
 from zhixing_site.site.links import check_links, check_published
@@ -91,6 +92,7 @@ class Builder:
             check(errors)
         check(self.renderer.collect(folder))
         rendered = self.renderer.rendered
+        check(check_code(site.all_pages, self.sources, rendered))
         files |= search_indexes({name: page.sections for name, page in rendered.items()})
         if not self.preview:
             files |= sitemaps(site, rendered)

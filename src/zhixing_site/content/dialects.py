@@ -13,8 +13,9 @@ FORMULA = "a formula is between `$`, or between two lines `$$`"
 DIALECTS = {
     r"\\(?:label|eqref|ref|cref|cite[pt]?)\b": LABEL,
     r"\\[A-Za-z]+": FORMULA,
-    r"\\\((?=(?:(?!\n[ ]*\n).)*?\\\))": FORMULA,
-    r"\\\[(?=(?:(?!\n[ ]*\n|\\\]).)*[\^_=+<>{}](?:(?!\n[ ]*\n).)*?\\\])": FORMULA,
+    r"\\{1,2}\((?=(?:(?!\n[ ]*\n).)*?\\\))": FORMULA,
+    r"\\{1,2}\[(?=(?:(?!\n[ ]*\n|\\\]).)*[\^_=+<>{}](?:(?!\n[ ]*\n).)*?\\\])": FORMULA,
+    r"\$`[^`\n]+`\$": FORMULA,
     r"^[ >]*===[+!]*[ ]+[\"'][^\n]*": "there are no tabs; " + BOX,
     r"(?<![\w:]):(?:begin|end)_tab:": "there are no tabs; the pages have one framework",
     r"(?<![\w:]):[A-Za-z][\w+.-]*:(?![\w:])": LABEL,

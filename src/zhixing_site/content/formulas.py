@@ -15,6 +15,7 @@ MARKDOWN = str.maketrans({character: f"&#{ord(character)};" for character in "\\
 CLASSES = tomllib.loads(Path(__file__).with_name("formula_styles.toml").read_text())
 
 POWER = re.compile(r"(?<=\d)e(?:\+|(-))0*(\d+)$")
+DIGITS = re.compile(r"[-+]?\d[\d.,_]*%?")
 WANTS_ARGUMENT = re.compile(r"([\^_}\]]|\\[A-Za-z]+(\s*\w)?)\s*$")
 
 CONVERTER = LatexToMathML(annotation=True, fancy_error=False)
@@ -40,7 +41,9 @@ def to_html(tex: str, block: bool, stop: str = "") -> str:
 def value_tex(value: str, before: str) -> str:
     """A formatted value as TeX: 4.7e-04 is 4.7\\times10^{-4}, and where `before` wants an argument, 12 is {12}."""
     power = POWER.search(value)
-    value = re.sub(r"[%#&$_]", r"\\\g<0>", value[: power.start()] if power else value).replace(",", "{,}")
+    value = value[: power.start()] if power else value
+    if DIGITS.fullmatch(value):  # with separators, which TeX would take for a subscript or for the end of a number
+        value = value.replace("_", r"\_").replace(",", "{,}")
     value += rf"\times10^{{{power[1] or ''}{power[2]}}}" if power else ""
     return f"{{{value}}}" if len(value) > 1 and WANTS_ARGUMENT.search(before) else value
 

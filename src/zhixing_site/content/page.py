@@ -14,6 +14,10 @@ from zhixing_site.errors import BuildError, BuildErrors
 
 VALUE = re.compile(r"\{\{[ ](?P<value>(?P<name>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?)[ ]\}\}")
 
+FENCE = r"""^(?P<indent>[ \t>]*)(?P<ticks>`{3,}|~{3,})(?P<info>[^\n`~]*)\n (?P<body>(?:[^\n]*\n)*?)
+      (?P=indent)(?P<fence>(?P=ticks))[ \t]*$"""
+FENCE_OR_COMMENT = re.compile(FENCE + "|<!--.*?-->", re.VERBOSE | re.MULTILINE | re.DOTALL)
+
 # Within a caption or the text of a link, brackets of formulas and code need no partner.
 BRACKETS = r"""\\.|\$(?:\\.|(?!\n[ ]*\n)[^$\\])+\$|`[^`]+`"""
 
@@ -23,8 +27,7 @@ MARK = re.compile(
     r"""
       (?P<matter> \A---\n.*?\n---[ ]*\n )
     | (?P<comment> <!--.*?--> )
-    | ^(?P<indent>[ \t>]*)(?P<ticks>`{3,}|~{3,})(?P<info>[^\n`~]*)\n (?P<body>(?:[^\n]*\n)*?)
-      (?P=indent)(?P<fence>(?P=ticks))[ \t]*$
+    | FENCE
     | ^(?P<heading>\#{1,6}[^\n]+|[^\n]+\n(?:=+|-+)[ ]*)$
     | (?<!`)(?P<code>`{1,2}|`{3,}(?=[^\n]*`{3}))(?!`)(?:(?!\n[ >]*\n).)+?(?<!`)(?P=code)(?!`)
     | (?P<foreign>DIALECTS)
@@ -38,7 +41,10 @@ MARK = re.compile(
     | ^--8<--[ ]"(?P<part>[a-z/]+)"[ ]*$
     | (?P<stray>\$|--8<--|\{\{(?!\{)|`{3,}|~{3,}|<[Pp][Rr][Ee]\b)
     | \]\((?P<link>[^()\s]+)\)
-    """.replace("BRACKETS", BRACKETS).replace("VALUE", VALUE.pattern).replace("DIALECTS", dialects.PATTERN),
+    """.replace("FENCE", FENCE)
+    .replace("BRACKETS", BRACKETS)
+    .replace("VALUE", VALUE.pattern)
+    .replace("DIALECTS", dialects.PATTERN),
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
 # A file of src/ may be included without a name, and is then shown whole.

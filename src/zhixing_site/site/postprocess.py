@@ -19,6 +19,8 @@ COMMIT = "zhixing-build-commit"  # stand for the commit and the day until a page
 DAY = "zhixing-build-day"
 # The theme's icons and our math font are data: URLs in stylesheets, which cause no request.
 POLICY = "default-src 'self'; img-src 'self' data:; font-src 'self' data:; base-uri 'none'; object-src 'none'"
+# Neither the API nor the numbers of lines.
+CODE = "//article//pre[not(ancestor::*[contains(@class, 'doc ') or contains(@class, 'linenodiv')])]"
 INLINE = {
     "script-src": re.compile(r"<script(?![^>]*\b(?:src|type)\s*=)[^>]*>(.*?)</script>", re.DOTALL),
     "style-src": re.compile(r"<style>(.*?)</style>", re.DOTALL),
@@ -99,12 +101,16 @@ def _mark_chinese(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a page holds; a section has id, title, text and code; `published` are absolute addresses in its head."""
+    """What a page holds; a section has id, title, text and code; `published` are absolute addresses in its head.
+
+    `code` are the texts of its blocks of code, except those of the API.
+    """
 
     anchors: frozenset[str]
     references: list[str]
     published: list[str]
     sections: list[dict[str, str]]
+    code: list[str]
 
 
 def postprocess(site: Path, language: str, names: list[str]) -> dict[str, Rendered]:
@@ -130,4 +136,5 @@ def read(page: str) -> Rendered:
     article = tree.find(".//article")
     sections = [] if article is None else read_sections(article)
     published = sorted(find("//link/@href | //meta[@property='og:image' or @property='og:url']/@content"))
-    return Rendered(frozenset(find("//@id | //a/@name")), sorted(find("//@href | //@src")), published, sections)
+    code = [block.text_content() for block in tree.xpath(CODE)]
+    return Rendered(frozenset(find("//@id | //a/@name")), sorted(find("//@href | //@src")), published, sections, code)
