@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
+from zhixing_copy.source import Module
 from zhixing_site.content.articles import navigation, read_areas
+from zhixing_site.content.docstrings import check_docstrings
 from zhixing_site.content.expand import Expander, drawings, figure_path
 from zhixing_site.content.page import Page, read_pages
 from zhixing_site.content.translations import compare_all, unreviewed
@@ -20,8 +22,9 @@ from zhixing_site.project import LANGUAGES, read_commit, site_url, today
 from zhixing_site.site.code_blocks import check_code
 from zhixing_site.site.components import Components
 from zhixing_site.site.copies import copy_files
-from zhixing_site.site.links import check_links, check_published
+from zhixing_site.site.links import check_links, check_published, in_docstrings, located
 from zhixing_site.site.metadata import Site, metadata_files, sitemaps, with_head
+from zhixing_site.site.metadata import folder as folder_of
 from zhixing_site.site.mkdocs import Renderer
 from zhixing_site.site.notebooks import notebook_files
 from zhixing_site.site.postprocess import stamp
@@ -81,7 +84,9 @@ class Builder:
         areas, errors = read_areas(*site.pages.values())
         check(errors + compare_all(*site.pages.values()) + check_cells_and_figures(site.all_pages, runs))
         check([] if self.preview else unreviewed(*site.pages.values(), self.root))
-        modules, commit = read_modules(self.root / "src/zhixing"), read_commit(self.root)
+        modules, errors = read_source(self.root)
+        check(errors + check_docstrings(site.all_pages, self.root))
+        commit = read_commit(self.root)
         files, errors = copy_files(modules)
         check(errors)
         components = Components(areas, runs, modules, self.root, has_commit=bool(commit))
@@ -90,7 +95,7 @@ class Builder:
             found, errors = metadata_files(site, components.notebooks, self.root)
             files |= found
             check(errors)
-        check(self.renderer.collect(folder))
+        check(located(self.renderer.collect(folder), {page.path: page for page in site.all_pages}, self.root))
         rendered = self.renderer.rendered
         check(check_code(site.all_pages, self.sources, rendered))
         files |= search_indexes({name: page.sections for name, page in rendered.items()})
@@ -98,7 +103,8 @@ class Builder:
             files |= sitemaps(site, rendered)
             files["404.html"] = (target / "en/404.html").read_text()  # for a host that knows only one
         write_files(files, target)
-        check(check_links(target, rendered, site.url))
+        html = {f"{folder_of(page.name, page.language)}index.html": page for page in site.all_pages}
+        check(in_docstrings(check_links(target, rendered, site.url), html, self.root))
         check([] if self.preview else check_published(target, rendered, site.url))
         for path in target.rglob("*.html"):
             path.write_text(stamp(path.read_text(), "…" if self.preview else commit, today()))
@@ -134,6 +140,19 @@ class Builder:
 
 def read_site(root: Path) -> Site:
     return Site({language: read_pages(root, language) for language in LANGUAGES}, site_url())
+
+
+def read_source(root: Path) -> tuple[dict[str, Module], list[BuildError]]:
+    """The modules of the library by name, and an error for each that cannot be read."""
+    modules, errors = read_modules(root / "src/zhixing"), []
+    for name, module in [*modules.items()]:
+        try:
+            module.tree  # noqa: B018
+        except (SyntaxError, ValueError) as error:
+            path = module.path.relative_to(root).as_posix()
+            errors.append(BuildError(getattr(error, "msg", str(error)), path, getattr(error, "lineno", None) or 0))
+            del modules[name]
+    return modules, errors
 
 
 def page_sources(page: Page, site: Site, components: Components) -> Files:

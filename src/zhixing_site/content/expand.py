@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pygments.lexers import find_lexer_class_by_name
 from pygments.util import ClassNotFound
@@ -98,6 +99,9 @@ class Expander:
                     shown += filter(None, map(output_text, cell["outputs"]))
             except (ValueError, SyntaxError) as error:
                 raise BuildError(str(error), self.page.path, use.line) from error
+        if not code and "--8<--" in mark["body"] and ">" in mark["indent"]:
+            line = self.page.line(mark) + 1 + mark["body"].partition("--8<--")[0].count("\n")
+            raise BuildError("a stray `--8<--`; what is included cannot be in a quotation", self.page.path, line)
         if not code:
             check_language(mark)
             return mark[0]
@@ -205,6 +209,20 @@ class Expander:
         if re.search(r"\.py:", mark["link"]):
             form = "a figure is `![caption](area/article.py:cell)`, with brackets in pairs outside of its formulas"
             raise ValueError(f"`{mark['link']}` is no link; {form}")
+        urlsplit(mark["link"])  # raises ValueError
+        return mark[0]
+
+    def expand_api(self, mark: re.Match) -> str:
+        path = Path("src", *mark["api"].split("."))
+        if not ((self.root / path).with_suffix(".py").is_file() or (self.root / path / "__init__.py").is_file()):
+            raise ValueError(f"there is no module {mark['api']}: no file {path.with_suffix('.py')}")
+        return mark[0]
+
+    def expand_footnote(self, mark: re.Match) -> str:
+        notes = re.findall(rf"{re.escape(mark[0])}(:?)", self.page.text)
+        if len(set(notes)) < 2:
+            missing = "nothing refers to it" if ":" in notes else f"no line starts with `{mark[0]}: `"
+            raise ValueError(f"the footnote {mark[0]}: {missing}")
         return mark[0]
 
     def expand_foreign(self, mark: re.Match) -> str:
@@ -212,7 +230,9 @@ class Expander:
 
     def expand_stray(self, mark: re.Match) -> str:
         if mark[0][0] in "`~<":
-            form = "code is in a fence, whose first and last lines are indented alike and hold its marks, and its language"
+            form = (
+                "code is in a fence, whose first and last lines are indented alike and hold its marks, and its language"
+            )
             raise ValueError(f"a stray `{mark[0]}`; {form}")
         cause = f"a stray `{mark[0]}`, which is no formula, include or value"
         raise ValueError(cause + "; a value is `{{ name:.2f }}`, a dollar is `\\$`")

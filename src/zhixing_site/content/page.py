@@ -38,8 +38,10 @@ MARK = re.compile(
     | !\[(?P<caption>(?:BRACKETS|\[(?:BRACKETS|[^\[\]])*+\]|[^\[\]])*+)\]
       \((?P<figure>(?P<snippet>[\w/]+\.py):(?P<cell>\w+))\)
     | VALUE
+    | ^:::[ ]+(?P<api>[\w.]+)[ ]*$
+    | (?P<footnote>\[\^[^\]\s]+\])
     | ^--8<--[ ]"(?P<part>[a-z/]+)"[ ]*$
-    | (?P<stray>\$|--8<--|\{\{(?!\{)|`{3,}|~{3,}|<[Pp][Rr][Ee]\b)
+    | (?P<stray>\$|--8<--|\{\{(?!\{)|`{3,}|~{3,}|(?i:<(?:pre|code|samp|listing|xmp|plaintext|textarea)\b))
     | \]\((?P<link>[^()\s]+)\)
     """.replace("FENCE", FENCE)
     .replace("BRACKETS", BRACKETS)
@@ -49,6 +51,7 @@ MARK = re.compile(
 )
 # A file of src/ may be included without a name, and is then shown whole.
 INCLUDE = re.compile(r'--8<-- "(?=src/|[^"]*:)(?P<path>[\w/]+\.py)(?::(?P<name>[\w.]+))?"')
+API = re.compile(r"^::: ([\w.]+)[ ]*$", re.MULTILINE)  # shows the API of a module
 HEADING_ID = re.compile(r"\{ *#([\w-]+) *\}\s*$")
 
 
@@ -171,7 +174,7 @@ class Page:
 
     def included(self, fence: re.Match) -> Iterator[Use]:
         """Yield what a fence includes: nothing if it holds other text. Raises BuildError if it holds both."""
-        lines = fence["body"].splitlines() if "--8<--" in fence["body"] else []
+        lines = fence["body"].splitlines() if "--8<--" in fence["body"] and ">" not in fence["indent"] else []
         for number, line in enumerate(map(str.strip, lines), self.line(fence) + 1):
             if match := INCLUDE.fullmatch(line):
                 yield Use(match["path"], match["name"] or "", number)

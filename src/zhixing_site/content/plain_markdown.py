@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zhixing_site.content.expand import Expander, figure_path
-from zhixing_site.content.page import HEADING_ID, Page
+from zhixing_site.content.page import API, HEADING_ID, Page
 
 BOX = re.compile(r'^(?:\?{3}\+?|!!!) *(?P<kind>\w+)(?: "(?P<title>.*)")?\n(?P<body>(?:(?:[ ]{4}.*)?\n)+)', re.MULTILINE)
-API = re.compile(r"^::: \w+\.(?P<module>[\w.]+)$", re.MULTILINE)
 
 
 def page_markdown(page: Page, notebooks: Mapping[str, dict], root: Path) -> str:
     """The whole page; to be called where Expander finds no error."""
     text = BOX.sub(_unfold, PlainExpander(page, notebooks, root).expand() + "\n")
-    return API.sub(lambda api: _code_link(page, api["module"]), text).strip() + "\n"
+    return API.sub(lambda api: _code_link(page, api[1].partition(".")[2]), text).strip() + "\n"
 
 
 def _unfold(box: re.Match) -> str:

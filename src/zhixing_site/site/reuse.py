@@ -12,6 +12,7 @@ from pathlib import Path
 from zhixing_copy.source import Module
 from zhixing_copy.standalone import digest
 from zhixing_site import store
+from zhixing_site.content.page import API
 from zhixing_site.project import file_digest, folder_digest, site_url
 from zhixing_site.site.notebooks import NOTEBOOK
 from zhixing_site.site.postprocess import Rendered
@@ -19,7 +20,6 @@ from zhixing_site.site.postprocess import Rendered
 FOLDER = Path(".cache/rendered")
 SOURCES = ("*.html", "*.md", NOTEBOOK)  # the files of which HTML comes; MkDocs copies all others
 SHARED = "404.html"  # depends on what all pages do; stored with the files of the theme, which belong to no page
-API = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 
 
 def page_keys(

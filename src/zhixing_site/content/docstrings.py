@@ -1,0 +1,58 @@
+"""Check the docstrings that pages show as their API: what is shown there as it is typed."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from zhixing_copy.source import DEFINITIONS
+from zhixing_site.content import dialects
+from zhixing_site.content.expand import check_language
+from zhixing_site.content.page import API, MARK, Page
+from zhixing_site.errors import BuildError
+
+EXAMPLE = re.compile(r"^[ ]*>>> .*(?:\n.*\S.*)*", re.MULTILINE)  # which doctest runs
+
+
+def check_docstrings(pages: Iterable[Page], root: Path) -> list[BuildError]:
+    """An error for each formula, fence of Python, or mark of another dialect in the docstrings of documented modules."""
+    modules = {module for page in pages for module in API.findall(page.text)}
+    files = sorted(root / "src" / f"{module.replace('.', '/')}.py" for module in modules)
+    return [error for path in files if path.is_file() for error in _errors(path, path.relative_to(root).as_posix())]
+
+
+def _errors(file: Path, path: str) -> Iterator[BuildError]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # the error of whatever reads it next
+    for text, line in _docstrings(tree):
+        text = EXAMPLE.sub(lambda example: "\n" * example[0].count("\n"), text)
+        for mark in MARK.finditer(text):
+            try:
+                _check(mark)
+            except ValueError as error:
+                yield BuildError(f"in a docstring: {error}", path, line + text.count("\n", 0, mark.start()))
+
+
+def _docstrings(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """Each docstring that the API shows, and its first line."""
+    if ast.get_docstring(node, clean=False) is not None:
+        constant = node.body[0].value
+        yield constant.value, constant.lineno
+    for each in getattr(node, "body", []):
+        if isinstance(each, DEFINITIONS) and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if not each.name.startswith("_") or each.name.startswith("__"):
+                yield from _docstrings(each)
+
+
+def _check(mark: re.Match) -> None:
+    """Raise ValueError for what the API would show as it is typed."""
+    kind = mark.lastgroup
+    if kind == "fence":
+        check_language(mark)
+    hint = dialects.instead(mark) if kind == "foreign" else dialects.FORMULA
+    if kind in ("inline", "block") or (kind == "foreign" and hint == dialects.FORMULA):
+        raise ValueError(f"the formula `{mark[0]}` would be shown as it is typed; write it as code, like `x**2`")
+    if kind == "foreign":
+        raise ValueError(f"`{mark[0].strip()}` would be shown as it is typed; {hint}")
