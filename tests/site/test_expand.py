@@ -1,6 +1,7 @@
 """Expansion of the marks in a page's Markdown, with invented results."""
 
 import re
+from pathlib import Path
 
 import lxml.html
 import markdown
@@ -9,6 +10,8 @@ import pytest
 from zhixing_site.content.expand import Expander
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 VALUES = {
     "gap": 4.7e-04,
@@ -143,6 +146,36 @@ def test_value_in_a_formula(expanded, formula, tex, mark):
     assert tree.xpath("string(.//annotation)") == tex
 
 
+SHOWN = {
+    "a percentage": ("p = {{ share:.1% }} + x", "p=25.6%+x"),
+    "a typed percent sign": ("95%", "95%"),
+    "a percent sign before the end of a line": ("5%\n+ x", "5%+x"),
+    "an escaped percent sign": (r"95\%", "95%"),
+    "two percent signs": ("a% + b%", "a%+b%"),
+    "an exponent": ("2^{{ count }}", ["msup", "2", "12345"]),
+    "an index": ("x_{{ below }}", ["msub", "x", "−2.5"]),
+    "an index in braces": ("x_{{{ count }}}", ["msub", "x", "12345"]),
+    "a fraction": (r"\frac{{ count }}{{ share:.2f }}", ["mfrac", "12345", "0.26"]),
+    "a denominator": (r"\frac1{{ count }}", ["mfrac", "1", "12345"]),
+    "a root": (r"\sqrt{{ gap:.1e }}", ["msqrt", "4.7×10−4"]),
+    "a root of another degree": (r"\sqrt[3]{{ count }}", ["mroot", "12345", "3"]),
+    "an exponent with a separator": ("2^{{ count:, }}", ["msup", "2", "12,345"]),
+    "a separator that is an index in TeX": ("{{ count:_ }}", "12_345"),
+    "braces in braces": (r"{{\mathbf{x}}_i}", ["msub", "𝐱", "i"]),
+}
+
+
+@pytest.mark.parametrize(("formula", "shown"), SHOWN.values(), ids=SHOWN)
+def test_formula_shows_its_values_and_percent_signs(expanded, formula, shown):
+    """What is shown is a text, or an element and the texts of its parts."""
+    (math,) = rendered(expanded(f"${formula}$")).xpath(".//math")
+    content = math.find(".//semantics")[0]
+    if isinstance(shown, str):
+        assert content.text_content() == shown
+    else:
+        assert [content.tag, *(part.text_content() for part in content)] == shown
+
+
 def test_values_reach_the_built_pages(pristine):
     for language, sentence in (("en", "The square of 3 is 9,"), ("zh", "即 3 的平方是 9。")):
         paragraph = pristine.html(f"{language}/area/squares").xpath("//p")[0]
@@ -196,6 +229,45 @@ def test_block_formula_has_its_class(expanded):
 def test_macro_of_one_formula_is_not_defined_in_the_next(expanded):
     with pytest.raises(BuildError, match="does not parse"):
         expanded("$\\newcommand{\\own}{x} \\own$ and $\\own$")
+
+
+STYLED = [
+    r"f\!(x)",
+    r"\mathop{}\!\mathrm{d}x",
+    r"\mathop{x}",
+    r"\mathrel{:=}",
+    r"\mathbin{x} \mathclose{]}",
+    r"\cfrac{1}{1 + x}",
+    r"a \negmedspace b \negthickspace c",
+    r"\begin{cases}a & b\end{cases}",
+    r"\begin{array}{||c:c||}\hline a & b\\\hdashline c & d\end{array}",
+    r"\begin{multline}a\\b\\c\end{multline}",
+    r"\begin{align}a &= b\end{align}",
+    r"\sum_{\begin{subarray}{l}a\\b\end{subarray}}",
+]
+
+
+@pytest.mark.parametrize("tex", STYLED)
+def test_formula_needs_no_inline_style(expanded, tex):
+    text = expanded(f"$${tex}$$")
+    assert " style=" not in text
+    theme = (REPOSITORY / "theme/css/zhixing.css").read_text()
+    for name in {name for each in rendered(text).xpath(".//math//@class") for name in each.split()}:
+        assert f"\n.{name} {{" in theme
+
+
+@pytest.mark.parametrize(
+    ("tex", "command"),
+    [
+        (r"a + \hspace{-2em} x", r"\hspace"),
+        (r"\frac{a}{\color{red} b}", r"\color"),
+        (r"\textcolor{blue}{x}", r"\textcolor"),
+        (r"\alpha \mkern-2mu b", r"\mkern"),
+    ],
+)
+def test_command_that_needs_an_inline_style_is_named(expanded, tex, command):
+    with pytest.raises(BuildError, match=rf"trial\.md:1: `{re.escape(command)}` needs the style"):
+        expanded(f"${tex}$")
 
 
 def test_dollar_sign(expanded):
@@ -304,6 +376,53 @@ def test_marks_in_a_caption_are_expanded(expanded):
     assert caption.find(".//strong").text == "−2.5"
     assert caption.xpath("string(.//annotation)") == "x_1"
     assert caption.find(".//a").get("href") == "other.md"
+
+
+@pytest.mark.parametrize(
+    ("caption", "shown"),
+    [
+        ("On $[0, 1)$.", "On [0,1)."),
+        ("On $(0, 1]$ and $]a, b[$.", "On (0,1] and ]a,b[."),
+        ("The first of `x[0`.", "The first of x[0."),
+        ("[On $[0, 1)$](other.md), \\$5.", "On [0,1), $5."),
+    ],
+)
+def test_brackets_in_a_caption_need_no_partner_within_formulas_and_code(expanded, caption, shown):
+    figure = rendered(expanded(f"![{caption}](area/trial.py:curve)")).find(".//span[@class='caption']")
+    for annotation in figure.xpath(".//annotation"):
+        annotation.text = ""
+    assert figure.text_content() == shown
+
+
+UNCHANGED = {
+    "tilde in a fence's text": "~~~text\n`a`\n~~~",
+    "language with options": '```text title="a.py" linenums="1"\nx\n```',
+    "attributes": "``` { .json #id }\n{}\n```",
+    "in a quotation": "> ```bash\n> pip install x\n> ```",
+    "indented by a tab": "!!! note\n\n\t```toml\n\ta = 1\n\t```",
+    "three backticks in a line": "```x``` is code",
+    "boxes": '!!! note "A"\n\n    x\n\n???+ question\n\n    y',
+    "brackets": r"see \[1\], [[1]](a.md), f\(x",
+    "footnote": "a[^1]\n\n[^1]: b",
+    "code of other dialects": "`:label:`, ``{eval}`x` ``, `==x==`, `\\alpha`, `- [ ]`",
+    "operators": "a == b, x ~ y, C++ and C++, 12:30:00, a:b:c, -- x --",
+    "whole HTML": '<div markdown>\n\n*a* < b<br><img src="x">\n\n</div> <https://x.org> <me@x.org>',
+}
+
+
+@pytest.mark.parametrize("text", UNCHANGED.values(), ids=UNCHANGED)
+def test_plain_markdown_is_unchanged(expanded, text):
+    assert expanded(text) == text
+
+
+def test_formula_beside_code_in_three_backticks(expanded):
+    assert "<math" in expanded("```x``` is code, $y$ not.\n\n```text\n$z$\n```")
+
+
+def test_all_errors_of_a_page_are_told(expanded):
+    with pytest.raises(BuildError) as error:
+        expanded("A $ here.\n\n{{ nothing }} and $\\frac$\n\n```python\nx = 1\n```\n\n</p>")
+    assert re.findall(r"trial\.md:(\d+)", str(error.value)) == ["1", "3", "3", "5", "9"]
 
 
 def test_other_markdown_is_unchanged(expanded):

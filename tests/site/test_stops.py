@@ -244,6 +244,64 @@ MARKS = {
     "typed Python with options": ('```python title="x"\nx = 1\n```', 3, "Python typed into the page"),
     "typed transcript": ("```pycon\n>>> 1\n1\n```", 3, "Python typed into the page"),
     "typed Python between tildes": ("~~~python\nx = 1\n~~~", 3, "Python typed into the page"),
+    "typed Python in capitals": ("```PYTHON\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python by an alias": ("```py3\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python for Sage": ("~~~ sage\nx = 1\n~~~", 3, "Python typed into the page"),
+    "typed Python for IPython": ("````ipython3 hl_lines='1'\nx = 1\n````", 3, "Python typed into the page"),
+    "typed Python by a class in capitals": ("``` { #a .Python }\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python as a second class": ("``` { .text .py }\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python of another kernel": ("```{code-cell} ipython3\nx = 1\n```", 3, "Python typed into the page"),
+    "typed cell of MyST": ("```{code-cell}\nx = 1\n```", 3, "`code-cell` is no language"),
+    "typed cell of Sphinx": ("```{jupyter-execute}\nx = 1\n```", 3, "`jupyter-execute` is no language"),
+    "typed Python of another program": ("```{r, engine='x'}\nx = 1\n```", 3, "Python typed into the page"),
+    "typed Python without a language": ("```\nimport math\n```", 3, "Python typed into the page"),
+    "typed session without a language": ("~~~\n>>> 1 + 1\n3\n~~~", 3, "Python typed into the page"),
+    "typed Python in a quotation": ("> ```python\n> x = 1\n> ```", 3, "Python typed into the page"),
+    "typed Python in a quotation in a list": (
+        "1. a\n\n    > ```Py\n    > x = 1\n    > ```",
+        5,
+        "Python typed into the page",
+    ),
+    "typed Python behind a tab": ("!!! note\n\n\t```python\n\tx = 1\n\t```", 5, "Python typed into the page"),
+    "typed Python that is not closed": ("```python\nimport nothing", 3, "a stray ````"),
+    "typed Python in HTML": ("<pre>\nx = 1\n</pre>", 3, "a stray `<pre`"),
+    "typed Python in code of HTML": ("<p><CODE>x = 1</CODE></p>", 3, "a stray `<CODE`"),
+    "figure without brackets in pairs": ("![On [0, 1).](area/squares.py:curve)", 3, "a figure is `![caption]"),
+    "figure of a file with a hyphen": ("![On it.](area/my-page.py:curve)", 3, "a figure is `![caption]"),
+    "link to a cell": ("[On it](area/squares.py:curve)", 3, "a figure is `![caption]"),
+    "formula between parentheses": (r"So \(x^2\).", 3, "a formula is between `$`"),
+    "formula between brackets": ("So\n\n\\[\nx^2\n\\]", 5, "a formula is between `$`"),
+    "formula between escaped brackets": (r"So \\[a = b\\].", 3, "a formula is between `$`"),
+    "formula of GitHub": ("So $`x`$.", 3, "a formula is between `$`"),
+    "environment outside a formula": ("\\begin{equation}x\n\\end{equation}", 4, "a formula is between `$`"),
+    "command outside a formula": (r"So \alpha.", 3, "a formula is between `$`"),
+    "index outside a formula": ("H~2~O", 3, "a formula is between `$`"),
+    "label of D2L": ("Text\n:label:`sec_x`", 4, "`:label:` would be shown as it is typed; a heading ends with"),
+    "reference of D2L": ("See :numref:`sec_x`.", 3, "a link to it is `[text](page.md#id)`"),
+    "tab of D2L": (":begin_tab:`pytorch`\nx", 3, "there are no tabs"),
+    "tab of Material": ('=== "Tab"\n\n    x', 3, "there are no tabs"),
+    "task": ("- a\n- [x] b", 4, "a list has items `- text`"),
+    "break of MyST": ("+++", 3, "cells are in the snippet"),
+    "value of MyST": ("It is {eval}`x`.", 3, "a value is `{{ name:.2f }}`"),
+    "label of MyST": ("(label)=", 3, "a heading ends with"),
+    "box of MyST": (":::{note}\nx", 3, "a box is `!!! note"),
+    "box of GitHub": ("> [!NOTE]\n> x", 3, "a box is `!!! note"),
+    "box of Sphinx": (".. note:: x", 3, "a box is `!!! note"),
+    "malformed box": ('!!! note: "A"\n\n    x', 3, "a box is `!!! note"),
+    "icon": ("So :smile:", 3, "would be shown as it is typed"),
+    "link of a wiki": ("See [[Roots]].", 3, "a link is `[text](page.md)`"),
+    "citation of Pandoc": ("See [@adams2020, p. 3].", 3, "a link is `[text](page.md)`"),
+    "strikethrough": ("Not ~~this~~.", 3, "emphasis is `*text*`"),
+    "tag of Jinja": ("{% raw %}", 3, "a value is `{{ name:.2f }}`"),
+    "footnote without a text": ("Text[^1].", 3, "the footnote [^1]: no line starts with"),
+    "footnote without a reference": ("Text.\n\n[^a]: Text.", 5, "the footnote [^a]: nothing refers to it"),
+    "address that is none": ("[x](http://[)", 3, "Invalid IPv6 URL"),
+    "end tag of nothing": ("Text.\n\n</article>", 5, "</article> that ends no <article>"),
+    "tag that is not closed": ("Text <b> and.", 3, "<b> without </b>"),
+    "tags that overlap": ("<i><b>x</i></b>", 3, "that ends no"),
+    "start of a program": ("<?php", 3, "would hide the rest of the page"),
+    "comment that is not closed": ("Text.\n<!-- text", 4, "would hide the rest of the page"),
+    "API of nothing": ("::: things.nothing", 3, "there is no module things.nothing"),
     "typed Python in a box": ("!!! note\n\n    ```python\n    x = 1\n    ```", 5, "Python typed into the page"),
     "formula in a heading": ("## The $x$ axis { #axis }", 3, "a heading must not contain a formula or value"),
     "value in a heading": ("## At {{ number }} { #at }", 3, "a heading must not contain a formula or value"),
@@ -257,6 +315,18 @@ STRUCTURE = {
         4,
         "a fence with includes may contain only",
     ),
+    "include of a file with a hyphen": (
+        '```python\n--8<-- "area/my-page.py:one"\n```',
+        4,
+        "a file or name to include has letters, digits and `_`, and no `-`",
+    ),
+    "include of a name with a space": (
+        '```python\n--8<-- "area/roots.py:the root"\n```',
+        4,
+        "a file or name to include has letters, digits and `_`, and no ` `",
+    ),
+    "second of two headings without id": ("## One\n\n## Two\n", 5, "a heading without an id"),
+    "second of two headings without id or with another's": ("## One\n\n## Two { #trial }\n", 5, "#trial"),
     "heading without id": ("Text.\n\n## Next\n", 5, "a heading without an id"),
     "heading without id or space": ("Text.\n\n##Next\n", 5, "a heading without an id"),
     "underlined heading without id": ("Text.\n\nNext\n----\n", 5, "a heading without an id"),
@@ -560,6 +630,133 @@ def test_structure_of_a_page_stops_the_build(project, body, line, cause):
     assert cause in messages
 
 
+# What Markdown shows as a block of code, or does not, other than a fence of the source; and the line.
+BLOCKS = {
+    "indented by spaces": ("Text.\n\n    import math\n", 5, "a block of code that is no fence"),
+    "indented by a tab": ("\timport math\n", 3, "a block of code that is no fence"),
+    "with a formula": ("    cost = $x$\n", 3, "a block of code that is no fence"),
+    "with a value": ("Text.\n\n    nine = {{ nine }}\n", 5, "a block of code that is no fence"),
+    "in a list": ("- a\n\n        import math\n", 5, "a block of code that is no fence"),
+    "in a quotation": (">     import math\n", 3, "a block of code that is no fence"),
+    "a fence in it": (
+        '    ```python\n    --8<-- "area/squares.py:table"\n    ```\n',
+        3,
+        "a block of code that is no fence",
+    ),
+    "a fence with other words": ("```text and more\nx y\n```\n", 4, "a fence that is not shown as one"),
+    "a fence that is not all indented": (
+        "!!! note\n\n    ```text\nx y\n    ```\n",
+        6,
+        "a fence that is not shown as one",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def block_errors(pristine, tmp_path_factory) -> list[str]:
+    """Build a page for each such block, and one with fences in all places; return the errors."""
+    project = pristine.copy(tmp_path_factory.mktemp("blocks") / "project")
+    pages = {f"area/no{number}": f"# Trial {{ #trial }}\n\n{body}" for number, (body, *_) in enumerate(BLOCKS.values())}
+    for name, text in pages.items():
+        if "{{ nine }}" in text:
+            project.write(f"snippets/{name}.py", '# %% values tags=["hidden"]\nnine = 9\n')
+    text = "```text\n$x$ <b> &amp; `a`\n```\n"
+    code = '```python\n--8<-- "area/squares.py:table"\n```\n'
+    places = [textwrap.indent(block, "    ") for block in (text, code)]
+    quoted = "".join(f"> {line}\n" for line in text.splitlines())
+    pages["area/right"] = "# Right { #right }\n\n" + "\n".join(
+        [
+            text,
+            code,
+            "!!! note\n",
+            *places,
+            "- a\n",
+            *places,
+            quoted,
+            "<div markdown>\n",
+            text,
+            "</div>\n",
+            "<!--\n",
+            code,
+            "-->",
+        ]
+    )
+    project.pages(pages)
+    return failed_build(project).splitlines()
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_block_that_is_no_fence_stops_the_build(block_errors, case):
+    page, (_, line, cause) = f"area/no{index_of(BLOCKS, case)}.md", BLOCKS[case]
+    errors = [error for error in block_errors if f"docs/en/{page}:" in error]
+    assert f"docs/en/{page}:{line}: {cause}" in "\n".join(errors)
+
+
+def test_fences_in_all_places_are_blocks(block_errors):
+    assert not [error for error in block_errors if "area/right" in error]
+
+
+DOCSTRING = '''\
+"""A module."""
+
+
+def square(x):
+    """The square of `x**2`, and of "n".
+
+    Example:
+        >>> print("$x^2$ :a: {x}")
+        $x^2$ :a: {x}
+    """
+    return x * x
+
+
+def _hidden():
+    """It is $x^2$."""
+'''
+DOCSTRINGS = {
+    "formula": ("It is $x^2$.", "the formula `$x^2$` would be shown as it is typed"),
+    "block formula": ("$$x$$", "the formula `$$x$$` would be shown"),
+    "command": (r"It is \\alpha.", "the formula"),
+    "role of Sphinx": ("See :func:`cube`.", "`:func:` would be shown as it is typed"),
+    "fence of Python": ("```python\n    cube(1)\n    ```", "Python typed into the page"),
+}
+
+
+@pytest.mark.parametrize("case", DOCSTRINGS)
+def test_docstring_of_a_documented_module_is_checked(project, case):
+    part, cause = DOCSTRINGS[case]
+    text = DOCSTRING.replace(
+        "return x * x\n", f'return x * x\n\n\ndef cube(x):\n    """The cube.\n\n    {part}\n    """\n'
+    )
+    project.write("src/things/power.py", text)
+    project.page("area/trial", "# Trial { #trial }\n\n::: things.power\n")
+    errors = failed_build(project).splitlines()
+    assert errors[0].startswith(
+        f"src/things/power.py:{project.line('src/things/power.py', 'The cube') + 2}: in a docstring: "
+    )
+    assert cause in errors[0]
+    assert len(errors) == 1
+
+
+def test_dead_link_in_a_docstring_names_its_file(project):
+    project.write(
+        "src/things/power.py", 'def square(x):\n    """The square; see [roots](#nowhere)."""\n    return x * x\n'
+    )
+    page = '# Trial { #trial }\n\n::: things.power\n\n<a href="#nowhere">x</a>\n'
+    project.page("area/trial", page)
+    assert "en/area/trial/index.html: dead link #nowhere" in failed_build(project)  # the page's own
+    project.page("area/other", page.partition("<a")[0] + '<a href="#&#110;owhere">x</a>\n')
+    error = "src/things/power.py:2: dead link #nowhere: the page has no #nowhere\n  shown on en/area/other/index.html"
+    assert error in failed_build(project)
+
+
+@pytest.mark.parametrize("line", ["def broken(:", '  """Lengths."""', "x = = 1"])
+def test_module_that_is_no_python_stops_the_build(project, line):
+    project.write("src/zhixing/area/__init__.py", "")
+    project.write("src/zhixing/area/ruler.py", f"x = 1\n{line}\n")
+    assert "src/zhixing/area/ruler.py:2: " in failed_build(project)
+
+
 def test_imported_name_is_not_a_definition(project):
     project.write("src/things/borrowed.py", "from math import sqrt\n")
     project.page("area/trial", '# Trial { #trial }\n\n```python\n--8<-- "src/things/borrowed.py:sqrt"\n```\n')
@@ -709,8 +906,10 @@ def test_dead_link_stops_the_build(link_errors, case):
 
 
 def test_dead_markdown_link_stops_the_build(project):
-    project.page("area/trial", "# Trial { #trial }\n\n[x](nothing.md)\n")
-    assert "nothing.md" in failed_build(project)
+    project.page("area/trial", "# Trial { #trial }\n\n[x](roots.md)\n[x](nothing.md)\n")
+    messages = failed_build(project)
+    for language in ("en", "zh"):
+        assert f"docs/{language}/area/trial.md:4: contains a link 'nothing.md'" in messages
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

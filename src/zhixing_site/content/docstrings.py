@@ -15,7 +15,7 @@ EXAMPLE = re.compile(r"^[ ]*>>> .*(?:\n.*\S.*)*", re.MULTILINE)  # which doctest
 
 
 def check_docstrings(pages: Iterable[Page], root: Path) -> list[BuildError]:
-    """An error for each formula, fence of Python, or mark of another dialect in the docstrings of documented modules."""
+    """An error for each formula, fence of Python, or mark of another dialect in the docstrings of these APIs."""
     modules = {module for page in pages for module in API.findall(page.text)}
     files = sorted(root / "src" / f"{module.replace('.', '/')}.py" for module in modules)
     return [error for path in files if path.is_file() for error in _errors(path, path.relative_to(root).as_posix())]
@@ -40,10 +40,9 @@ def _docstrings(node: ast.AST) -> Iterator[tuple[str, int]]:
     if ast.get_docstring(node, clean=False) is not None:
         constant = node.body[0].value
         yield constant.value, constant.lineno
-    for each in getattr(node, "body", []):
-        if isinstance(each, DEFINITIONS) and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if not each.name.startswith("_") or each.name.startswith("__"):
-                yield from _docstrings(each)
+    for each in [] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else node.body:
+        if isinstance(each, DEFINITIONS) and not re.match("_[^_]", each.name):
+            yield from _docstrings(each)
 
 
 def _check(mark: re.Match) -> None:
@@ -53,6 +52,9 @@ def _check(mark: re.Match) -> None:
         check_language(mark)
     hint = dialects.instead(mark) if kind == "foreign" else dialects.FORMULA
     if kind in ("inline", "block") or (kind == "foreign" and hint == dialects.FORMULA):
-        raise ValueError(f"the formula `{mark[0]}` would be shown as it is typed; write it as code, like `x**2`")
+        formula = mark["inline"][: len(mark["tex"]) + 2] if kind == "inline" else mark[0]
+        raise ValueError(f"the formula `{formula}` would be shown as it is typed; write it as code, like `x**2`")
     if kind == "foreign":
-        raise ValueError(f"`{mark[0].strip()}` would be shown as it is typed; {hint}")
+        raise ValueError(
+            f"`{mark[0].strip()}` would be shown as it is typed; names are in backticks, links are `[text](address)`"
+        )

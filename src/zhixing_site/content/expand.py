@@ -17,6 +17,7 @@ from pygments.util import ClassNotFound
 from zhixing_site.content import dialects, formulas
 from zhixing_site.content.definitions import definition
 from zhixing_site.content.page import MARK, VALUE, Page
+from zhixing_site.content.tags import check_tags
 from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.templates import WORDS, render
 
@@ -58,7 +59,7 @@ class Expander:
 
     def expand(self) -> str:
         """The page's text; raises BuildErrors, one for each mark that cannot be expanded."""
-        errors = []
+        errors = check_tags(self.page)
 
         def attempt(mark: re.Match) -> str:
             try:
@@ -69,7 +70,7 @@ class Expander:
 
         text = self.page.sub(attempt)
         if errors:
-            raise BuildErrors(errors)
+            raise BuildErrors(sorted(errors, key=lambda error: error.line))
         return text
 
     def replace(self, mark: re.Match, line: int = 0) -> str:
@@ -127,7 +128,7 @@ class Expander:
         return formulas.to_html(self.tex(mark["tex"]), block=False, stop=mark["stop"])
 
     def tex(self, tex: str) -> str:
-        """The TeX of a formula with its values filled in, and with each percent sign shown, which would be a comment."""
+        """The TeX of a formula with its values filled in, and with each percent sign shown: it begins no comment."""
 
         def value(mark: re.Match) -> str:
             return formulas.value_tex(self.value(mark), tex[: mark.start()])
@@ -207,7 +208,7 @@ class Expander:
 
     def expand_link(self, mark: re.Match) -> str:
         if re.search(r"\.py:", mark["link"]):
-            form = "a figure is `![caption](area/article.py:cell)`, with brackets in pairs outside of its formulas"
+            form = "a figure is `![caption](area/article.py:cell)`: brackets in pairs, names of letters, digits and `_`"
             raise ValueError(f"`{mark['link']}` is no link; {form}")
         urlsplit(mark["link"])  # raises ValueError
         return mark[0]
@@ -229,11 +230,11 @@ class Expander:
         raise ValueError(f"`{mark[0].strip()}` would be shown as it is typed; {dialects.instead(mark)}")
 
     def expand_stray(self, mark: re.Match) -> str:
+        if mark[0][:2] in ("<!", "<?"):
+            raise ValueError(f"`{mark[0]}` without its end would hide the rest of the page")
         if mark[0][0] in "`~<":
-            form = (
-                "code is in a fence, whose first and last lines are indented alike and hold its marks, and its language"
-            )
-            raise ValueError(f"a stray `{mark[0]}`; {form}")
+            form = "a fence begins and ends with a line of its own, indented alike, of its marks and language"
+            raise ValueError(f"a stray `{mark[0]}`; code is in a fence, and {form}")
         cause = f"a stray `{mark[0]}`, which is no formula, include or value"
         raise ValueError(cause + "; a value is `{{ name:.2f }}`, a dollar is `\\$`")
 

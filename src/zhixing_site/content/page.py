@@ -41,7 +41,7 @@ MARK = re.compile(
     | ^:::[ ]+(?P<api>[\w.]+)[ ]*$
     | (?P<footnote>\[\^[^\]\s]+\])
     | ^--8<--[ ]"(?P<part>[a-z/]+)"[ ]*$
-    | (?P<stray>\$|--8<--|\{\{(?!\{)|`{3,}|~{3,}|(?i:<(?:pre|code|samp|listing|xmp|plaintext|textarea)\b))
+    | (?P<stray>\$|--8<--|\{\{(?!\{)|`{3,}|~{3,}|(?i:<(?:pre|code|samp|listing|xmp|plaintext|textarea)\b)|<[!?])
     | \]\((?P<link>[^()\s]+)\)
     """.replace("FENCE", FENCE)
     .replace("BRACKETS", BRACKETS)
@@ -180,6 +180,8 @@ class Page:
                 yield Use(match["path"], match["name"] or "", number)
             elif line:
                 cause = 'a fence with includes may contain only lines `--8<-- "path.py:name"`'
+                if odd := re.fullmatch(r'--8<-- "[^"]*?([^\w/.:"])[^"]*"', line):
+                    cause = f"a file or name to include has letters, digits and `_`, and no `{odd[1]}`"
                 raise BuildError(cause, self.path, number)
 
 

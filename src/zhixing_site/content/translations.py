@@ -25,12 +25,15 @@ def compare_all(english: Pages, chinese: Pages) -> list[BuildError]:
 
 def compare(english: Page, chinese: Page) -> list[BuildError]:
     """An error for each kind of mark in which two sections differ, or for the first heading that differs."""
-    try:
-        sections = zip_longest(english.sections, chinese.sections)
-    except BuildError as error:
-        return [error]
     errors = []
-    for ours, theirs in sections:
+    for page in (english, chinese):
+        try:
+            page.sections  # noqa: B018
+        except BuildError as error:
+            errors.append(error)
+    if errors:
+        return errors
+    for ours, theirs in zip_longest(english.sections, chinese.sections):
         if (ours and ours.id) != (theirs and theirs.id):
             section, page = (theirs, chinese) if theirs else (ours, english)
             return [BuildError(f"heading #{section.id} has no counterpart at this place", page.path, section.line)]

@@ -24,10 +24,8 @@ def check_code(
             fences = {_letters(fence["body"]): fence["body"] for fence in found if fence["fence"]}
             blocks = {_letters(block): block for block in shown.code}
             for code in [blocks[letters] for letters in blocks if letters not in fences]:
-                cause = "a block of code that is no fence, such as text that is indented by four spaces"
-                errors.append(
-                    BuildError(f"{cause}; put it into a fence with its language", page.path, _line(code, page))
-                )
+                cause = "a block of code that is no fence, such as text that is indented by four spaces; write a fence"
+                errors.append(BuildError(cause, page.path, _line(code, page)))
             for code in [fences[letters] for letters in fences if letters not in blocks]:
                 cause = "a fence that is not shown as one; all of its lines are indented alike, and it is not in HTML"
                 errors.append(BuildError(cause, page.path, _line(code, page)))

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
