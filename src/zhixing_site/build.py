@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from zhixing_copy.catalogue import read_modules
+from zhixing_copy.source import Module
 from zhixing_site.content.articles import navigation, read_areas
 from zhixing_site.content.expand import Expander, drawings, figure_path
 from zhixing_site.content.page import Page, read_pages
@@ -16,6 +17,7 @@ from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run, run_all
 from zhixing_site.execution.snippet import snippet_paths
+from zhixing_site.files import find_files, parse, read_bytes, read_text
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
 from zhixing_site.site.components import Components
 from zhixing_site.site.copies import copy_files
@@ -80,7 +82,7 @@ class Builder:
         areas, errors = read_areas(*site.pages.values())
         check(errors + compare_all(*site.pages.values()) + check_cells_and_figures(site.all_pages, runs))
         check([] if self.preview else unreviewed(*site.pages.values(), self.root))
-        modules, commit = read_modules(self.root / "src/zhixing"), read_commit(self.root)
+        modules, commit = readable_modules(self.root), read_commit(self.root)
         files, errors = copy_files(modules)
         check(errors)
         components = Components(areas, runs, modules, self.root, has_commit=bool(commit))
@@ -134,6 +136,18 @@ def read_site(root: Path) -> Site:
     return Site({language: read_pages(root, language) for language in LANGUAGES}, site_url())
 
 
+def readable_modules(root: Path) -> dict[str, Module]:
+    """The modules of the library; raises BuildErrors for those that cannot be read."""
+    modules, errors = read_modules(root / "src/zhixing"), []
+    for module in modules.values():
+        try:
+            parse(module.path, root)
+        except BuildError as error:
+            errors.append(error)
+    _stop(errors)
+    return modules
+
+
 def page_sources(page: Page, site: Site, components: Components) -> Files:
     """{path: text} of what MkDocs renders of a page, and of what can be downloaded; raises BuildError."""
     root, run = components.root, components.runs.get(page.snippet)
@@ -145,8 +159,11 @@ def page_sources(page: Page, site: Site, components: Components) -> Files:
 def other_sources(language: str, components: Components) -> Files:
     """{path: content} of what MkDocs copies: figures, and the files of docs/<language> that are no pages."""
     folder = components.root / "docs" / language
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    files = {}
+    for path in find_files(folder, components.root):
+        if path.suffix != ".md":
+            read = read_text if path.suffix == ".html" else read_bytes
+            files[path.relative_to(folder).as_posix()] = read(path, components.root)
     return files | drawings(components.notebooks, language)
 
 

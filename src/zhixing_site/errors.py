@@ -19,9 +19,12 @@ class BuildError(Exception):
         return text + "".join(f"\n  shown on {page}" for page in self.pages)
 
 
-class BuildErrors(Exception):
+class BuildErrors(BuildError):
     """All errors of one step, so that an author can correct them together."""
 
     def __init__(self, errors: list[BuildError]):
-        super().__init__("\n".join(map(str, errors)))
+        super().__init__("\n".join(dict.fromkeys(map(str, errors))))
         self.errors = errors
+
+    def __str__(self) -> str:
+        return self.cause

@@ -14,6 +14,7 @@ from zhixing_site.content.expand import Expander, plain_text
 from zhixing_site.content.page import HEADING_ID, MARK, Page
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
+from zhixing_site.files import read_text
 from zhixing_site.project import site_url, source_url
 from zhixing_site.site.copies import offered
 from zhixing_site.site.evidence import files_that_test, functions_in, reference_libraries, tests_of, versions
@@ -26,6 +27,7 @@ SECONDS = 5  # for a line of code or a formula
 READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9fff]")}
 PYTHON = re.compile(r"^(?P<fence> *`{3,})python.*?\n(?P<lines>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 GLOSSARY = "docs/glossary.csv"
+COLUMNS = ["term", "术语", "definition", "定义", "page"]
 ROW, NOTE, INDENT = 30, 18, 46  # of the map, in pixels: heights of an article and of a line below it; left of both
 
 
@@ -173,10 +175,8 @@ class Components:
 
     def _glossary(self, page: Page) -> str:
         """A section for each term: its names, its definition, and a link to where it is explained."""
-        with open(self.root / GLOSSARY, newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
         terms, expander = [], Expander(page, {}, self.root)
-        for number, row in enumerate(rows, 2):
+        for number, row in read_glossary(self.root):
             name, anchor, section = row["page"].partition("#")
             if name and name not in self.articles:
                 raise BuildError(f"{row['term']}: there is no article {name}", GLOSSARY, number)
@@ -188,6 +188,23 @@ class Components:
 
     def _links(self, articles: Iterable[Article], page: Page) -> list[dict[str, str]]:
         return [_link(article.pages[page.language], page) for article in articles]
+
+
+def read_glossary(root: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of the glossary, each with its line; raises BuildError."""
+    reader = csv.DictReader(read_text(root / GLOSSARY, root).split("\n"), strict=True)
+    rows = []
+    try:
+        if reader.fieldnames != COLUMNS:
+            raise BuildError(f"the first line must be {','.join(COLUMNS)}", GLOSSARY, 1)
+        for row in reader:
+            if list(row) != COLUMNS or not all(row[column] for column in COLUMNS[:-1]) or row["page"] is None:
+                cause = "a row has five cells in one line, of which only the last, the page, may be empty"
+                raise BuildError(cause, GLOSSARY, reader.line_num)
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise BuildError(str(error), GLOSSARY, reader.line_num) from error
+    return rows
 
 
 def count_words(page: Page) -> int:
