@@ -1,6 +1,7 @@
 """The HTML that the builder adds to pages: facts and evidence to articles; cards, reading paths, numbers to others."""
 
 import csv
+import io
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -181,7 +182,13 @@ class Components:
             if name and name not in self.articles:
                 raise BuildError(f"{row['term']}: there is no article {name}", GLOSSARY, number)
             link = f"[{menu(self.articles[name].pages[page.language])}]({name}.md{anchor}{section})" if name else ""
-            text = expander.expanded(row["definition" if page.language == "en" else "定义"], 1)
+            definition = row["definition" if page.language == "en" else "定义"]
+            if re.search(r"<[/!A-Za-z]", MARK.sub("", definition)):
+                raise BuildError(f"{row['term']}: a definition must not contain HTML", GLOSSARY, number)
+            try:
+                text = expander.expanded(definition, 1)
+            except BuildError as error:
+                raise BuildError(f"{row['term']}: {error.cause}", GLOSSARY, number) from error
             names = {"term": row["term"], "chinese": row["术语"].partition("、")[0]}  # the rest are alternatives
             terms.append({"id": term_id(row["term"]), "text": text, "link": link, **names})
         return render("glossary.md", terms=terms, language=page.language, words=WORDS[page.language])
@@ -192,18 +199,18 @@ class Components:
 
 def read_glossary(root: Path) -> list[tuple[int, dict[str, str]]]:
     """The rows of the glossary, each with its line; raises BuildError."""
-    reader = csv.DictReader(read_text(root / GLOSSARY, root).split("\n"), strict=True)
+    reader = csv.DictReader(io.StringIO(read_text(root / GLOSSARY, root)), strict=True)
     rows = []
     try:
         if reader.fieldnames != COLUMNS:
             raise BuildError(f"the first line must be {','.join(COLUMNS)}", GLOSSARY, 1)
         for row in reader:
-            if list(row) != COLUMNS or not all(row[column] for column in COLUMNS[:-1]) or row["page"] is None:
+            if None in row or None in row.values() or "\n" in "".join(row.values()) or not all([*row.values()][:-1]):
                 cause = "a row has five cells in one line, of which only the last, the page, may be empty"
                 raise BuildError(cause, GLOSSARY, reader.line_num)
             rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise BuildError(str(error), GLOSSARY, reader.line_num) from error
+        raise BuildError(str(error), GLOSSARY, reader.reader.line_num) from error
     return rows
 
 

@@ -44,7 +44,10 @@ def _relative(reference: str, page: str, url: str) -> str:
 
 def _why_dead(reference: str, page: str, files: Container[str], pages: Mapping[str, Rendered]) -> str:
     """Why the page's reference leads nowhere; empty if it leads somewhere. Names are relative to the site."""
-    parts, target = split(reference), page
+    try:
+        parts, target = split(reference), page
+    except ValueError as error:
+        return str(error)
     if parts.scheme or parts.netloc:
         return ""
     if parts.path.startswith("/"):

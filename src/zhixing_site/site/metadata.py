@@ -116,6 +116,8 @@ def sitemaps(site: Site, names: Iterable[str]) -> Files:
 def metadata_files(site: Site, notebooks: Mapping[str, dict], root: Path) -> tuple[Files, list[BuildError]]:
     """Feeds, cards, Markdown: what does not depend on rendered pages; and an error for each card that fails."""
     files, errors, logo = text_files(site), [], read_text(root / LOGO, root)
+    if "<svg " not in logo:
+        raise BuildError("is not an SVG drawing", LOGO)
     figures = {language: drawings(notebooks, language) for language in LANGUAGES}
     for page in site.all_pages:
         if is_article(page):
