@@ -70,7 +70,7 @@ def installed() -> dict[str, Module]:
 
 def read_modules(root: Path) -> dict[str, Module]:
     """Return {name: module} for the package in this folder."""
-    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("*/*.py"))}
+    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("[!.]*/[!.]*.py"))}
     return {name: Module(name, path) for name, path in names.items() if not name.endswith("__init__")}
 
 

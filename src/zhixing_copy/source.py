@@ -48,7 +48,7 @@ class Module:
 
     @cached_property
     def source(self) -> str:
-        return self.path.read_text(encoding="utf-8")
+        return self.path.read_text(encoding="utf-8-sig")
 
     @cached_property
     def tree(self) -> ast.Module:

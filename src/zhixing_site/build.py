@@ -18,6 +18,7 @@ from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run, run_all
 from zhixing_site.execution.snippet import snippet_paths
+from zhixing_site.files import find_files, parse, read_bytes, read_text
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
 from zhixing_site.site.code_blocks import check_code
 from zhixing_site.site.components import Components
@@ -84,9 +85,8 @@ class Builder:
         areas, errors = read_areas(*site.pages.values())
         check(errors + compare_all(*site.pages.values()) + check_cells_and_figures(site.all_pages, runs))
         check([] if self.preview else unreviewed(*site.pages.values(), self.root))
-        modules, errors = read_source(self.root)
-        check(errors + check_docstrings(site.all_pages, self.root))
-        commit = read_commit(self.root)
+        modules, commit = readable_modules(self.root), read_commit(self.root)
+        check(check_docstrings(site.all_pages, self.root))
         files, errors = copy_files(modules)
         check(errors)
         components = Components(areas, runs, modules, self.root, has_commit=bool(commit))
@@ -142,17 +142,16 @@ def read_site(root: Path) -> Site:
     return Site({language: read_pages(root, language) for language in LANGUAGES}, site_url())
 
 
-def read_source(root: Path) -> tuple[dict[str, Module], list[BuildError]]:
-    """The modules of the library by name, and an error for each that cannot be read."""
+def readable_modules(root: Path) -> dict[str, Module]:
+    """The modules of the library; raises BuildErrors for those that cannot be read."""
     modules, errors = read_modules(root / "src/zhixing"), []
-    for name, module in [*modules.items()]:
+    for module in modules.values():
         try:
-            module.tree  # noqa: B018
-        except (SyntaxError, ValueError) as error:
-            path = module.path.relative_to(root).as_posix()
-            errors.append(BuildError(getattr(error, "msg", str(error)), path, getattr(error, "lineno", None) or 0))
-            del modules[name]
-    return modules, errors
+            parse(module.path, root)
+        except BuildError as error:
+            errors.append(error)
+    _stop(errors)
+    return modules
 
 
 def page_sources(page: Page, site: Site, components: Components) -> Files:
@@ -166,8 +165,11 @@ def page_sources(page: Page, site: Site, components: Components) -> Files:
 def other_sources(language: str, components: Components) -> Files:
     """{path: content} of what MkDocs copies: figures, and the files of docs/<language> that are no pages."""
     folder = components.root / "docs" / language
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    files = {}
+    for path in find_files(folder, components.root):
+        if path.suffix != ".md":
+            read = read_text if path.suffix == ".html" else read_bytes
+            files[path.relative_to(folder).as_posix()] = read(path, components.root)
     return files | drawings(components.notebooks, language)
 
 

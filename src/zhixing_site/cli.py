@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print("\n".join(f"accepted {section}" for section in accepted) or "no section has changed")
             case "new":
                 print(*new(options.article, root), sep="\n")
-    except (BuildError, BuildErrors) as error:
+    except (BuildError, OSError) as error:  # such as a full disk
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -66,8 +66,9 @@ def _snippets(paths: list[Path], root: Path) -> list[Path]:
     """The snippets at these paths and below these folders, or all."""
     everything, found = snippet_paths(root), []
     for path in map(Path.resolve, paths):
-        below = [snippet for snippet in everything if snippet.is_relative_to(path)]
-        if not below or not path.is_relative_to(root / "snippets"):
+        is_below = path.is_relative_to(root / "snippets")
+        below = [each for each in everything if each.resolve() == path or (is_below and each.is_relative_to(path))]
+        if not below:
             raise BuildError(f"{path} is not a snippet or a folder below snippets/")
         found += below
     return found if paths else everything

@@ -8,6 +8,7 @@ from zhixing_site.content.articles import read_areas
 from zhixing_site.content.page import read_pages
 from zhixing_site.content.translations import accept, reviewed_path
 from zhixing_site.errors import BuildError
+from zhixing_site.files import find_files, read_text
 from zhixing_site.project import LANGUAGES
 from zhixing_site.store import write_files
 
@@ -35,10 +36,10 @@ def new(article: str, root: Path) -> list[str]:
         "ORDER": str(max((area.pages["en"].meta["order"] for area in areas), default=0) + 1),
     }
     files = {}
-    for path in sorted(path for path in (root / "template").rglob("*.*") if path.suffix in KINDS):
+    for path in (path for path in find_files(root / "template", root) if path.suffix in KINDS):
         target = _fill(path.relative_to(root / "template").as_posix(), words)
         if path.name not in SHARED or not (root / target).exists():
-            files[target] = _fill(path.read_text(), words)
+            files[target] = _fill(read_text(path, root), words)
     if there := [path for path in files if (root / path).exists()]:
         raise BuildError(f"there is already {', '.join(there)}")
     write_files(files, root)

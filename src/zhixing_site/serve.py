@@ -15,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from watchfiles import watch
+from watchfiles import DefaultFilter, watch
 
 from zhixing_site.build import Builder
 from zhixing_site.errors import BuildError, BuildErrors
@@ -132,5 +132,13 @@ def _watch(root: Path, changes: queue.Queue) -> None:
     """Have what changes below the root put into the queue from now on."""
     folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "site"]
     # Files at the root are watched through their folder: an editor may save by putting a new file in place.
-    for watcher in watch(*folders), watch(root, recursive=False):
+    # They are looked at twice a second: a system reports no change of the file to which a link leads, or on a network.
+    is_ours = DefaultFilter()
+    poll = partial(
+        watch,
+        watch_filter=lambda change, path: is_ours(change, path) and not Path(path).is_dir(),
+        force_polling=True,
+        poll_delay_ms=500,
+    )
+    for watcher in poll(*folders), poll(root, recursive=False):
         threading.Thread(target=lambda changed: any(map(changes.put, changed)), args=[watcher], daemon=True).start()

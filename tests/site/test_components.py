@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from zhixing_site.content.page import Page
+from zhixing_site.errors import BuildError
 from zhixing_site.project import read_commit, today
-from zhixing_site.site.components import Components, count_words
+from zhixing_site.site.components import Components, count_words, read_glossary
 from zhixing_site.templates import WORDS
 
 SQUARES = {
@@ -310,6 +311,71 @@ def test_glossary_has_a_section_for_each_term(built):
 def test_term_explained_by_no_article_is_an_error(library):
     library.replace("docs/glossary.csv", "area/roots#", "area/trees#")
     assert "docs/glossary.csv:2: fixed point: there is no article area/trees" in library.failing_build()
+
+
+HEAD = "term,术语,definition,定义,page\n"
+TABLES = {
+    "": (1, "the first line must be term,术语,definition,定义,page"),
+    "term,术语,definition,定义\n": (1, "the first line must be"),
+    HEAD.replace(",", ";"): (1, "the first line must be"),
+    HEAD.replace("page", "Page"): (1, "the first line must be"),
+    f"{HEAD}a,b\n": (2, "a row has five cells"),
+    f"{HEAD}a,甲,A.,甲。,\nb,乙,B.,乙。\n": (3, "a row has five cells"),
+    f"{HEAD}a,b,c,d,,f\n": (2, "a row has five cells"),
+    f"{HEAD}\n,,,,\n": (3, "a row has five cells"),
+    f"{HEAD}a,甲,,甲。,\n": (2, "a row has five cells"),
+    f'{HEAD}a,甲,"A\nB.",甲。,\n': (3, "a row has five cells in one line"),
+    f'{HEAD}a,甲,"A.,甲。,\n': (2, ""),
+    f'{HEAD}b,乙,B.,乙。,\na,甲,"A"B,甲。,\n': (3, ""),
+}
+
+
+@pytest.mark.parametrize(("table", "line", "cause"), [(table, *error) for table, error in TABLES.items()], ids=ascii)
+def test_table_of_terms_that_is_damaged_is_an_error_with_its_line(tmp_path, table, line, cause):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/glossary.csv").write_text(table)
+    with pytest.raises(BuildError, match=rf"^docs/glossary\.csv:{line}: {cause}"):
+        read_glossary(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16", "gb18030"])
+def test_table_of_terms_in_another_encoding_is_an_error_that_names_it(tmp_path, encoding):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/glossary.csv").write_bytes(GLOSSARY.encode(encoding))
+    with pytest.raises(BuildError, match=r"^docs/glossary\.csv:1: the file is not UTF-8"):
+        read_glossary(tmp_path)
+
+
+def test_missing_table_of_terms_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(BuildError, match=r"^docs/glossary\.csv: the file cannot be read: No such file"):
+        read_glossary(tmp_path)
+
+
+def test_table_of_terms_may_be_saved_by_a_spreadsheet(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/glossary.csv").write_bytes(b"\xef\xbb\xbf" + GLOSSARY.replace("\n", "\r\n").encode())
+    assert [row["term"] for _, row in read_glossary(tmp_path)] == ["fixed point", "head", "Mish"]
+
+
+def test_definitions_are_single_paragraphs_whatever_they_begin_with(library):
+    starts = ["```", "~~~ x", "# a", "- a", "> a", "1. a", "| a | b |", "::: a", "??? note", "---", "[x]: y"]
+    rows = [f"term {number},{number},{start},{start},\n" for number, start in enumerate(starts)]
+    library.write("docs/glossary.csv", HEAD + "".join(rows))
+    assert library.build() == (0, "")
+    for language in "en", "zh":
+        texts = [each.getnext().text_content().strip() for each in library.html(f"{language}/glossary").iter("h2")]
+        assert texts == starts
+
+
+@pytest.mark.parametrize("definition", ["<div>", "a</p>", "a <!-- b", "<Script>x"])
+def test_definition_with_html_is_an_error_with_its_line(library, definition):
+    library.write("docs/glossary.csv", f"{GLOSSARY}zero,零,{definition},零。,\n")
+    assert "docs/glossary.csv:5: zero: a definition must not contain HTML" in library.failing_build()
+
+
+def test_definition_with_a_formula_that_does_not_parse_is_an_error_with_its_line(library):
+    library.write("docs/glossary.csv", f"{GLOSSARY}zero,零,$\\frac$,零。,\n")
+    assert "docs/glossary.csv:5: zero: the formula does not parse" in library.failing_build()
 
 
 def test_home_offers_a_definition_and_shows_its_test(built):

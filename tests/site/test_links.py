@@ -1,5 +1,7 @@
 """Links of built pages."""
 
+from urllib.parse import quote
+
 import pytest
 
 from zhixing_site.site.links import check_links, check_published
@@ -80,6 +82,8 @@ def test_valid_link_is_accepted(messages, reference):
         ("/en/", "server's root"),
         ("/", "server's root"),
         ("..//style.css", "an empty component"),
+        ("http://[bad", "Invalid IPv6 URL"),
+        ("//[/x", "Invalid IPv6 URL"),
     ],
 )
 def test_dead_link_is_reported(messages, reference, cause):
@@ -102,6 +106,16 @@ def test_dead_link_is_reported(messages, reference, cause):
 def test_every_kind_of_reference_is_checked(messages, element):
     (message,) = messages(element)
     assert "dead link no." in message
+
+
+@pytest.mark.parametrize("name", ["线性回归", "a b", "50%", "é", "e\u0301", "a+b"])
+def test_published_address_of_any_file_name_is_found(tmp_path, name):
+    address = f"http://localhost/en/{quote(name)}/"
+    (tmp_path / "en" / name).mkdir(parents=True)
+    (tmp_path / "en" / name / "index.html").write_text(f'<link rel="canonical" href="{address}">')
+    assert check(tmp_path) == []
+    (tmp_path / "en" / name).rename(tmp_path / "en/other")
+    assert check(tmp_path) == [f"en/other/index.html: dead address {address}: there is no such file"]
 
 
 def test_each_dead_link_is_reported_once(messages):

@@ -252,6 +252,36 @@ def test_configuration_that_an_editor_replaces_by_renaming_is_noticed(server, pr
     assert "mkdocs.yml" in next_version(address, "en/area/roots/")
 
 
+def test_target_of_a_link_is_noticed_while_an_editor_holds_a_lock(server, project):
+    """Emacs marks an open file by a link that leads nowhere."""
+    process, address = server
+    assert "up to date" in process.stdout.readline()
+    page, target = project.root / "docs/en/area/squares.md", project.root.with_name("elsewhere.md")
+    page.rename(target)
+    page.symlink_to(target)
+    page.with_name(".#squares.md").symlink_to("me@host.1:1")
+    text = target.read_text()
+    for words in "Three squared", "Three times three", "Nine":
+        saved = target.with_name("saved.md")
+        saved.write_text(text.replace("The square of 3", words))
+        saved.rename(target) if words == "Nine" else target.write_text(saved.read_text())
+        shown = get(address + "en/area/squares/")
+        for _ in range(3):  # the link may be noticed by itself
+            shown = shown if words in shown else next_version(address, "en/area/squares/")
+        assert words in shown
+        assert 'data-errors=""' in shown
+
+
+def test_page_that_cannot_be_read_is_reported_without_a_traceback(workspace):
+    path = workspace.project.root / "docs/zh/area/squares.md"
+    good = path.read_bytes()
+    path.write_bytes(good.decode().encode("gbk"))
+    assert workspace.save().startswith("docs/zh/area/squares.md:1: the file is not UTF-8")
+    assert "Traceback" not in workspace.preview.errors
+    path.write_bytes(good)
+    assert workspace.save() == ""
+
+
 def test_port_in_use_is_an_error(project):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, messages = project.command("serve", "--port", str(taken.getsockname()[1]))

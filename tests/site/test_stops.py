@@ -912,6 +912,15 @@ def test_dead_markdown_link_stops_the_build(project):
         assert f"docs/{language}/area/trial.md:4: contains a link 'nothing.md'" in messages
 
 
+@pytest.mark.parametrize("link", ["[x](http://[bad)", "[x]\n\n[x]: //[", '<a href="http://[bad">x</a>'])
+def test_address_that_cannot_be_read_stops_the_build(project, link):
+    project.page("area/trial", f"# Trial {{ #trial }}\n\n{link}\n")
+    code, messages = project.build()
+    assert code == 1
+    assert re.search("area/trial.*: Invalid IPv6 URL", messages)
+    assert "Traceback" not in messages
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_dead_anchor_in_one_language_stops_the_build(link_errors, language):
     errors = [error for error in link_errors if f"only_{language}" in error]

@@ -125,6 +125,27 @@ def test_accept_removes_the_records_of_deleted_sections(project, reviewed):
     assert not (project.root / REVIEWED / "area/roots.txt").exists()
 
 
+DAMAGES = {
+    "of a merge": lambda text: b"<<<<<<< HEAD\n" + text + b"=======\n>>>>>>> other\n",
+    "with line ends of Windows": lambda text: b"\xef\xbb\xbf\r\n" + text.replace(b"\n", b"\r\n"),
+    "with empty lines": lambda text: text.replace(b"\n", b"\n\n"),
+    "that is empty": lambda text: b"",
+    "cut short": lambda text: text[: len(text) // 2],
+    "with lines cut short": lambda text: b"#roots abc\n#\n" + text[:5],
+    "in another encoding": lambda text: text.decode().encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_accept_replaces_a_record(project, reviewed, damage):
+    before, record = reviewed(), project.root / REVIEWED / "area/roots.txt"
+    record.write_bytes(damage(record.read_bytes()))
+    code, messages = project.build()
+    assert "area/roots#roots changed" in messages if code else messages == ""
+    assert project.command("accept") == (0, "")
+    assert reviewed() == before
+
+
 def test_accept_of_an_unknown_page_is_an_error(project, reviewed):
     before = reviewed()
     code, messages = project.command("accept", "area/roots", "area/nothing")

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from zhixing_copy.source import DEFINITIONS
+from zhixing_site.files import read_text
 
 _parse = cache(ast.parse)  # by the text: a page shows several definitions of a file
 
@@ -17,7 +18,7 @@ def definition(path: str, name: str, root: Path) -> str:
     """
     if not (root / path).is_file():
         raise ValueError(f"there is no file {path}")
-    source = (root / path).read_text()
+    source = read_text(root / path, root)
     if not name:
         return source.strip()
     node = _parse(source)

@@ -11,6 +11,7 @@ import yaml
 from zhixing_copy.standalone import digest
 from zhixing_site.content import dialects
 from zhixing_site.errors import BuildError, BuildErrors
+from zhixing_site.files import find_files, read_text
 
 VALUE = re.compile(r"\{\{[ ](?P<value>(?P<name>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))?)[ ]\}\}")
 
@@ -52,6 +53,8 @@ MARK = re.compile(
 # A file of src/ may be included without a name, and is then shown whole.
 INCLUDE = re.compile(r'--8<-- "(?=src/|[^"]*:)(?P<path>[\w/]+\.py)(?::(?P<name>[\w.]+))?"')
 API = re.compile(r"^::: ([\w.]+)[ ]*$", re.MULTILINE)  # shows the API of a module
+MARKDOWN = {".markdown", ".md", ".mdown", ".mkd", ".mkdn"}  # what MkDocs makes pages of
+PATH = re.compile(r"([a-z0-9][a-z0-9_-]*/)*[a-z0-9][a-z0-9_-]*\.md")
 HEADING_ID = re.compile(r"\{ *#([\w-]+) *\}\s*$")
 
 
@@ -189,10 +192,29 @@ Pages = Mapping[str, Page]  # by name
 
 
 def read_pages(root: Path, language: str) -> dict[str, Page]:
-    """Read the pages of a language: {name: page}."""
-    paths = sorted((root / "docs" / language).rglob("*.md"))
-    pages = [_page(path.relative_to(root).as_posix(), path.read_text()) for path in paths]
-    return {page.name: page for page in pages}
+    """Read the pages of a language: {name: page}; raises BuildErrors for those that cannot be read."""
+    folder, pages, errors = root / "docs" / language, {}, []
+    for path in find_files(folder, root):
+        if path.suffix.lower() in MARKDOWN:
+            try:
+                page = _read_page(path, folder, root)
+            except BuildError as error:
+                errors.append(error)
+            else:
+                pages[page.name] = page
+    for name in pages.keys() & {name.removesuffix("/index") for name in pages if name.endswith("/index")}:
+        errors.append(BuildError(f"has the same address as {pages[f'{name}/index'].path}", pages[name].path))
+    if errors:
+        raise BuildErrors(errors)
+    return pages
+
+
+def _read_page(path: Path, folder: Path, root: Path) -> Page:
+    name = path.relative_to(root).as_posix()
+    if not PATH.fullmatch(path.relative_to(folder).as_posix()):
+        cause = "the name of a page is its address: a-z, 0-9, _ and - alone, as in area/linear_regression.md; rename it"
+        raise BuildError(cause, name)
+    return _page(name, read_text(path, root))
 
 
 def pairs(english: Pages, chinese: Pages) -> dict[str, tuple[Page, Page]]:

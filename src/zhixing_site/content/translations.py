@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zhixing_site.content.page import MARK, VALUE, Page, Pages, Section, pairs
 from zhixing_site.errors import BuildError, BuildErrors
+from zhixing_site.files import find_files
 
 REVIEWED = "docs/reviewed"  # a file for each page, a line for each section
 
@@ -87,8 +88,8 @@ def unreviewed(english: Pages, chinese: Pages, root: Path) -> list[BuildError]:
 def _changes(english: Page, chinese: Page, root: Path) -> Iterator[tuple[Section, list[str]]]:
     """Yield each Chinese section of which a text changed since it was reviewed, with the paths of these texts."""
     record = root / reviewed_path(english.name)
-    lines = record.read_text().splitlines() if record.exists() else []
-    reviewed = {id: digests for id, *digests in map(str.split, lines)}
+    lines = record.read_text("utf-8", "replace").splitlines() if record.is_file() else []
+    reviewed = {fields[0]: fields[1:] for fields in map(str.split, lines) if len(fields) == 3}  # others are damaged
     for ours, theirs in zip(english.sections, chinese.sections, strict=True):
         before = reviewed.get(f"#{ours.id}", ["", ""])
         digests = {english.path: ours.digest, chinese.path: theirs.digest}
@@ -118,8 +119,8 @@ def accept(english: Pages, chinese: Pages, names: list[str], root: Path) -> list
         lines = sorted(f"#{ours.id} {ours.digest} {theirs.digest}\n" for ours, theirs in sections)
         record = root / reviewed_path(name)
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text("".join(lines))
-    for path in (root / REVIEWED).rglob("*.txt"):
-        if path.relative_to(root / REVIEWED).with_suffix("").as_posix() not in paired:
+        record.write_text("".join(lines), "utf-8")
+    for path in find_files(root / REVIEWED, root):
+        if path.suffix == ".txt" and path.relative_to(root / REVIEWED).with_suffix("").as_posix() not in paired:
             path.unlink()
     return new

@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 from matplotlib import font_manager
 from matplotlib.text import Text
 
+from zhixing_site.files import decode
+
 HERE = Path(__file__).parent
 STYLE = HERE / "figure.mplstyle"
 NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+−]?\d+)?%?")
@@ -50,19 +52,29 @@ def translate(label: str, catalogue: dict[str, dict]) -> str | None:
     return None if any(map(str.isalpha, NUMBER.sub("", rest))) else label
 
 
+def read_catalogue(path: str, root: Path) -> dict[str, dict]:
+    """The labels of figures in Chinese, from this file if there is one; raises ValueError or BuildError."""
+    try:  # opens the file even if there is none, so that the run records that it was absent
+        catalogue = tomllib.loads(decode((root / path).read_bytes(), path))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    texts, names = catalogue.get("text", {}), catalogue.get("names", {"keep": []})
+    kept = names.get("keep") if isinstance(names, dict) else None
+    is_valid = isinstance(texts, dict) and isinstance(kept, list) and catalogue.keys() <= {"text", "names"}
+    if not is_valid or not all(isinstance(text, str) for text in [*texts.values(), *kept]):
+        raise ValueError(f'{path} may contain [text], with lines "label" = "标签", and [names], with keep = ["name"]')
+    return catalogue
+
+
 def draw(figure, snippet: str, root: Path) -> dict[str, str]:
     """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
 
     The file beside the snippet has the labels in Chinese; raises ValueError with those that it lacks.
     """
     path = snippet.removesuffix(".py") + ".toml"
-    catalogue, unknown = {}, []
-    try:  # opens the file even if there is none, so that the run records that it was absent
-        catalogue = tomllib.loads((root / path).read_text())
-    except FileNotFoundError:
-        pass
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    catalogue, unknown = read_catalogue(path, root), []
     english = to_svg(figure)
     get_text = Text.get_text
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zhixing_copy.source import sources
 from zhixing_site.errors import BuildError
+from zhixing_site.files import decode, find_files, read_bytes
 
 HEADER = re.compile(r'# %% (?P<name>[A-Za-z_]\w*)( tags=\["hidden"\]| raises="\w+"| warns="\w+")*', re.ASCII)
 
@@ -43,24 +44,26 @@ class Snippet:
         """The path below `snippets`, as pages write it: activations/gelu.py."""
         return self.path.removeprefix("snippets/")
 
+    @property
+    def text(self) -> str:
+        return decode(self.content, self.path)
+
     @cached_property
     def sources(self) -> set[str]:
         """The modules of the library that it imports: activations/gelu."""
-        return sources(ast.parse(self.content))
+        return sources(ast.parse(self.text))
 
 
 def snippet_paths(root: Path) -> list[Path]:
     """All snippets of the project."""
-    return sorted((root / "snippets").rglob("*.py"))
+    return [path for path in find_files(root / "snippets", root) if path.suffix == ".py"]
 
 
 def read_snippet(path: Path, root: Path) -> Snippet:
     """Split the file into cells; raises BuildError if a header is malformed or a name is used twice."""
-    content, relative = path.read_bytes(), path.relative_to(root).as_posix()
-    try:
-        lines = re.split("\r\n|\r|\n", content.decode())
-    except UnicodeDecodeError as error:
-        raise BuildError(f"the file is not UTF-8: {error}", relative) from error
+    relative = path.relative_to(root).as_posix()
+    content = read_bytes(path, root)
+    lines = decode(content, relative).split("\n")
     starts = [number for number, line in enumerate(lines) if re.match(r"#\s*%%", line)]
     if not starts or any(line.strip() for line in lines[: starts[0]]):
         raise BuildError("a snippet starts with a cell: `# %% name`", relative, 1)

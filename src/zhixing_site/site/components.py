@@ -1,6 +1,7 @@
 """The HTML that the builder adds to pages: facts and evidence to articles; cards, reading paths, numbers to others."""
 
 import csv
+import io
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from zhixing_site.content.expand import Expander, plain_text
 from zhixing_site.content.page import HEADING_ID, MARK, Page
 from zhixing_site.errors import BuildError
 from zhixing_site.execution.runner import Run
+from zhixing_site.files import read_text
 from zhixing_site.project import site_url, source_url
 from zhixing_site.site.copies import offered
 from zhixing_site.site.evidence import files_that_test, functions_in, reference_libraries, tests_of, versions
@@ -26,6 +28,7 @@ SECONDS = 5  # for a line of code or a formula
 READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9fff]")}
 PYTHON = re.compile(r"^(?P<fence> *`{3,})python.*?\n(?P<lines>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 GLOSSARY = "docs/glossary.csv"
+COLUMNS = ["term", "术语", "definition", "定义", "page"]
 ROW, NOTE, INDENT = 30, 18, 46  # of the map, in pixels: heights of an article and of a line below it; left of both
 
 
@@ -173,21 +176,42 @@ class Components:
 
     def _glossary(self, page: Page) -> str:
         """A section for each term: its names, its definition, and a link to where it is explained."""
-        with open(self.root / GLOSSARY, newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
         terms, expander = [], Expander(page, {}, self.root)
-        for number, row in enumerate(rows, 2):
+        for number, row in read_glossary(self.root):
             name, anchor, section = row["page"].partition("#")
             if name and name not in self.articles:
                 raise BuildError(f"{row['term']}: there is no article {name}", GLOSSARY, number)
             link = f"[{menu(self.articles[name].pages[page.language])}]({name}.md{anchor}{section})" if name else ""
-            text = expander.expanded(row["definition" if page.language == "en" else "定义"], 1)
+            definition = row["definition" if page.language == "en" else "定义"]
+            if re.search(r"<[/!A-Za-z]", MARK.sub("", definition)):
+                raise BuildError(f"{row['term']}: a definition must not contain HTML", GLOSSARY, number)
+            try:
+                text = expander.expanded(definition, 1)
+            except BuildError as error:
+                raise BuildError(f"{row['term']}: {error.cause}", GLOSSARY, number) from error
             names = {"term": row["term"], "chinese": row["术语"].partition("、")[0]}  # the rest are alternatives
             terms.append({"id": term_id(row["term"]), "text": text, "link": link, **names})
         return render("glossary.md", terms=terms, language=page.language, words=WORDS[page.language])
 
     def _links(self, articles: Iterable[Article], page: Page) -> list[dict[str, str]]:
         return [_link(article.pages[page.language], page) for article in articles]
+
+
+def read_glossary(root: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of the glossary, each with its line; raises BuildError."""
+    reader = csv.DictReader(io.StringIO(read_text(root / GLOSSARY, root)), strict=True)
+    rows = []
+    try:
+        if reader.fieldnames != COLUMNS:
+            raise BuildError(f"the first line must be {','.join(COLUMNS)}", GLOSSARY, 1)
+        for row in reader:
+            if None in row or None in row.values() or "\n" in "".join(row.values()) or not all([*row.values()][:-1]):
+                cause = "a row has five cells in one line, of which only the last, the page, may be empty"
+                raise BuildError(cause, GLOSSARY, reader.line_num)
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise BuildError(str(error), GLOSSARY, reader.reader.line_num) from error
+    return rows
 
 
 def count_words(page: Page) -> int:

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from zhixing_copy.source import Module, imports
+from zhixing_site.files import parse, read_text
 
 IMPORT = re.compile(r"\bzhixing\.(\w+)(?:\.(\w+)| import (\w+(?:, \w+)*))")
-_parse = cache(ast.parse)  # by the text: one test file checks several modules
 # What tests are written with, which is no reference for what they test.
 TOOLS = {"beartype", "hypothesis", "jaxtyping", "psutil", "pytest", "zhixing", "zhixing_copy", "zhixing_site"}
 
@@ -45,7 +45,7 @@ def files_that_test(module: str, modules: Mapping[str, Module], root: Path) -> l
 
 def functions_in(path: Path) -> list[str]:
     """The names of the file's test functions, without those that break the code on purpose."""
-    functions = [node for node in _parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in parse(path, path.parents[2]).body if isinstance(node, ast.FunctionDef)]
     decorators = {each.name: " ".join(map(ast.unparse, each.decorator_list)) for each in functions}
     return [name for name in decorators if name.startswith("test_") and "mark.mutation" not in decorators[name]]
 
@@ -53,7 +53,7 @@ def functions_in(path: Path) -> list[str]:
 def reference_libraries(path: Path) -> set[str]:
     """The libraries that the test file, or a helper in its folder that it imports, compares with."""
     names, libraries = set(), set()
-    for node in imports(_parse(path.read_text())):
+    for node in imports(parse(path, path.parents[2])):
         names |= {each.name for each in node.names} if isinstance(node, ast.Import) else {node.module}
     for name in {name.partition(".")[0] for name in names} - TOOLS - sys.stdlib_module_names:
         helper = path.parent / f"{name}.py"
@@ -67,7 +67,7 @@ def _direct_test_files(module: str, root: Path) -> set[Path]:
     own = folder / f"test_{stem}.py"
     if own.exists():
         return {own}
-    files = {path: path.read_text() for path in folder.glob("*.py")}
+    files = {path: read_text(path, root) for path in folder.glob("[!.]*.py")}
     found = {path for path, text in files.items() if module in _imported_modules(text)}
     helpers = [path.name for path in found if not path.stem.startswith("test_")]
     found |= {path for path, text in files.items() if any(helper in text for helper in helpers)}

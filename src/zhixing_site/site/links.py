@@ -79,7 +79,7 @@ def check_published(site: Path, pages: Mapping[str, Rendered], url: str) -> list
         BuildError(f"dead address {address}: there is no such file", name)
         for address, name in published
         if address.startswith(url)
-        and not any((site / address.removeprefix(url) / file).is_file() for file in ("", "index.html"))
+        and not any((site / unquote(address.removeprefix(url)) / file).is_file() for file in ("", "index.html"))
     ]
 
 

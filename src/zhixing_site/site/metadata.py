@@ -17,6 +17,7 @@ from zhixing_site.content.expand import drawings, figure_path
 from zhixing_site.content.page import MARK, Page, Pages
 from zhixing_site.content.plain_markdown import page_markdown
 from zhixing_site.errors import BuildError
+from zhixing_site.files import read_text
 from zhixing_site.project import LANGUAGES
 from zhixing_site.site.cards import HEIGHT, WIDTH, cached_png, card
 from zhixing_site.store import Files
@@ -114,7 +115,9 @@ def sitemaps(site: Site, names: Iterable[str]) -> Files:
 
 def metadata_files(site: Site, notebooks: Mapping[str, dict], root: Path) -> tuple[Files, list[BuildError]]:
     """Feeds, cards, Markdown: what does not depend on rendered pages; and an error for each card that fails."""
-    files, errors, logo = text_files(site), [], (root / LOGO).read_text()
+    files, errors, logo = text_files(site), [], read_text(root / LOGO, root)
+    if "<svg " not in logo:
+        raise BuildError("is not an SVG drawing", LOGO)
     figures = {language: drawings(notebooks, language) for language in LANGUAGES}
     for page in site.all_pages:
         if is_article(page):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zhixing_copy.source import Module
 from zhixing_site.errors import BuildError
+from zhixing_site.files import read_text
 from zhixing_site.project import CONFIGS, site_url
 from zhixing_site.site import reuse
 from zhixing_site.site.postprocess import Rendered, read, set_policy
@@ -104,7 +105,7 @@ class Renderer(AbstractContextManager):
             else:
                 self._store(language, keys, rendered, folder)
         self.requests.clear()
-        home = set_policy((self.root / "docs" / "index.html").read_text().replace("{site-url}", site_url()))
+        home = set_policy(read_text(self.root / "docs/index.html", self.root).replace("{site-url}", site_url()))
         write_files({"index.html": home}, site)
         self.rendered["index.html"] = read(home)
         return errors

@@ -42,7 +42,8 @@ def render_pages(config: str, folder: Path, language: str, navigation: list) -> 
     except MkDocsException as error:
         print(error, file=warnings)
     except Exception:
-        traceback.print_exc(file=warnings)
+        if not warnings.tell():  # or it has named the page and the cause
+            traceback.print_exc(file=warnings)
     return warnings.getvalue()
 
 

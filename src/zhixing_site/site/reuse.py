@@ -46,7 +46,8 @@ def expects_rendering(root: Path, language: str) -> bool:
     """Whether a page or its code was saved since the last build: a guess, to load MkDocs early; `page_keys` decides."""
     stored = _path(f"{language}/{SHARED}", root)
     patterns = f"docs/{language}/**/*.md", "snippets/**/*.py", "src/**/*.py"
-    saved = max((path.stat().st_mtime for pattern in patterns for path in root.glob(pattern)), default=0)
+    paths = (path for pattern in patterns for path in root.glob(pattern) if path.is_file())
+    saved = max((path.stat().st_mtime for path in paths), default=0)
     return not stored.exists() or saved > stored.stat().st_mtime
 
 
