@@ -74,7 +74,7 @@ SHOWN = {f"printed: {name}": (f"# %% one\nprint({text!r})\n", [f"{text}\n"]) for
         '# %% one raises="SyntaxError"\nexec("1 +")\n',
         ["SyntaxError: invalid syntax (<string>, line 1)\n"],
     ),
-    "header inside a string": ('# %% one\nprint("""\n# %% two\n""")\n', ["\n# %% two\n"]),
+    "header inside a string": ('# %% one\nprint("""one\n#%% two\n""")\n', ["one\n#%% two\n"]),
     "annotations that are not evaluated": (
         "# %% one\nfrom __future__ import annotations\n\n# %% two\ndef f(x: nothing): ...\n\n\nf.__annotations__\n",
         ["{'x': 'nothing'}\n"],
