@@ -5,11 +5,12 @@ import importlib.metadata
 import os
 import py_compile
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -133,6 +134,16 @@ READERS = {
     "thread": "import threading\n\nthread = threading.Thread(target=path.read_text)\nthread.start()\nthread.join()",
     "read and write": "with open(path, 'r+') as file:\n    text = file.read()",
 }
+# Ways in which a cell lists the folder that the file is in.
+LISTERS = {
+    "listdir": "import os\n\nprint(sorted(os.listdir(folder)))",
+    "scandir": "import os\n\nprint(sorted(entry.name for entry in os.scandir(os.fsencode(folder))))",
+    "working directory": "import os\n\nos.chdir(folder)\nprint(sorted(os.listdir()))",
+    "iterdir": "print(sorted(folder.iterdir()))",
+    "pathlib's glob": "print(sorted(folder.glob('*.txt')))",
+    "glob": "import glob\n\nprint(sorted(glob.glob(f'{folder}/*.txt')))",
+    "walk": "import os\n\nprint(list(os.walk(folder.parent)))",
+}
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
@@ -146,6 +157,65 @@ def test_changed_file_that_was_read_reruns_the_snippet(project, reader):
     assert runs_of(project) == {"area/trial.py"}
     (project.root / "snippets/area/data.txt").rename(project.root / "snippets/area/gone.txt")
     assert project.run()[0] == 1 or project.ran == {"area/trial.py"}
+
+
+@pytest.mark.parametrize("lister", LISTERS.values(), ids=LISTERS)
+def test_new_file_in_a_folder_that_was_listed_reruns_the_snippet(project, lister):
+    project.write("data/deep/one.txt", "1")
+    folder = "from pathlib import Path\n\nfolder = Path(__file__).parents[2] / 'data/deep'"
+    project.write(TRIAL, f"# %% one\n{folder}\n{lister}\n")
+    assert runs_of(project) == {"area/trial.py"}
+    project.write("data/deep/one.txt", "2")
+    assert runs_of(project) == set()
+    project.write("data/deep/知.txt", "1")
+    assert runs_of(project) == {"area/trial.py"}
+    assert "知.txt" in project.printed("area/trial", "one") or "scandir" in lister
+    (project.root / "data/deep/one.txt").unlink()
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
+
+
+def test_new_module_beside_an_imported_one_runs_nothing(project):
+    """Python lists the folders that it imports from."""
+    project.write("src/things/new.py", "")
+    project.write("src/other/__init__.py", "")
+    assert runs_of(project) == set()
+
+
+@pytest.mark.parametrize("address", ["path", "f'file:{path}?mode=ro', uri=True"], ids=["path", "address"])
+def test_changed_database_that_was_read_reruns_the_snippet(project, address):
+    def fill(number: int) -> None:
+        with closing(sqlite3.connect(project.root / "data.db")) as database, database:
+            database.executescript(f"DROP TABLE IF EXISTS t; CREATE TABLE t (x); INSERT INTO t VALUES ({number})")
+
+    fill(1)
+    snippet = f"""\
+# %% one
+import sqlite3
+from pathlib import Path
+
+path = Path(__file__).parents[2] / "data.db"
+database = sqlite3.connect({address})
+print(*database.execute("SELECT x FROM t"))
+database.close()
+"""
+    project.write(TRIAL, snippet)
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
+    fill(2)
+    assert runs_of(project) == {"area/trial.py"}
+    assert project.printed("area/trial", "one") == "(2,)\n"
+
+
+@pytest.mark.parametrize("path", [".hidden/data.txt", "data/.data.txt", ".git/HEAD"])
+def test_changed_hidden_file_that_was_read_reruns_the_snippet(project, path):
+    project.write(path, "1")
+    snippet = f"# %% one\nfrom pathlib import Path\n\nprint((Path(__file__).parents[2] / {path!r}).read_text())\n"
+    project.write(TRIAL, snippet)
+    assert runs_of(project) == {"area/trial.py"}
+    project.write(path, "2")
+    assert runs_of(project) == {"area/trial.py"}
+    assert runs_of(project) == set()
 
 
 @pytest.mark.parametrize("content", ["present", ""], ids=["full", "empty"])

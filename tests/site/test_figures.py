@@ -179,6 +179,35 @@ def test_label_without_catalogue():
     assert translate("value", {}) is None
 
 
+LARGE = {
+    "points": ("plt.scatter(r.random(20_000), r.random(20_000))", "PathCollection"),
+    "markers": ("plt.plot(r.random(20_000), 'o')", "line2d"),
+    "fields": ("plt.pcolormesh(r.random((100, 100)))", "QuadMesh"),
+    "contours": ("plt.contourf(r.random((150, 150)))", "QuadContourSet"),
+    "bars": ("plt.bar(range(5_000), r.random(5_000))", "patch"),
+    "pixels": ("plt.imshow(r.random((1_500, 1_500)), interpolation='none')", "image"),
+}
+RANDOM = "# %% one\nimport matplotlib.pyplot as plt\nimport numpy as np\n\nr = np.random.default_rng(0)\n"
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_figure_that_is_too_large_for_a_page_is_an_error(project, case):
+    call, part = LARGE[case]
+    project.write("snippets/area/trial.py", f"{RANDOM}{call}\n")
+    code, messages = project.run("snippets/area/trial.py")
+    assert code == 1
+    assert messages.startswith("snippets/area/trial.py:2, cell one: the figure cannot be drawn: it has ")
+    assert f"most of it is {part}: draw less of it, or with rasterized=True" in messages
+
+
+@pytest.mark.parametrize("case", ["points", "markers", "fields", "pixels"])
+def test_rasterized_figure_is_small(project, case):
+    project.write("snippets/area/trial.py", f"{RANDOM}{LARGE[case][0][:-1]}, rasterized=True)\n")
+    assert project.run("snippets/area/trial.py") == (0, "")
+    (cell,) = project.notebook("area/trial")["cells"]
+    assert all(len(drawing) < 400_000 for drawing in cell["metadata"]["drawings"].values())
+
+
 def test_figure_without_words_needs_no_catalogue(project):
     project.write(
         "snippets/area/trial.py", "# %% one\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.title('$x$')\n"

@@ -17,7 +17,13 @@ LAB = "site/en/lab/area/squares"
 
 def test_page_shows_every_cell_as_it_ran(project):
     page = project.html("en/lab/area/squares")
-    assert [heading.get("id") for heading in page.iter("h1", "h2")] == ["notebook", "setup", "table", "curve", "values"]
+    assert [heading.get("id") for heading in page.iter("h1", "h2")] == [
+        "the-notebook",
+        "setup",
+        "table",
+        "curve",
+        "values",
+    ]
     text = page.text_content()
     assert "1 1\n2 4\n3 9\n" in text
     assert "values, not in the article" in text
@@ -171,19 +177,115 @@ def with_outputs(pristine, tmp_path_factory):
     return project
 
 
+def run_script(project, name: str) -> str:
+    """Run the script that readers of an article download to its end; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, project.root / f"site/en/lab/area/{name}.py"],
+        env={**os.environ, "PYTHONPATH": str(project.root / "src"), "MPLBACKEND": "svg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def test_script_runs_to_its_end(with_outputs):
-    for name, printed in (
-        ("squares", "1 1\n2 4\n3 9\n"),
-        ("outputs", "<b>&amp;</b>\n\n  indented\n\nZeroDivisionError: division by zero\nafter 1\n"),
-    ):
-        done = subprocess.run(
-            [sys.executable, with_outputs.root / f"site/en/lab/area/{name}.py"],
-            env={**os.environ, "PYTHONPATH": str(with_outputs.root / "src"), "MPLBACKEND": "svg"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr, done.stdout) == (0, "", printed)
+    assert run_script(with_outputs, "squares") == "1 1\n2 4\n3 9\n"
+    printed = "<b>&amp;</b>\n\n  indented\n\nZeroDivisionError: division by zero\nafter 1\n"
+    assert run_script(with_outputs, "outputs") == printed
+
+
+RAISING = r'''# %% notebook
+from __future__ import annotations
+
+error = 7
+
+# %% about raises="ValueError"
+int("""a
+    b""")
+
+# %% nested raises="KeyError"
+if error:
+	for x in range(2):
+		print(f"""in a string
+{x}
+# %% no cell
+  {x + error}""", "c\
+d")
+
+def join(parts: Absent):
+    """Join.
+
+  The parts."""
+    return \
+parts["\n".join(["""1
+""", "2"
+])]
+join({})
+
+# %% stops raises="KeyboardInterrupt"
+raise KeyboardInterrupt("stop")
+
+# %% ends raises="GeneratorExit"
+raise GeneratorExit
+
+# %% exits raises="SystemExit"
+import sys
+
+sys.exit(3)
+
+# %% parses raises="SyntaxError"
+exec("1 +")
+
+# %% after
+print(error, repr(join.__doc__))
+'''
+
+
+@pytest.fixture(scope="module")
+def raising(pristine, tmp_path_factory):
+    project = pristine.copy(tmp_path_factory.mktemp("raising") / "project")
+    page = project.default_page("area/raising", RAISING.replace("# %% no cell", ""))
+    project.article("area/raising", RAISING, page)
+    assert project.build() == (0, "")
+    return project
+
+
+def test_script_and_page_show_the_same(raising):
+    shown = [block.text_content() for block in raising.html("en/area/raising").find_class("output")]
+    assert run_script(raising, "raising") == "".join(shown)
+    assert shown[-1] == "7 'Join.\\n\\n  The parts.'\n"
+
+
+def test_notebook_shows_the_same_when_it_runs_again(raising, monkeypatch):
+    import nbclient  # here, as only this test needs it
+
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    notebook = nbformat.reads(raising.read("site/en/lab/area/raising.ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    before = [[output.get("ename") for output in cell.outputs] for cell in notebook.cells[1:]]
+    nbclient.NotebookClient(notebook, timeout=60).execute()
+    after = [[output.get("ename") for output in cell.outputs] for cell in notebook.cells[1:]]
+    exits = [cell.id for cell in notebook.cells[1:]].index("exits")
+    assert before.pop(exits) == ["SystemExit"]
+    assert "SystemExit" in after.pop(exits)  # with a warning of IPython
+    assert after == before
+
+
+def test_ids_of_the_page_and_of_the_notebook_are_unique(raising):
+    ids = raising.html("en/lab/area/raising").xpath("//@id")
+    assert {"notebook", "about"} < {*ids}
+    notebook = json.loads(raising.read("site/en/lab/area/raising.ipynb"))
+    for names in ids, [cell["id"] for cell in notebook["cells"]]:
+        assert len({*names}) == len(names)
+
+
+def test_cell_that_raises_and_imports_from_the_future_is_an_error(project):
+    project.article("area/trial", '# %% one raises="KeyError"\nfrom __future__ import annotations\n\n{}[1]\n')
+    code, messages = project.build()
+    assert code == 1
+    assert "snippets/area/trial.py:2, cell one: a cell that raises cannot import from __future__" in messages
 
 
 def test_notebook_continues_after_an_expected_error(with_outputs):

@@ -32,6 +32,7 @@ TEXTS = {
     "white space": "    indented\n\n\n- list\n  - deeper",
     "Markdown": "a  b\\_c *d* [e](f) ![g](h.py:i) | j | { .k } :l: ^m^ ~~n~~",
     "Unicode": "知行 ½ 🌱",
+    "odd characters": "\u2028|\u2029|\xa0|\xad|\u200b|\ufeff|\u202e|e\u0301|\ue000|\U0010fffd",
     "a comment": "<!-- comment -->",
     "a hundred lines": "\n".join(map(str, range(100))),
 }
@@ -42,6 +43,42 @@ SHOWN = {f"printed: {name}": (f"# %% one\nprint({text!r})\n", [f"{text}\n"]) for
         ["a\nb\n", "c\n"],
     ),
     "last value": ("# %% one\nprint('a')\n'b' * 3\n\n# %% two\nx = 1\nNone\n", ["a\n", "'bbb'\n"]),
+    "displayed values in order": (
+        "# %% one\nfrom IPython.display import display\n\nprint('a'); display(1, 'b'); print('c')\n"
+        "display(None)\n'd'\n",
+        ["a\n1\n'b'\nc\nNone\n", "'d'\n"],
+    ),
+    "displayed values by other names": (
+        "# %% one\nimport IPython\nfrom IPython import display\n\nprint('a')\ndisplay.display([1], display_id=True)\n"
+        "IPython.core.display_functions.display({2})\n",
+        ["a\n[1]\n{2}\n"],
+    ),
+    "value that IPython could show otherwise": (
+        "# %% one\nclass Both:\n    def _repr_html_(self):\n        return '<b>3</b>'\n\n    def __repr__(self):\n"
+        "        return 'Both(3)'\n\n\nBoth()\n",
+        ["Both(3)\n"],
+    ),
+    "exits": (
+        '# %% one raises="SystemExit"\nimport sys\n\nprint("before")\nsys.exit(3)\n\n'
+        '# %% two raises="SystemExit"\nraise SystemExit("bad")\n\n# %% three raises="SystemExit"\nexit()\n\n'
+        "# %% four\nprint('after')\n",
+        ["before\n", "SystemExit: 3\n", "SystemExit: bad\n", "SystemExit: None\n", "after\n"],
+    ),
+    "exceptions that few programs catch": (
+        '# %% one raises="KeyboardInterrupt"\nraise KeyboardInterrupt("stop")\n\n'
+        '# %% two raises="GeneratorExit"\nraise GeneratorExit\n\n'
+        '# %% three raises="CancelledError"\nimport asyncio\n\nraise asyncio.CancelledError(1)\n',
+        ["KeyboardInterrupt: stop\n", "GeneratorExit: \n", "CancelledError: 1\n"],
+    ),
+    "error of syntax in a text": (
+        '# %% one raises="SyntaxError"\nexec("1 +")\n',
+        ["SyntaxError: invalid syntax (<string>, line 1)\n"],
+    ),
+    "header inside a string": ('# %% one\nprint("""one\n#%% two\n""")\n', ["one\n#%% two\n"]),
+    "annotations that are not evaluated": (
+        "# %% one\nfrom __future__ import annotations\n\n# %% two\ndef f(x: nothing): ...\n\n\nf.__annotations__\n",
+        ["{'x': 'nothing'}\n"],
+    ),
     "standard error": ("# %% one\nimport sys\n\nprint('a', file=sys.stderr)\n", ["a\n"]),
     "nothing of a hidden cell": ('# %% one\nprint("a")\n\n# %% two tags=["hidden"]\nprint("b")\n', ["a\n"]),
     "expected error after what was printed": (
@@ -74,6 +111,7 @@ LONG = {
     "a line without a newline": "print('x' * 10**6, end='')",
     "a line": "print('x' * 10**6)",
     "a value": "'x' * 10**6",
+    "an exception": "raise ValueError('x' * 10**6)",
 }
 CODE = "text = '''\n```\n</code> & $x$ {{ y }}\n'''"
 
@@ -83,7 +121,10 @@ def built(pristine, tmp_path_factory):
     """Build an article for each of the above; return a function that gives an article's page in one language."""
     project = pristine.copy(tmp_path_factory.mktemp("shown") / "project")
     snippets = {name: snippet for name, (snippet, _) in SHOWN.items()}
-    snippets |= {name: f"# %% one\n{body}\n" for name, body in LONG.items()} | {"code": f"# %% one\n{CODE}\n"}
+    for name, body in LONG.items():
+        header = '# %% one raises="ValueError"' if body.startswith("raise") else "# %% one"
+        snippets[name] = f"{header}\n{body}\n"
+    snippets["code"] = f"# %% one\n{CODE}\n"
     for number, snippet in enumerate(snippets.values()):
         project.article(f"area/trial{number}", snippet)
     assert project.build() == (0, "")
@@ -112,14 +153,121 @@ def test_a_million_lines_are_cut_with_a_note(built, name):
     kept, _, note = block.rstrip("\n").rpartition("\n")
     assert len(kept) < 20_000
     missing = int(note.removeprefix("… and ").removesuffix(" more lines"))
-    assert 1_000_000 - missing == pytest.approx(kept.count("\n"), abs=2)
+    assert 1_000_000 - missing == len(kept.splitlines())
 
 
 @pytest.mark.parametrize("name", [name for name in LONG if "million" not in name])
 def test_a_long_line_is_cut_with_a_note(built, name):
     (block,) = outputs(built(name, "en"))
-    assert len(block) < 20_000
-    assert "…" in block
+    kept, _, note = block.rstrip("\n").rpartition("\n")
+    assert 1_000 < len(kept) < 20_000
+    missing = int(note.removeprefix("… and ").removesuffix(" more characters"))
+    assert len(kept) + missing - 10**6 in (0, 2, len("ValueError: "))  # the latter with its quotes, or its name
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x" * 8_000 + "\n\n", "x" * 8_000 + "\n\n"),
+        ("x" * 8_001, "x" * 8_000 + "\n… and 1 more character\n"),
+        ("x" * 9_000 + "\ny", "x" * 8_000 + "\n… and 1002 more characters\n"),
+        ("title\n" + "x" * 9_000 + "\n", "title\n… and 1 more line\n"),
+        ("a\nb\n" + "x" * 8_000 + "\ny\nz\n", "a\nb\n… and 3 more lines\n"),
+        ("\n" + "x" * 8_000, "\n" + "x" * 7_999 + "\n… and 1 more character\n"),
+    ],
+    ids=["short", "a character", "line after a long one", "a line", "lines", "empty line first"],
+)
+def test_note_says_how_much_is_left_out(project, text, shown):
+    ran(project, f"# %% one\nprint({text!r}, end='')\n")
+    assert project.printed("area/trial", "one") == shown
+
+
+# What a cell does, with which the run fails, and the line and the cause in the message.
+REFUSED = {
+    "half of a surrogate pair": (r"print('a\ud800b')", 2, r"shows the character '\ud800'"),
+    "half of a pair in a printed list": (r"print(*['a', '\udfff'])", 2, r"shows the character '\udfff'"),
+    "a progress bar": ("import sys\n\nprint('1%\\r2%', file=sys.stderr)", 2, r"shows the character '\r'"),
+    "colours of a terminal": (r"print('\x1b[31mred\x1b[0m')", 2, r"shows the character '\x1b'"),
+    "a null character": (r"print('\0')", 2, r"shows the character '\x00'"),
+    "a mark of Markdown's own": (r"print('\2wzxhzdk:0\3')", 2, r"shows the character '\x02'"),
+    "a value with a control character": (
+        "class A:\n    def __repr__(self):\n        return '\\b'\n\n\nA()",
+        2,
+        r"shows the character '\x08'",
+    ),
+    "Markdown": ("from IPython.display import Markdown\n\nMarkdown('# hi')", 2, "Markdown object>"),
+    "displayed Markdown": (
+        "from IPython.display import Markdown, display\n\ndisplay(1)\ndisplay(Markdown('# hi'))",
+        5,
+        "Markdown object>",
+    ),
+    "displayed HTML": ("from IPython import display\n\ndisplay.display('a', display.HTML('<b>'))", 4, "HTML object>"),
+    "TeX": ("from IPython.display import Latex, Math\n\nLatex('$x$')", 2, "Latex object>"),
+    "a picture": ("from PIL import Image\n\nImage.new('L', (2, 2))", 2, "<PIL.Image.Image image mode=L"),
+    "a figure without pyplot": ("from matplotlib.figure import Figure\n\nFigure()", 2, "<Figure size"),
+    "a displayed figure": (
+        "import matplotlib.pyplot as plt\nfrom IPython.display import display\n\ndisplay(plt.figure())",
+        5,
+        "<Figure size",
+    ),
+    "an address": ("object()", 2, "<object at 0x"),
+    "a step of a gradient": ("import torch\n\ntorch.ones(1, requires_grad=True).sum().grad_fn", 2, "<SumBackward0 "),
+    "a later import from the future": (
+        "x = 1\n\n# %% two\nfrom __future__ import annotations",
+        5,
+        "from __future__ imports must occur at the beginning of the file",
+    ),
+    "a wait outside functions": ("import asyncio\n\nawait asyncio.sleep(0)", 4, "'await' outside function"),
+    "a return outside functions": ("return", 2, "'return' outside function"),
+    "a global declaration after the assignment": ("x = 1\n\n# %% two\nglobal x", 5, "assigned to before global"),
+    "a statement over two cells": ("for x in 1, 2:\n# %% two\n    print(x)", 2, "expected an indented block"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_page_or_program_can_contain_is_an_error(project, case):
+    body, line, cause = REFUSED[case]
+    project.write(TRIAL, f"# %% one\n{body}\n")
+    code, messages = project.run(TRIAL)
+    assert code == 1
+    assert messages.startswith(f"{TRIAL}:{line}, cell {'two' if '%% two' in body and line == 5 else 'one'}: ")
+    assert cause in messages
+    assert "Traceback" not in messages
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("SyntaxError", "1 +"),
+        ("SyntaxError", "x = ("),
+        ("IndentationError", "if 1:\n2"),
+        ("TabError", "if 1:\n\t2\n        3"),
+    ],
+)
+def test_cell_that_is_to_be_no_python_is_an_error(project, name, body):
+    project.write(TRIAL, f'# %% one raises="{name}"\n{body}\n\n# %% two\n1\n')
+    code, messages = project.run(TRIAL)
+    assert code == 1
+    assert messages.startswith(f"{TRIAL}:")
+    assert ", cell one: " in messages
+    assert f"{name}: " in messages
+    assert 'as text: exec("1 +")' in messages
+
+
+def test_message_with_a_character_that_no_page_can_contain_is_an_error(project):
+    project.write(TRIAL, '# %% one raises="ValueError"\nraise ValueError("\\ud800")\n')
+    assert project.run(TRIAL)[1].startswith(rf"{TRIAL}:2, cell one: shows the character '\ud800'")
+
+
+def test_text_with_a_character_that_no_page_can_contain_is_not_a_value(project):
+    assert values(
+        ran(
+            project,
+            r"""# %% one
+half, bell, fine = "\ud800", "\a", "知"
+""",
+        )
+    ) == {"fine": "知"}
 
 
 def test_printed_text_in_a_box_is_shown_as_it_is(project):
@@ -387,11 +535,6 @@ def test_value_without_a_repr_is_an_error(project):
     code, messages = project.run(TRIAL)
     assert code == 1
     assert f"{TRIAL}:4, cell one: ZeroDivisionError" in messages
-
-
-def test_picture_is_shown_as_text(project):
-    notebook = ran(project, "# %% one\nfrom PIL import Image\n\nImage.new('L', (2, 2))\n")
-    assert "PIL.Image" in notebook["cells"][0]["outputs"][0]["data"]["text/plain"]
 
 
 def test_workers_of_a_data_loader_need_no_main_guard(project):

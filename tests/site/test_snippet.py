@@ -75,9 +75,37 @@ def test_source_of_the_last_cell_is_unchanged(read, source):
     assert read(f"# %% one\n{source}\n").cells[0].source == source
 
 
-def test_header_inside_a_string_starts_a_cell(read):
-    """The string is cut in two, and running either part fails."""
-    assert [cell.source for cell in read('# %% one\nx = """\n# %% two\n"""\n').cells] == ['x = """', '"""']
+STRINGS = {
+    "string": 'x = """\n# %% two\n"""',
+    "string in single quotes": "x = '''\n# %% two\n'''",
+    "end of a string": 'x = """\n# %% two"""\ny = 1',
+    "string with values": 'x = f"""{1}\n# %% two\n{2}\n# %% three\n"""',
+    "bytes": 'x = rb"""\n#%% two\n"""',
+    "docstring": 'def f():\n    """One.\n\n# %% two\n    """',
+    "continued string": 'x = "\\\n# %% two\\\n"',
+    "string below one that does not end": 'x = "\ny = """\n# %% two\n"""',
+}
+
+
+@pytest.mark.parametrize("source", STRINGS.values(), ids=STRINGS)
+def test_header_inside_a_string_is_text(read, source):
+    cells = read(f"# %% one\n{source}\n\n# %% last\n1\n").cells
+    assert [(cell.name, cell.source) for cell in cells] == [("one", source), ("last", "1")]
+    assert cells[1].line == source.count("\n") + 5
+
+
+@pytest.mark.parametrize("source", ["x = (\n", 'x = """', "y = '", "if x:\n    y\n  z", "$"])
+def test_header_after_an_error_of_syntax_starts_a_cell(read, source):
+    """The error is found when the first cell runs."""
+    assert [cell.name for cell in read(f"# %% one\n{source}\n\n# %% two\n1\n").cells] == ["one", "two"]
+
+
+@pytest.mark.parametrize("character", ["\0", "\x02", "\x0c", "\x1b", "\x7f", "\x85", "\ufffe"])
+def test_character_that_html_cannot_contain_is_an_error(read, character):
+    with pytest.raises(
+        BuildError, match=r"^snippets/area/trial\.py:3: contains the character '\\[xuU]\w+'; write it as"
+    ):
+        read(f"# %% one\n1\nx = '{character}'\n")
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r"], ids=["Windows", "old Mac"])
@@ -94,7 +122,16 @@ def test_file_that_is_not_utf8_is_an_error(read, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["# %% one two", "# %%one", "#%% one", "# %%% one", "# %% one # why", "# %% one raises=''"]
+    "line",
+    [
+        "# %% one two",
+        "# %%one",
+        "#%% one",
+        "# %%% one",
+        "# %% one # why",
+        "# %% one raises=''",
+        f"# %% {'x' * 65}",
+    ],
 )
 def test_malformed_header_is_an_error(read, line):
     with pytest.raises(BuildError, match=r"^snippets/area/trial\.py:4: a cell starts with") as caught:

@@ -27,10 +27,23 @@ def definition(path: str, name: str, root: Path) -> str:
         if not node:
             raise ValueError(f"there is no definition {name} in {path}")
     first = min(part.lineno for part in (node, *getattr(node, "decorator_list", [])))
-    lines = source.splitlines()[first - 1 : node.end_lineno]
-    if isinstance(node, DEFINITIONS) and ast.get_docstring(node) is not None:
-        del lines[node.body[0].lineno - first : node.body[0].end_lineno - first + 1]
+    lines = source.split("\n")[first - 1 : node.end_lineno]
+    if isinstance(node, DEFINITIONS) and ast.get_docstring(node) is not None and len(node.body) > 1:
+        _remove(node.body[0], node.body[1], lines, first)
     return textwrap.dedent("\n".join(lines))
+
+
+def _remove(docstring: ast.stmt, following: ast.stmt, lines: list[str], first: int) -> None:
+    """Take the docstring out of the lines, of which the first has this number."""
+    start, end = docstring.lineno - first, docstring.end_lineno - first
+    before = lines[start].encode()[: docstring.col_offset].decode()
+    after = lines[end].encode()[docstring.end_col_offset :].decode().lstrip()
+    if before.strip() or after.startswith(";"):  # `def square(x): "Doc."; return x * x`
+        end = following.lineno - first
+        after = lines[end].encode()[following.col_offset :].decode()
+        lines[start : end + 1] = [before + after]
+    else:
+        del lines[start : end + 1]
 
 
 def _names(node: ast.stmt) -> list[str]:

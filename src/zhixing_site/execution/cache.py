@@ -11,8 +11,9 @@ from pathlib import Path
 
 from zhixing_copy.standalone import digest
 from zhixing_site import store
+from zhixing_site.execution.dependencies import state
 from zhixing_site.execution.snippet import Snippet
-from zhixing_site.project import file_digest, folder_digest
+from zhixing_site.project import folder_digest
 
 FOLDER = Path(".cache/runs")
 
@@ -26,7 +27,7 @@ def load(snippet: Snippet, root: Path) -> dict | None:
     is_valid = (
         entry.get("builder") == _builder()
         and entry["files"].get(snippet.path) == digest(snippet.content)
-        and all(file_digest(root / path) == seen for path, seen in entry["files"].items())
+        and all(state(root / path) == seen for path, seen in entry["files"].items())
         and all(_version(name) == seen for name, seen in entry["distributions"].items())
     )
     return entry["notebook"] if is_valid else None

@@ -1,5 +1,7 @@
 """Run all cells of one snippet in this process, and make the executed notebook: outputs, drawings, values to quote."""
 
+import __future__
+
 import json
 import math
 import sys
@@ -14,8 +16,10 @@ import matplotlib.pyplot as plt
 from zhixing_copy.standalone import digest
 from zhixing_site.execution import figures
 from zhixing_site.execution.dependencies import DependencyTracker
-from zhixing_site.execution.session import CellOutput, Session
-from zhixing_site.execution.snippet import Cell, Snippet
+from zhixing_site.execution.session import INSTEAD, CellOutput, Session
+from zhixing_site.execution.snippet import UNSHOWABLE, Cell, Snippet
+
+FEATURES = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 
 
 def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tuple[dict, dict[str, str], set[str]]:
@@ -29,7 +33,7 @@ def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tu
     sys.argv = [snippet.path]
     main = sys.modules["__main__"] = types.ModuleType("__main__")  # where pickle looks for what a cell defines
     main.__file__ = str(root / snippet.path)
-    session = Session(vars(main), root)
+    session = Session(vars(main), root, _future_features(snippet))
     cells = []
     for number, cell in enumerate(snippet.cells, 1):
         begin(cell)
@@ -37,11 +41,27 @@ def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tu
         drawings = _draw(cell, root)
         metadata = {"title": cell.name, "tags": ["hidden"] * cell.hidden, "drawings": drawings}
         code = {"id": cell.name, "source": cell.source, "execution_count": number, "metadata": metadata}
-        cells.append({"cell_type": "code", **code, "outputs": _outputs(output, drawings)})
+        cells.append({"cell_type": "code", **code, "outputs": _outputs(cell, output, drawings)})
     metadata = {"language_info": {"name": "python"}, "zhixing": {"values": _quotable(vars(main))}}
     notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     modules = {name.partition(".")[0] for name in list(sys.modules)}
     return json.loads(json.dumps(notebook)), dependencies.files(), modules  # without types of the snippet's own
+
+
+def _future_features(snippet: Snippet) -> int:
+    """The flags of what the snippet imports from `__future__`, which apply to all cells, as in the program.
+
+    Raises BuildError if the cells, one after the other, are no program: readers can download it.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the session checks the warnings of each cell
+            program = compile(snippet.text, snippet.path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        cause = f"{type(error).__name__}: {error.msg}; the cells must form a program, which readers can download"
+        if any(cell.raises in ("SyntaxError", "IndentationError", "TabError") for cell in snippet.cells):
+            cause += '; write code that is to fail as text: exec("1 +")'
+        raise snippet.error(cause, error.lineno or 1) from error
+    return program.co_flags & FEATURES
 
 
 def _draw(cell: Cell, root: Path) -> dict[str, str]:
@@ -61,8 +81,13 @@ def _draw(cell: Cell, root: Path) -> dict[str, str]:
         plt.close("all")
 
 
-def _outputs(output: CellOutput, drawings: dict[str, str]) -> list[dict]:
-    """What the cell printed, drew or evaluated to, and raised, as outputs of a notebook."""
+def _outputs(cell: Cell, output: CellOutput, drawings: dict[str, str]) -> list[dict]:
+    """What the cell printed, drew or evaluated to, and raised, as outputs of a notebook; raises BuildError."""
+    for text in (output.printed, output.value, output.raised):
+        if character := UNSHOWABLE.search(text):
+            raise cell.error(f"shows the character {character[0]!r}, which no page can contain")
+    if output.opaque and not drawings:
+        raise cell.error(f"ends with {output.value}, of which a page could show only this text; assign it, {INSTEAD}")
     outputs = []
     if output.printed:
         outputs.append({"output_type": "stream", "name": "stdout", "text": output.printed})
@@ -70,10 +95,9 @@ def _outputs(output: CellOutput, drawings: dict[str, str]) -> list[dict]:
     data = {"image/svg+xml": drawings["en-light"]} if drawings else {"text/plain": output.value}
     if any(data.values()):
         outputs.append({"output_type": "display_data", "metadata": {}, "data": data})
-    if output.raised is not None:
-        name, message = type(output.raised).__name__, str(output.raised)
-        traceback = [f"{name}: {message}"]
-        outputs.append({"output_type": "error", "ename": name, "evalue": message, "traceback": traceback})
+    if output.raised:
+        error = {"ename": cell.raises, "evalue": output.raised.partition(": ")[2], "traceback": [output.raised]}
+        outputs.append({"output_type": "error", **error})
     return outputs
 
 
@@ -83,7 +107,7 @@ def _quotable(variables: dict[str, object]) -> dict[str, bool | int | float | st
     for name, value in variables.items():
         with suppress(Exception):  # a number in an array or tensor without dimensions
             value = value.item() if value.ndim == 0 else value
-        short = isinstance(value, str) and len(value) < 200
+        short = isinstance(value, str) and len(value) < 200 and not UNSHOWABLE.search(value)
         finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         if not name.startswith("_") and (short or finite):
             values[name] = value

@@ -3,6 +3,7 @@
 import io
 import re
 import tomllib
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from matplotlib import font_manager
 from matplotlib.text import Text
 
 from zhixing_site.files import decode
+
+MAX_SIZE = 1_000_000  # characters of a drawing, of which a page has two for each of its figures
 
 HERE = Path(__file__).parent
 STYLE = HERE / "figure.mplstyle"
@@ -71,11 +74,14 @@ def read_catalogue(path: str, root: Path) -> dict[str, dict]:
 def draw(figure, snippet: str, root: Path) -> dict[str, str]:
     """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
 
-    The file beside the snippet has the labels in Chinese; raises ValueError with those that it lacks.
+    The file beside the snippet has the labels in Chinese; raises ValueError with those that it lacks, or if
+    the drawing is too large for a page.
     """
     path = snippet.removesuffix(".py") + ".toml"
     catalogue, unknown = read_catalogue(path, root), []
     english = to_svg(figure)
+    if len(english) > MAX_SIZE:
+        raise ValueError(_too_large(english))
     get_text = Text.get_text
 
     def chinese_text(self: Text) -> str:
@@ -110,6 +116,17 @@ def to_svg(figure) -> str:
     svg = re.sub('="([0-9.]+)pt"', lambda points: f'="{round(float(points[1]) * 96 / 72)}"', buffer.getvalue(), count=2)
     # matplotlib does not write black as a fill; written out, it can be replaced like any other colour.
     return svg.replace("<svg ", '<svg fill="#000000" ', 1)
+
+
+def _too_large(svg: str) -> str:
+    """Why the drawing is too large, with its largest part, which matplotlib names PathCollection_1 or QuadMesh_1."""
+    sizes = Counter()
+    pieces = re.split(r'<(?:g id=")?(image|\w+(?=_\d+"))', svg)
+    for part, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        sizes[part] += len(text)
+    ((part, _),) = sizes.most_common(1)
+    size, most = (round(number / 1e6, 1) for number in (len(svg), MAX_SIZE))
+    return f"it has {size} MB, and a page bears {most}; most of it is {part}: draw less of it, or with rasterized=True"
 
 
 def _darken(svg: str) -> str:

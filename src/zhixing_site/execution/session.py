@@ -2,36 +2,47 @@
 
 import ast
 import io
+import re
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from warnings import WarningMessage, catch_warnings, simplefilter
 
+import IPython.display
 from IPython.lib.pretty import pretty
 
 from zhixing_site.execution.snippet import Cell
 
-MAX_OUTPUT = 8_000  # characters kept of what a cell prints, and of its last value
+MAX_OUTPUT = 8_000  # characters kept of what a cell prints, of its last value, and of an exception
+# Methods by which IPython shows a value other than as text.
+RICH = re.compile(r"_ipython_display_|_repr_(?!pretty_)\w+_")
+INSTEAD = "print a text, or draw a figure with pyplot and leave it open"
 
 
 @dataclass(frozen=True)
 class CellOutput:
-    """What a cell printed, the value of its last expression as text, and the announced exception."""
+    """What a cell printed, the value of its last expression as text, and the announced exception with its name.
+
+    The value is `opaque` if its text does not say what it contains.
+    """
 
     printed: str
     value: str
-    raised: BaseException | None
+    opaque: bool
+    raised: str
 
 
 class Session:
-    """Runs cells one after the other in the same namespace."""
+    """Runs cells one after the other in the same namespace, with these features of `__future__`."""
 
-    def __init__(self, namespace: dict[str, object], root: Path):
-        self.namespace, self.root = namespace, root
+    def __init__(self, namespace: dict[str, object], root: Path, features: int):
+        self.namespace, self.root, self.features = namespace, root, features
+        IPython.display.display = IPython.core.display_functions.display = _display
         self.printed = io.StringIO()  # one for all cells: a logging handler keeps the stream that it first got
 
     def run(self, cell: Cell) -> CellOutput:
@@ -39,13 +50,13 @@ class Session:
 
         Raises BuildError if it raises or warns other than its header announces, from the exception if there is one.
         """
-        value, raised = "", None
+        value, opaque, raised = "", False, None
         self.printed.seek(self.printed.truncate(0))
         with _uncaught() as uncaught, catch_warnings(record=True) as warned:
             simplefilter("always")
             with redirect_stdout(self.printed), redirect_stderr(self.printed):
                 try:
-                    value = self._execute("\n" * (cell.line - 1) + cell.source, str(self.root / cell.path))
+                    value, opaque = self._execute("\n" * (cell.line - 1) + cell.source, str(self.root / cell.path))
                 except BaseException as error:
                     raised = error
         self._check_raised(raised, cell.raises, cell)
@@ -53,15 +64,20 @@ class Session:
             self._check_raised(error, "", cell)
         self._check_warned(warned, cell)
         announced = [f"{cell.warns}: {w.message}\n" for w in warned if w.category.__name__ == cell.warns]
-        return CellOutput(_shorten(self.printed.getvalue() + "".join(announced)), _shorten(value), raised)
+        printed = self.printed.getvalue() + "".join(announced)
+        message = "" if raised is None else f"{cell.raises}: {raised}"
+        return CellOutput(_shorten(printed), _shorten(value), opaque, _shorten(message))
 
-    def _execute(self, source: str, file: str) -> str:
-        """Run the source as that of the file; returns the value of a last expression, or nothing for None."""
-        tree = compile(source, file, "exec", ast.PyCF_ONLY_AST)
+    def _execute(self, source: str, file: str) -> tuple[str, bool]:
+        """Run the source as that of the file; returns the value of a last expression, and whether it is opaque."""
+        tree = self._compile(source, file, "exec", ast.PyCF_ONLY_AST)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, file, "exec"), self.namespace)
-        value = eval(compile(ast.Expression(last.value), file, "eval"), self.namespace) if last else None
-        return "" if value is None else pretty(value)
+        exec(self._compile(tree, file, "exec"), self.namespace)
+        value = eval(self._compile(ast.Expression(last.value), file, "eval"), self.namespace) if last else None
+        return ("", False) if value is None else _text(value)
+
+    def _compile(self, source: str | ast.AST, file: str, mode: str, flags: int = 0) -> types.CodeType | ast.AST:
+        return compile(source, file, mode, flags | self.features, dont_inherit=True)
 
     def _check_raised(self, raised: BaseException | None, expected: str, cell: Cell) -> None:
         if raised is None and expected:
@@ -100,7 +116,29 @@ def _uncaught() -> Iterator[list[BaseException]]:
         threading.excepthook, sys.unraisablehook = hooks
 
 
+def _text(value: object) -> tuple[str, bool]:
+    """The value as text, and whether that is opaque: says of what type it is, but not what it contains."""
+    text = pretty(value)
+    is_shown_otherwise = any(map(RICH.fullmatch, dir(type(value))))
+    return text, bool(re.fullmatch("<.*>", text, re.DOTALL)) and (is_shown_otherwise or " at 0x" in text)
+
+
+def _display(*values: object, **_options: object) -> None:
+    """In place of IPython's `display`: print the values as text."""
+    for text, opaque in map(_text, values):
+        if opaque:
+            raise ValueError(f"a page could show only the text {text}; {INSTEAD}")
+        print(text)
+
+
 def _shorten(text: str) -> str:
-    """The beginning of a long text, and how many lines follow."""
-    kept, rest = text[:MAX_OUTPUT], text[MAX_OUTPUT:]
-    return f"{kept}\n… and {rest.count(chr(10))} more lines\n" if rest else kept
+    """The beginning of a long text, and how much follows: whole lines, or characters of the first one."""
+    if len(text.rstrip("\n")) <= MAX_OUTPUT:
+        return text
+    text = text.rstrip("\n")
+    kept = text[:MAX_OUTPUT]
+    if lines := kept.rpartition("\n")[0].strip("\n"):
+        kept, number, unit = lines, text.count("\n", len(lines)), "line"
+    else:
+        number, unit = len(text) - MAX_OUTPUT, "character"
+    return f"{kept}\n… and {number} more {unit}{'s' * (number > 1)}\n"

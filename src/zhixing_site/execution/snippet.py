@@ -1,7 +1,10 @@
 """Read a snippet, a percent-format notebook: split it into cells, and read their headers: name, tags, raises, warns."""
 
 import ast
+import io
 import re
+import tokenize
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -11,7 +14,11 @@ from zhixing_copy.source import sources
 from zhixing_site.errors import BuildError
 from zhixing_site.files import decode, find_files, read_bytes
 
-HEADER = re.compile(r'# %% (?P<name>[A-Za-z_]\w*)( tags=\["hidden"\]| raises="\w+"| warns="\w+")*', re.ASCII)
+# As long as the id of a notebook's cell may be.
+HEADER = re.compile(r'# %% (?P<name>[A-Za-z_]\w{0,63})( tags=\["hidden"\]| raises="\w+"| warns="\w+")*', re.ASCII)
+
+# What HTML cannot contain, or changes: control characters, halves of surrogate pairs, and no characters.
+UNSHOWABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,11 @@ class Snippet:
         """The modules of the library that it imports: activations/gelu."""
         return sources(ast.parse(self.text))
 
+    def error(self, cause: str, line: int) -> BuildError:
+        """An error at this line, in the cell that holds it."""
+        cell = next(cell for cell in reversed(self.cells) if cell.line <= line or cell is self.cells[0])
+        return cell.error(cause, line)
+
 
 def snippet_paths(root: Path) -> list[Path]:
     """All snippets of the project."""
@@ -64,7 +76,11 @@ def read_snippet(path: Path, root: Path) -> Snippet:
     relative = path.relative_to(root).as_posix()
     content = read_bytes(path, root)
     lines = decode(content, relative).split("\n")
-    starts = [number for number, line in enumerate(lines) if re.match(r"#\s*%%", line)]
+    for number, line in enumerate(lines, 1):
+        if character := UNSHOWABLE.search(line):
+            raise BuildError(f"contains the character {character[0]!r}; write it as an escape", relative, number)
+    quoted = lines_in_strings("\n".join(lines))
+    starts = [number for number, line in enumerate(lines) if re.match(r"#\s*%%", line) and number + 1 not in quoted]
     if not starts or any(line.strip() for line in lines[: starts[0]]):
         raise BuildError("a snippet starts with a cell: `# %% name`", relative, 1)
     cells: dict[str, Cell] = {}
@@ -87,3 +103,16 @@ def _read_cell(lines: list[str], number: int, path: str) -> Cell:
     line = number + 1 + len(body) - len(source)
     announced = dict(re.findall(r'(raises|warns)="(\w+)"', header))
     return Cell(path, match["name"], source.rstrip(), line, "tags=" in header, **announced)
+
+
+def lines_in_strings(source: str) -> set[int]:
+    """The numbers of the lines, from 1, that begin inside a string."""
+    found, starts = set(), []
+    with suppress(tokenize.TokenError, SyntaxError):  # a run reports it
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            kind = tokenize.tok_name[token.type]
+            if kind.endswith(("STRING", "STRING_START")):  # the latter of a string with replacement fields
+                starts.append(token.start[0])
+            if kind.endswith(("STRING", "STRING_END")):
+                found.update(range(starts.pop() + 1, token.end[0] + 1))
+    return found

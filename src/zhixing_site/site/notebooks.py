@@ -9,6 +9,7 @@ from pathlib import Path
 from zhixing_site.content.expand import Expander, plain_text
 from zhixing_site.content.page import Page
 from zhixing_site.execution.runner import Run
+from zhixing_site.execution.snippet import lines_in_strings
 from zhixing_site.project import site_url, source_url
 from zhixing_site.templates import WORDS
 
@@ -22,10 +23,10 @@ KERNEL = {
 EXPECTED = """\
 try:
 {body}
-except Exception as error:
-    if type(error).__name__ != "{name}":
+except BaseException as _expected:
+    if _expected.__class__.__name__ != "{name}":
         raise
-    print(f"{name}: {{error}}")"""
+    print(f"{name}: {{_expected}}")"""
 
 
 def notebook_files(article: Page, run: Run, root: Path) -> dict[str, str]:
@@ -69,22 +70,34 @@ def notebook_file(article: Page, run: Run) -> str:
     notebook = copy.deepcopy(run.notebook)
     for cell, executed in zip(run.snippet.cells, notebook["cells"], strict=True):
         executed["metadata"] = {"tags": ["hidden"] * cell.hidden + ["raises-exception"] * bool(cell.raises)}
-    about = {"cell_type": "markdown", "id": "about", "metadata": {}, "source": _about(article)}
+    about = {"cell_type": "markdown", "id": "about-the-article", "metadata": {}, "source": _about(article)}
     notebook["cells"].insert(0, about)
     notebook["metadata"] = KERNEL
     return _dump(notebook)
 
 
 def script_file(article: Page, run: Run) -> str:
-    """The snippet as a program that ends well: what a cell must raise is printed."""
+    """The snippet as a program that ends well: what a cell must raise is printed.
+
+    Raises BuildError if a cell cannot stand below `try`.
+    """
     text = textwrap.indent(_about(article), "# ", lambda line: True) + "\n"
     for cell in run.snippet.cells:
         source = cell.source
         if cell.raises:
-            body = textwrap.indent(source, "    ")
-            source = EXPECTED.format(body=body, name=cell.raises)
+            if re.search(r"^from\s+__future__\b", source, re.MULTILINE):
+                cause = "a cell that raises cannot import from __future__: readers download it below `try`"
+                raise cell.error(cause)
+            source = EXPECTED.format(body=_indented(source), name=cell.raises)
         text += f"\n# %% {cell.name}\n{source}\n"
     return text
+
+
+def _indented(source: str) -> str:
+    """The source four columns further right, without any change to what its strings contain."""
+    quoted = lines_in_strings(source)
+    lines = enumerate(source.split("\n"), 1)
+    return "\n".join(f"    {line}" if line and number not in quoted else line for number, line in lines)
 
 
 def _about(article: Page) -> str:
