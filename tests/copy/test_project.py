@@ -30,6 +30,22 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def truncate(path: Path) -> None:
+    path.write_text(path.read_text()[:-40])
+
+
+def append_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\xff")
+
+
+def remove_header(path: Path) -> None:
+    path.write_text(path.read_text().partition("\n\n")[2])
+
+
+def edit_original(path: Path) -> None:
+    edit(path, "PI * r**2", "PI * r**3")
+
+
 def test_copy_writes_a_file_and_prints_its_source(zhixing, project):
     code, output, error = zhixing("copy", "circle")
     assert (code, error) == (0, "")
@@ -43,14 +59,74 @@ def test_copy_writes_a_file_and_prints_its_source(zhixing, project):
 
 @pytest.mark.parametrize(
     ("to", "path"),
-    [(".", "circle.py"), ("lib", "lib/circle.py"), ("lib/deep", "lib/deep/circle.py"), ("lib/ring.py", "lib/ring.py")],
+    [
+        (".", "circle.py"),
+        ("./", "circle.py"),
+        ("lib", "lib/circle.py"),
+        ("lib/.", "lib/circle.py"),
+        ("lib/new/..", "lib/circle.py"),
+        ("lib/deep", "lib/deep/circle.py"),
+        ("lib/deep//", "lib/deep/circle.py"),
+        ("lib/ring.py", "lib/ring.py"),
+        ("my.pkg", "my.pkg/circle.py"),
+        ("my.pkg/", "my.pkg/circle.py"),
+        ("lib/v1.2", "lib/v1.2/circle.py"),
+        (".hidden/", ".hidden/circle.py"),
+        ("new.py/", "new.py/circle.py"),
+        ("package.py", "package.py/circle.py"),
+        ("a b/圆 ring's.py", "a b/圆 ring's.py"),
+    ],
 )
 def test_copy_writes_to_the_given_path(zhixing, project, to, path):
     (project / "lib").mkdir()
+    (project / "package.py").mkdir()
     assert zhixing("copy", "circle", "--to", to)[0] == 0
     assert (project / path).is_file()
     assert (project / ".zhixing" / path).is_file()
     assert zhixing("check", path) == (0, f"{path}: unchanged\n", "")
+
+
+@pytest.mark.parametrize("to", ["README", "README/", "script.py/", "README/deep", "script.py/ring.py"])
+def test_file_in_the_place_of_a_folder_is_an_error(zhixing, project, to):
+    for name in "README", "script.py":
+        (project / name).write_text("mine\n")
+    for force in [], ["--force"]:
+        code, output, error = zhixing("copy", "circle", "--to", to, *force)
+        assert (code, output, error.count("\n")) == (2, "", 1)
+    assert {path.name: path.read_text() for path in project.iterdir() if path.is_file()} == {
+        "README": "mine\n",
+        "script.py": "mine\n",
+    }
+
+
+def test_copy_to_a_place_outside_the_project(zhixing, project, package):
+    zhixing("copy", "half")
+    for to in "../other/", str(project.parent / "third"):
+        assert zhixing("copy", "circle", "--to", to)[0] == 0
+        path = Path(to, "circle.py")
+        assert Path(to, ".zhixing/circle.py").is_file()
+        edit(path, "# As", "# as")
+        edit(package / "plane/shapes.py", "r**2", "r**2.0" if to.startswith(".") else "r**4 / r**2")
+        assert zhixing("update", str(path))[1] == f"{path}: updated, with your changes\n"
+
+
+@pytest.mark.parametrize(
+    ("to", "note"),
+    [
+        ("class.py", "class is not a name in Python"),
+        ("my-circle.py", "my-circle is not a name in Python"),
+        ("2d.py", "2d is not a name in Python"),
+        ("random.py", "hides the module random"),
+        ("lib/torch.py", "hides the module torch"),
+        ("圆.py", ""),
+        ("match.py", ""),
+    ],
+)
+def test_name_under_which_a_file_cannot_be_imported_is_noted(zhixing, to, note):
+    code, output, error = zhixing("copy", "circle", "--to", to)
+    assert (code, error.count("\n")) == (0, bool(note))
+    assert note in error
+    assert output.startswith(f"{to}: ")
 
 
 def test_project_is_the_nearest_folder_with_originals(zhixing, project, monkeypatch):
@@ -134,17 +210,45 @@ def test_check_shows_where_a_file_was_changed(zhixing, project):
     edit(path, "    check(2 * r)\n    r = r + 1\n", "")
     assert zhixing("check", ".")[1] == f"circle.py: changed by hand: lines removed before line {line}\n"
     edit(path, "# Page", "# page")
-    assert zhixing("check", "circle.py")[0] == 2
+    assert zhixing("check", "circle.py")[1] == f"circle.py: changed by hand: line 3, lines removed before line {line}\n"
 
 
-def test_check_without_the_original(zhixing, project):
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, append_byte, remove_header, edit_original])
+def test_original_that_is_missing_or_damaged(zhixing, project, package, damage):
+    """It is known from the file if that is unchanged, and from the package if that is of the same version."""
+    zhixing("copy", "circle")
+    path, line = project / "circle.py", 25
+    damage(project / ".zhixing/circle.py")
+    assert zhixing("check", "circle.py") == (0, "circle.py: unchanged\n", "")
+    edit(path, "check(r)", "check(-r)")
+    assert zhixing("check", "circle.py") == (1, f"circle.py: changed by hand: line {line}\n", "")
+    edit(package / "plane/shapes.py", "PI * r**2", "PI * r * r")
+    assert "its original is not in .zhixing/ or damaged" in zhixing("check", "circle.py")[1]
+    before = path.read_text()
+    code, output, error = zhixing("update", "circle.py")
+    assert (code, output, error.count("\n")) == (2, "", 1)
+    assert "`zhixing copy plane/shapes.circle --to circle.py --force` overwrites your changes" in error
+    assert path.read_text() == before
+    assert zhixing("copy", "plane/shapes.circle", "--to", "circle.py", "--force")[0] == 0
+    assert zhixing("check", ".") == (0, "circle.py: unchanged\n", "")
+
+
+def test_unchanged_file_is_updated_without_its_original(zhixing, project, package):
     zhixing("copy", "circle")
     (project / ".zhixing/circle.py").unlink()
-    assert zhixing("check", "circle.py")[0] == 0
-    edit(project / "circle.py", "check(r)", "check(-r)")
-    assert "is not in .zhixing/" in zhixing("check", "circle.py")[1]
-    code, _, error = zhixing("update", "circle.py")
-    assert (code, error.count("\n")) == (2, 1)
+    edit(package / "plane/shapes.py", "PI * r**2", "PI * r * r")
+    assert zhixing("update", "circle.py") == (0, "circle.py: updated\n", "")
+    assert (project / ".zhixing/circle.py").read_text() == (project / "circle.py").read_text()
+
+
+def test_moved_file_is_merged_with_the_original_of_its_old_place(zhixing, project, package):
+    zhixing("copy", "circle")
+    (project / "deep/in").mkdir(parents=True)
+    edit(project / "circle.py", "# As", "# as")
+    (project / "circle.py").rename(project / "deep/in/ring.py")
+    edit(package / "plane/shapes.py", "PI * r**2", "PI * r * r")
+    assert zhixing("update", "deep/in/ring.py") == (0, "deep/in/ring.py: updated, with your changes\n", "")
+    assert (project / ".zhixing/deep/in/ring.py").is_file()
 
 
 def test_check_reports_a_newer_version(zhixing, project, package):
