@@ -84,14 +84,14 @@ class File:
         return ""
 
     def formatted(self, text: str) -> bytes:
-        """Encode a text in this file's form: each line keeps its end, and new ones get the most frequent."""
+        """Encode a text in this file's form: a line keeps its end, one that is new gets the most frequent."""
         parts = LINE_END.split(self._decoded)
         ends, last = parts[1::2], parts[-1]
-        new = text.removesuffix("\n").split("\n")
-        new_ends = [Counter(ends or ["\n"]).most_common(1)[0][0]] * len(new)
+        usual = Counter(ends or ["\n"]).most_common(1)[0][0]
+        new, new_ends = text.removesuffix("\n").split("\n"), []
         lines = difflib.SequenceMatcher(None, parts[:-1:2], new, autojunk=False)
-        for start, first, size in lines.get_matching_blocks():
-            new_ends[first : first + size] = ends[start : start + size]
+        for _, start, stop, first, end in lines.get_opcodes():
+            new_ends += [*ends[start:stop], *[usual] * (end - first)][: end - first]
         if last or not ends:
             new_ends[-1] = ""
         mark = "\ufeff" * self.content.startswith(b"\xef\xbb\xbf")
@@ -121,7 +121,8 @@ def copy(entry: Entry, to: str, force: bool) -> Path:
             raise CopyError(f"{path} exists and is not an unchanged copy; --force overwrites it")
         if (name := file.copied.fields["name"]) != entry.name:
             raise CopyError(f"{path} is a copy of {name}; --to writes another file, --force overwrites it")
-    _save(path, file.formatted(text) if file and file.copied else text.encode(), text)
+    content = file.formatted(text) if file and file.copied else text.encode()
+    _save({path: content, _stored(path): text.encode()})
     return path
 
 
@@ -173,10 +174,13 @@ def update(path: Path) -> str:
             f"`zhixing copy {name} --to {path} --force` overwrites your changes"
         )
     newest = read(text)
+    stored = _stored(path)
     if newest.digest == original.digest:
+        if not stored.is_file() or read(_read(stored).text) != original:
+            _save({stored: text.encode()})
         return "is the newest version" if file.intact else "is the newest version, changed by hand"
     if file.intact:
-        _save(path, file.formatted(text), text)
+        _save({path: file.formatted(text), stored: text.encode()})
         return "updated"
     if file.fault:
         raise CopyError(f"{path} {file.fault}")
@@ -184,7 +188,7 @@ def update(path: Path) -> str:
     header = newest.header if file.copied else original.header
     ours = file.copied.above + header + file.copied.code if file.copied else file.text
     merged, conflicts = _merge(ours, header + original.code, header + newest.code)
-    _save(path, file.formatted(merged), text)
+    _save({path: file.formatted(merged), stored: text.encode()})
     if conflicts:
         raise MergeConflict(f"{path} has {File(path, merged.encode()).conflicts}")
     return "updated, with your changes"
@@ -258,15 +262,14 @@ def _stored(path: Path) -> Path:
     return home / ORIGINALS / Path(os.path.realpath(path)).relative_to(home)
 
 
-def _save(path: Path, content: bytes, original: str) -> None:
-    """Write the file and its original, each atomically, and neither if one of them cannot be written."""
-    contents = {Path(os.path.realpath(path)): content, _stored(path): original.encode()}
+def _save(contents: dict[Path, bytes]) -> None:
+    """Write files in this order, each atomically, and none if one of them cannot be written."""
     written: dict[Path, Path] = {}
     try:
-        for target, each in contents.items():
-            written[target] = _write_beside(target, each)
+        for target, content in contents.items():
+            written[target] = _write_beside(Path(os.path.realpath(target)), content)
         for target, temporary in written.items():
-            os.replace(temporary, target)
+            os.replace(temporary, os.path.realpath(target))
     except OSError as error:
         raise CopyError(f"{target} cannot be written: {error.strerror}") from None
     finally:
