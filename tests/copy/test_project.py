@@ -453,6 +453,20 @@ def test_changed_header_is_found_and_kept(zhixing, project, package, change):
     assert zhixing("update", "lib/circle.py")[1] == "lib/circle.py: is the newest version, changed by hand\n"
 
 
+@pytest.mark.parametrize("length", [0, 40, 300, 500])
+def test_file_that_was_cut_is_not_left_out(zhixing, project, length):
+    zhixing("copy", "circle"), zhixing("copy", "half")
+    path = project / "circle.py"
+    path.write_bytes(path.read_bytes()[:length])
+    assert [line.partition(": ")[0] for line in zhixing("check", ".")[1].splitlines()] == ["circle.py", "half.py"]
+    (project / ".zhixing/circle.py").write_bytes(b"\xb0\xa1 GB18030")
+    code, output, error = zhixing("check", ".")
+    assert (code, output) == ((2, "half.py: unchanged\n") if length < 500 else (1, output))
+    assert (
+        error.startswith("zhixing: circle.py has no header of a copied file") or "circle.py: changed by hand" in output
+    )
+
+
 BYTES = {
     "0xff at the end": (lambda content: content + b"\xff", "is not UTF-8 text: line 27"),
     "latin-1": (lambda content: content.replace(b"# As", b"# \xe4s"), "is not UTF-8 text: line 19"),
