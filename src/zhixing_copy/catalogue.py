@@ -3,11 +3,10 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from zhixing_copy.source import PACKAGE, Module
@@ -23,7 +22,8 @@ HEADER = """\
 
 """
 PATTERN = re.compile(
-    "".join(
+    "^"
+    + "".join(
         re.escape(line)
         .replace(r"\{", "{")
         .replace(r"\}", "}")
@@ -34,7 +34,8 @@ PATTERN = re.compile(
             }
         )
         for line in HEADER.splitlines(keepends=True)
-    )
+    ),
+    re.MULTILINE,
 )
 FILE = "blob/main/{path}"  # path below Source, as on GitHub
 
@@ -61,11 +62,36 @@ class Entry:
         """The name of its file, without suffix."""
         return self.definition or self.module.rpartition("/")[2]
 
+    @property
+    def below(self) -> str:
+        """The name without its area."""
+        return self.name.partition("/")[2]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """The text of a copied file: what is above its header, the header and its fields, and the code below."""
+
+    above: str
+    header: str
+    fields: Mapping[str, str]
+    code: str
+
+    @property
+    def digest(self) -> str:
+        return self.fields["digest"]
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing was changed, except in the header."""
+        return not self.above.strip() and digest(self.code.encode(errors="surrogateescape")) == self.digest
+
 
 @cache
 def installed() -> dict[str, Module]:
     """Return the modules of the installed package, by name."""
-    return read_modules(Path(find_spec(PACKAGE).origin).parent)
+    # Beside this package, as a folder in the user's project can have the name of the other one.
+    return read_modules(Path(__file__).resolve().parent.with_name(PACKAGE))
 
 
 def read_modules(root: Path) -> dict[str, Module]:
@@ -89,16 +115,11 @@ def find(name: str, modules: Mapping[str, Module]) -> Entry:
     """
     wanted = name.removesuffix(".py")
     everything = list(entries(modules))
-    for matches in (
-        lambda each: each.name == wanted,
-        lambda each: each.definition == wanted,
-        lambda each: each.stem == wanted,
-    ):
-        found = [each for each in everything if matches(each)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise CopyError(f"{name} is ambiguous: {', '.join(each.name for each in found)}")
+    found = _matches(wanted, everything)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CopyError(f"{name} is ambiguous: {', '.join(each.name for each in found)}")
     known = {text: each.name for each in everything for text in (each.stem, each.name)}
     near = [known[text] for text in difflib.get_close_matches(wanted, known, n=3)]
     raise CopyError(
@@ -107,11 +128,22 @@ def find(name: str, modules: Mapping[str, Module]) -> Entry:
     )
 
 
+def _matches(wanted: str, everything: Sequence[Entry]) -> list[Entry]:
+    keys = (lambda each: each.name), (lambda each: each.definition), (lambda each: each.below), (lambda each: each.stem)
+    matches = ([each for each in everything if key(each) == wanted] for key in keys)
+    return next(filter(None, matches), [])
+
+
 def shortest(entry: Entry, modules: Mapping[str, Module]) -> str:
-    """Return the shortest name by which `find` finds the entry."""
-    alike = [each for each in entries(modules) if each.stem == entry.stem]
-    definitions = [each for each in alike if each.definition]  # which precede modules
-    return entry.stem if (definitions or alike) == [entry] else entry.name
+    """Return the shorter one of the entry's name and its last part by which `find` finds it."""
+    return entry.stem if _matches(entry.stem, list(entries(modules))) == [entry] else entry.name
+
+
+def listed(modules: Mapping[str, Module]) -> Iterator[tuple[Entry, str]]:
+    """Yield each entry with a name by which `find` finds it: without its area, if possible."""
+    everything = list(entries(modules))
+    for entry in everything:
+        yield entry, entry.below if _matches(entry.below, everything) == [entry] else entry.name
 
 
 def write(entry: Entry, modules: Mapping[str, Module], site: str = "") -> str:
@@ -137,16 +169,12 @@ def addresses() -> dict[str, str]:
 def _verified(code: Standalone) -> str:
     """Return the versions that the tests ran with, of Python and of the packages that the file needs."""
     versions = json.loads((Path(__file__).parent / "verified.json").read_text())
+    if unknown := {*code.needs} - {*versions}:
+        raise ValueError(f"{code.name} needs {', '.join(sorted(unknown))}, of which verified.json has no version")
     return ", ".join(f"{name} {versions[name]}" for name in ("Python", *code.needs))
 
 
-def read(text: str) -> tuple[dict[str, str], bool]:
-    """Parse a copied file: the fields of its header, and whether the code below it is unchanged.
-
-    Raises:
-        CopyError: The header is missing or damaged.
-    """
-    header = PATTERN.match(text)
-    if not header:
-        raise CopyError("has no header of a copied file, or a damaged one")
-    return header.groupdict(), digest(text[header.end() :]) == header["digest"]
+def read(text: str) -> Copied | None:
+    """Parse a copied file; return None if its header is missing or damaged."""
+    header = PATTERN.search(text)
+    return header and Copied(text[: header.start()], header[0], header.groupdict(), text[header.end() :])

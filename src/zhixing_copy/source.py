@@ -36,7 +36,7 @@ class Statement:
     last: int
     names: frozenset[str]  # names that it binds; none if it only acts on names that others bind
     uses: frozenset[str]  # names of the module that it refers to, nested code included
-    inner: tuple[Import, ...]  # imports inside functions
+    inner: tuple[Import, ...]  # imports inside it
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,14 @@ class Module:
         return {each.bound: each for node in self.tree.body for each in _imports(node)}
 
     @cached_property
+    def lines(self) -> list[str]:
+        return self.source.split("\n")  # str.splitlines also splits at form feeds
+
+    @cached_property
     def statements(self) -> list[Statement]:
         """All top-level statements but the docstring and the imports."""
         body = self.tree.body[bool(self.docstring) :]
-        lines = self.source.splitlines()
-        return [_statement(node, lines) for node in body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+        return [_statement(node, self.lines) for node in body if not isinstance(node, (ast.Import, ast.ImportFrom))]
 
     @cached_property
     def sources(self) -> set[str]:
@@ -114,7 +117,7 @@ def _imports(node: ast.stmt) -> Iterator[Import]:
             yield Import(alias.name, "", alias.asname or alias.name.partition(".")[0])
     if isinstance(node, ast.ImportFrom):
         for alias in node.names:
-            yield Import(node.module, alias.name, alias.asname or alias.name)
+            yield Import("." * node.level + (node.module or ""), alias.name, alias.asname or alias.name)
 
 
 def _statement(node: ast.stmt, lines: list[str]) -> Statement:
@@ -122,7 +125,8 @@ def _statement(node: ast.stmt, lines: list[str]) -> Statement:
     while first > 1 and lines[first - 2].startswith("#"):
         first -= 1
     table = symtable.symtable("\n".join(lines[first - 1 : node.end_lineno]), "<statement>", "exec")
-    names = {each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_namespace()}
+    binds = symtable.Symbol.is_assigned, symtable.Symbol.is_imported, symtable.Symbol.is_namespace
+    names = {each.get_name() for each in table.get_symbols() if any(does(each) for does in binds)}
     uses = {*_globals(table), *_quoted(node)}
     inner = tuple(each for part in ast.walk(node) if part is not node for each in _imports(part))
     return Statement(node, first, node.end_lineno, frozenset(names - {"_"}), frozenset(uses), inner)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 
-from zhixing_copy.source import PACKAGE, Import, Module, Statement
+from zhixing_copy.source import BLOCKS, PACKAGE, Import, Module, Statement
 
 SHAPES = "jaxtyping"
 LINE = 100
@@ -48,6 +48,7 @@ def standalone(modules: Mapping[str, Module], module: str, definition: str = "")
             collection.take(module, statement)
     text = "" if definition or not home.docstring else f"{ast.get_source_segment(home.source, home.tree.body[0])}\n\n"
     imports, needs = _imports(collection.imports.values())
+    needs = tuple(sorted({*needs, *collection.needs}))
     text += imports + collection.code()
     name = f"{module}.{definition}" if definition else module
     names = {other: {name for each in taken for name in each.names} for other, taken in collection.taken.items()}
@@ -64,18 +65,25 @@ class Collection:
     sources: dict[str, set[str]] = field(default_factory=dict)  # {module: modules that it uses names from}
     imports: dict[str, Import] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)  # {name: its module or import statement}
+    needs: set[str] = field(default_factory=set)  # other packages that are imported inside statements
 
     def take(self, module: str, statement: Statement) -> None:
         """Add the statement, and everything it refers to."""
         home, taken = self.modules[module], self.taken.setdefault(module, set())
         if statement in taken:
             return
+        if not taken:
+            _check_imports(home)
         taken.add(statement)
         self.sources.setdefault(module, set())
+        _removed(home, statement)  # raises
         for name in sorted(statement.names):
             self._own(name, module)
         for each in statement.inner:
             self._link(module, each)
+            top = each.module.partition(".")[0]
+            if top != PACKAGE and top not in sys.stdlib_module_names:
+                self.needs.add(top)
         for name in sorted(statement.uses):
             if name in home.imports:
                 self._link(module, home.imports[name])
@@ -144,16 +152,43 @@ def _imports(wanted: Iterator[Import]) -> tuple[str, tuple[str, ...]]:
     return "\n\n".join(filter(None, blocks)), tuple(needs)
 
 
+def _check_imports(home: Module) -> None:
+    """Refuse imports that a file cannot contain, or of which one cannot tell what they bind."""
+    inner = [each for statement in home.statements for each in statement.inner]
+    for each in (*home.imports.values(), *inner):
+        if each.name == "*" or each.module.startswith(".") or each.module == "__future__":
+            raise ValueError(f"{home.name}: import each name from a module by its full name, not `{each.statement}`")
+    if any(each.module.partition(".")[0] == SHAPES for each in inner):
+        raise ValueError(f"{home.name}: import {SHAPES} at the top of the module only")
+
+
+@lru_cache(maxsize=4096)
+def _removed(home: Module, statement: Statement) -> set[int]:
+    """Return the numbers of the lines that import from the package inside a function."""
+    numbers = set()
+    parts = list(ast.walk(statement.node))
+    functions = [part for part in parts if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    inside = {id(part) for function in functions for part in ast.walk(function)}
+    for block in (getattr(part, name, None) for part in parts for name in BLOCKS):
+        if not isinstance(block, list):  # of an expression
+            continue
+        own = [each for each in block if isinstance(each, ast.ImportFrom) and each.module.split(".")[0] == PACKAGE]
+        for each in own:
+            before = home.lines[each.lineno - 1].encode()[: each.col_offset]
+            after = home.lines[each.end_lineno - 1].encode()[each.end_col_offset :]
+            if id(each) not in inside or own == block or (before + after.partition(b"#")[0]).strip():
+                raise ValueError(
+                    f"{home.name}:{each.lineno}: import from {PACKAGE} at the top of the module, or in a function, "
+                    "on lines of their own and not alone in a block"
+                )
+            numbers |= {*range(each.lineno, each.end_lineno + 1)}
+    return numbers
+
+
 @lru_cache(maxsize=4096)  # most statements are part of several files
 def _rewritten(home: Module, statement: Statement) -> str:
     """Return the statement's source with shapes as comments, and without nested imports from the package."""
-    lines = home.source.splitlines()
-    inner = {
-        number
-        for node in ast.walk(statement.node)
-        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == PACKAGE
-        for number in range(node.lineno, node.end_lineno + 1)
-    }
+    lines, removed = list(home.lines), _removed(home, statement)
     notes: dict[int, list[tuple[str, str]]] = {}
     for node, label in sorted(_shapes(home, statement.node), key=lambda pair: (pair[0].lineno, -pair[0].col_offset)):
         of, shape = node.slice.elts
@@ -169,7 +204,7 @@ def _rewritten(home: Module, statement: Statement) -> str:
             lines[number - 1] = f"{line}  {note}"
         else:
             lines[number - 1] = f"{line[: len(line) - len(line.lstrip())]}{note}\n{line}"
-    kept = [lines[number - 1] for number in range(statement.first, statement.last + 1) if number not in inner]
+    kept = [lines[number - 1] for number in range(statement.first, statement.last + 1) if number not in removed]
     return "\n".join(kept)
 
 

@@ -86,6 +86,15 @@ LATE = '"""Late."""\n\n\ndef twice(x):\n    """Two of it."""\n    return 2 * x\n
 FILES = {"plane/shapes": SHAPES, "plane/tools": TOOLS, "plane/late": LATE}
 
 
+@pytest.fixture(scope="session")
+def blocked(tmp_path_factory) -> Path:
+    """Return a folder that, in PYTHONPATH, makes the library unavailable to all processes."""
+    folder = tmp_path_factory.mktemp("blocked")
+    for name in "zhixing", "zhixing_copy", "jaxtyping":
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name} is blocked', name='{name}')\n")
+    return folder
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
     """Return the folder of a package of three modules that replaces the installed one."""

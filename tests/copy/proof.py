@@ -171,6 +171,30 @@ def run_on_import(node: ast.AST) -> Iterator[ast.AST]:
                     yield from run_on_import(each)
 
 
+PLACE = "__file__", "__package__", "__spec__", "__path__", "__loader__"
+
+
+def ties(text: str, package: str) -> list[str]:
+    """Return what a file says that holds only inside the package, by line: its name, in a string too, or a place.
+
+    A docstring may name the package.
+    """
+    tree = ast.parse(text)
+    documented = [node for node in ast.walk(tree) if isinstance(node, (ast.Module, *DEFINITIONS))]
+    docs = {id(node.body[0].value) for node in documented if ast.get_docstring(node) is not None}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            if package in node.value:
+                found.append(f"line {node.lineno}: {node.value!r}")
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            if package in ast.unparse(node) or getattr(node, "level", 0):
+                found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        elif isinstance(node, ast.Name) and node.id in PLACE:
+            found.append(f"line {node.lineno}: {node.id}")
+    return found
+
+
 def undefined_names(folder: Path) -> dict[str, list[str]]:
     """Return {file: ruff's messages about names that are undefined, redefined, or imported and unused}."""
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F401,F811,F821", "--output-format=json"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from proof import Source, find_errors, undefined_names
+from proof import Source, find_errors, ties, undefined_names
 
 from zhixing_copy.catalogue import read_modules
 from zhixing_copy.standalone import standalone
@@ -138,3 +138,22 @@ def test_undefined_redefined_and_unused_names_are_detected(tmp_path):
     text = " ".join(found["bad.py"])
     for word in "Undefined name `PI`", "`math` imported but unused", "unused `f`":
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from zhixing.plane import late", 1),
+        ("import zhixing.plane.late as late", 1),
+        ("from . import late", 1),
+        ("PROGRAM = 'import zhixing'", 1),
+        ("PROGRAM = f'from zhixing.plane import {names}'", 1),
+        ("late = importlib.import_module('zhixing.plane.late')", 1),
+        ("def root():\n    return Path(__file__).parents[2]", 1),
+        ("name = __package__", 1),
+        ('def root():\n    """See zhixing.plane."""', 0),
+        ("if __name__ == '__main__':\n    main()", 0),
+    ],
+)
+def test_file_that_is_tied_to_its_package_is_detected(line, found):
+    assert len(ties(f'"""Of zhixing."""\n\n{line}\n', "zhixing")) == found

@@ -127,3 +127,83 @@ def test_circular_imports_are_an_error(alone, package):
 def test_unknown_definition_is_an_error(alone):
     with pytest.raises(ValueError, match="plane/shapes defines no square"):
         alone("plane/shapes", "square")
+
+
+FAST = """\
+try:
+    import triton
+except ImportError:
+    triton = None
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "needs"),
+    [
+        (FAST, ("triton",)),
+        ("if True:\n    import triton\nelse:\n    triton = None\n", ("triton",)),
+        ("import contextlib\n\nwith contextlib.suppress(ImportError):\n    import triton\n", ("triton",)),
+        ("for _ in range(1):\n    from fast.deep import kernel as triton\n", ("fast",)),
+        ("try:\n    import tomllib as triton\nexcept ImportError:\n    import tomli as triton\n", ("tomli",)),
+        ("try:\n    import json as triton\nfinally:\n    pass\n", ()),
+    ],
+)
+def test_import_inside_a_statement_is_included_and_needed(package, statement, needs):
+    text = f"{statement}\n\ndef twice(x):\n    return triton or 2 * x\n\n\ndef other(x):\n    return x\n"
+    (package / "plane/late.py").write_text(text)
+    file = standalone(read_modules(package), "plane/late", "twice")
+    assert "triton" in file.text.partition("def twice")[0]
+    assert "def other" not in file.text
+    assert file.needs == needs
+    assert "triton" not in standalone(read_modules(package), "plane/late", "other").text
+    assert "triton" in standalone(read_modules(package), "plane/shapes", "both").text
+
+
+def test_import_inside_a_function_is_needed(package):
+    (package / "plane/late.py").write_text("def twice(x):\n    import triton\n\n    return triton.twice(x)\n")
+    assert standalone(read_modules(package), "plane/late", "twice").needs == ("triton",)
+    assert standalone(read_modules(package), "plane/shapes", "both").needs == ("torch", "triton")
+
+
+TOOLS = "from zhixing.plane.tools import half"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (f"try:\n    {TOOLS}\nexcept ImportError:\n    half = None", "late:2: import from zhixing at the top"),
+        (f"if True:\n    {TOOLS}\n    print()", "late:2: import from zhixing at the top"),
+        (f"class A:\n    {TOOLS}\n    b = 1", "late:2: import from zhixing at the top"),
+        (f"def f(x):\n    if x:\n        {TOOLS}\n    return x", "late:3: .* not alone in a block"),
+        (f"def f(x):\n    try:\n        {TOOLS}\n    except ImportError:\n        pass", "late:3: .* not alone"),
+        (f"def f(x):\n    y = x; {TOOLS}\n    return half(y)", "late:2: .* on lines of their own"),
+        (f"def f(x):\n    {TOOLS}; y = x\n    return half(y)", "late:2: .* on lines of their own"),
+        (f"def f(x): {TOOLS}", "late:1: "),
+        ("from .tools import half\nhalf", "not `from .tools import half`"),
+        ("from . import tools\ntools", "not `from . import tools`"),
+        ("from math import *\npi", r"not `from math import \*`"),
+        ("from __future__ import annotations\nx = 1", "not `from __future__ import annotations`"),
+        ("if True:\n    from math import *", r"not `from math import \*`"),
+        ("def f():\n    from . import tools", "not `from . import tools`"),
+        ("try:\n    from jaxtyping import Float\nexcept ImportError:\n    Float = 1", "import jaxtyping at the top"),
+    ],
+)
+def test_import_that_a_file_cannot_contain_is_an_error(alone, package, code, message):
+    (package / "plane/late.py").write_text(f"{code}\n")
+    with pytest.raises(ValueError, match=message):
+        alone("plane/late")
+
+
+def test_comment_after_an_import_inside_a_function_goes_with_it(alone, package):
+    code = f"def f(x):\n    {TOOLS}  # late\n    from zhixing.plane.tools import (\n        check,\n    )\n"
+    (package / "plane/late.py").write_text(f"{code}\n    return half(x)\n")
+    assert alone("plane/late", "f").endswith("def f(x):\n\n    return half(x)\n")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte-order mark"])
+@pytest.mark.parametrize("odd", ["", "\f", "\x0b\x1c\x85\u2028"], ids=["", "form feed", "separators"])
+def test_module_is_read_as_python_reads_it(alone, package, end, mark, odd):
+    code = f"# {odd}\nA = '''{odd}\n'''\n\n\n# Of f: {odd}.\ndef f(x):\n    return x + A  # {odd}\n"
+    (package / "plane/late.py").write_bytes(mark + code.encode().replace(b"\n", end))
+    assert alone("plane/late", "f") == code.replace("'''\n\n\n#", "'''\n\n\n#")
