@@ -296,7 +296,7 @@ def test_refuses_gates_and_values_that_are_no_real_tensors(unit, wrong):
 def test_gated_feed_forward_refuses_what_is_no_real_matrix(wrong, place):
     arguments = [torch.ones(5, 2), torch.ones(3, 2), torch.ones(3, 2), torch.ones(2, 3)]
     arguments[place] = wrong
-    with pytest.raises(ValueError, match="floating-point tensors, but one is|do not fit together"):
+    with pytest.raises(ValueError, match=r"floating-point tensors, but one is|do not fit together"):
         gated_feed_forward(*arguments)
 
 

@@ -87,7 +87,7 @@ def test_a_batch_may_be_empty(function):
 def test_only_positive_integers_count(number):
     with pytest.raises(ValueError, match="n must be a positive integer, but is"):
         integer(number, "n")
-    with pytest.raises(ValueError, match="n must be (two|a) positive integer"):
+    with pytest.raises(ValueError, match=r"n must be (two|a) positive integer"):
         pair((2, number), "n")
 
 

@@ -512,7 +512,7 @@ def test_one_image_can_be_trained_on_with_frozen_statistics():
 @pytest.mark.wrong_input
 @pytest.mark.parametrize("levels", [3, None, (), (2, 1.5), "21", [[2]]], ids=str)
 def test_what_is_no_level_is_an_error(levels):
-    with pytest.raises(ValueError, match="levels must be|n must be a positive integer"):
+    with pytest.raises(ValueError, match=r"levels must be|n must be a positive integer"):
         spatial_pyramid_pool(torch.zeros(1, 2, 5, 5), levels=levels)
 
 

@@ -849,7 +849,7 @@ def test_curves_that_are_no_vectors_of_numbers_are_an_error(values):
         lambda: precision_recall(torch.tensor([True]), values, 1),
         lambda: match(torch.tensor([[0.5]]), values),
     ):
-        with pytest.raises(ValueError, match="tensor of one dimension|one is NaN"):
+        with pytest.raises(ValueError, match=r"tensor of one dimension|one is NaN"):
             call()
     for value in (-0.5, 1.5, torch.inf):
         with pytest.raises(ValueError, match="between 0 and 1"):

@@ -78,9 +78,9 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
 
     Raises:
         ValueError: One of them is not a dense tensor of four dimensions; their types or devices
-            differ, or the type is not floating-point; batch or head size differ, or the number or length
-            of keys and values; the head size is 0; or the number of key heads does not divide
-            that of query heads.
+            differ, or the type is not floating-point; batch or head size differ, or the number or
+            length of keys and values; the head size is 0; or the number of key heads does not
+            divide that of query heads.
 
     Examples:
         >>> import torch

@@ -445,9 +445,8 @@ def _check_rule(rule: str) -> None:
 
 def _is_range(area_range: tuple[int | float, int | float]) -> bool:
     numbers = isinstance(area_range, tuple | list) and len(area_range) == 2
-    return (
-        numbers and all(isinstance(x, Real) for x in area_range) and area_range[0] <= area_range[1]
-    )
+    numbers = numbers and all(isinstance(number, Real) for number in area_range)
+    return numbers and area_range[0] <= area_range[1]
 
 
 def _check_vectors(**vectors: Tensor) -> None:
@@ -478,6 +477,22 @@ def _check_boxes(boxes: Tensor) -> None:
         )
 
 
+def _check_values(values: Tensor, key: str, boxes: int) -> None:
+    """ValueError unless there is a number for each box, an integer unless it is a score or area."""
+    if not isinstance(values, Tensor):
+        raise ValueError(f"{key} must be a tensor, but is a {type(values).__name__}")
+    if values.shape != (boxes,):
+        raise ValueError(f"{boxes} boxes, but {key} is {tuple(values.shape)}")
+    if values.is_complex():
+        raise ValueError(f"{key} must be real numbers, but is {values.dtype}")
+    if key in ("scores", "area"):
+        if values.isnan().any():
+            raise ValueError("an area is NaN" if key == "area" else "a score is NaN")
+    # Labels of 0.5 would never meet.
+    elif (values.double() % 1 != 0).any():
+        raise ValueError(f"{key} must hold integers, but is {values.tolist()}")
+
+
 def _check_image(prediction: dict[str, Tensor], target: dict[str, Tensor], rule: str) -> None:
     """ValueError if the tensors of one image do not fit together, or the rule has no such flags."""
     for image, needed, keys in (
@@ -488,21 +503,8 @@ def _check_image(prediction: dict[str, Tensor], target: dict[str, Tensor], rule:
             if not isinstance(image, Mapping) or key not in image:
                 raise ValueError(f"an image must be a dict with {', '.join(needed)}: no {key}")
         _check_shape(image["boxes"])
-        for key in keys:
-            if key in image and not isinstance(image[key], Tensor):
-                kind = type(image[key]).__name__
-                raise ValueError(f"{key} must be a tensor, but is a {kind}")
-            # Labels of 0.5, or NaN among flags, would count without a word.
-            if key in image and key not in ("scores", "area"):
-                if image[key].is_complex() or (image[key].double() % 1 != 0).any():
-                    raise ValueError(f"{key} must hold integers, but is {image[key].tolist()}")
-            if key in image and image[key].shape != image["boxes"].shape[:1]:
-                raise ValueError(
-                    f"{len(image['boxes'])} boxes, but {key} is {tuple(image[key].shape)}"
-                )
-    for key, values in {"score": prediction["scores"], "area": target.get("area")}.items():
-        if values is not None and (values.is_complex() or values.isnan().any()):
-            raise ValueError(f"an {key} is NaN" if key == "area" else "a score is NaN")
+        for key in (key for key in keys if key in image):
+            _check_values(image[key], key, len(image["boxes"]))
     voc = rule.startswith("voc")
     if (flag := "iscrowd" if voc else "difficult") in target and target[flag].any():
         raise ValueError(f"the rule {rule} has no objects that are {flag}")

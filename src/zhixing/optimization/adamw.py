@@ -127,8 +127,8 @@ class Adam(torch.optim.Optimizer):
 
     Raises:
         ValueError: A setting is out of its range, or asks for what is left to torch; a state is
-            that of another algorithm or model; a parameter or its gradient is not dense and real, in
-            which case no parameter has moved.
+            that of another algorithm or model; a parameter or its gradient is not dense and real,
+            in which case no parameter has moved.
         TypeError: As in torch: params is a single tensor, or an added group is not a dict.
 
     Examples:
@@ -294,10 +294,10 @@ def _check_settings(group: dict[str, Any], left_to_torch: tuple[str, ...]) -> No
     for name in ("lr", "eps", "weight_decay"):
         value = group[name]
         if not _is_number(value):
-            shape = (
-                f"a tensor of shape {(*value.shape,)}" if isinstance(value, Tensor) else repr(value)
-            )
-            raise ValueError(f"{name} must be one number, but is {shape}")
+            what = repr(value)
+            if isinstance(value, Tensor):
+                what = f"a tensor of shape {(*value.shape,)}"
+            raise ValueError(f"{name} must be one number, but is {what}")
         if not value >= 0:
             raise ValueError(f"{name} must not be negative, but is {value}")
     betas = group["betas"]
