@@ -259,15 +259,59 @@ def test_gated_feed_forward_refuses_matrices_that_do_not_fit(shapes):
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("unit", [geglu, swiglu], ids=lambda unit: unit.__name__)
+@pytest.mark.parametrize("unit", [glu, geglu, swiglu, clamped_swiglu], ids=lambda unit: unit.__name__)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
 def test_refuses_a_gate_that_is_not_floating_point(unit, dtype):
-    with pytest.raises(ValueError, match=rf"floating-point tensor, but x is {dtype}"):
+    with pytest.raises(ValueError, match=rf"floating-point tensors, but the gate is {dtype}"):
         unit(torch.ones(2, dtype=dtype), torch.ones(2, dtype=dtype))
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize(("hidden", "multiple"), [(0, 1), (-3, 1), (12, 0)], ids=str)
-def test_gated_hidden_size_refuses_what_is_not_positive(hidden, multiple):
-    with pytest.raises(ValueError, match="must be positive"):
+@pytest.mark.parametrize(
+    ("hidden", "multiple"),
+    [(0, 1), (-3, 1), (12, 0), (1.5, 1), (math.nan, 1), (math.inf, 1), (12, 1.5), ("12", 1), (12, None)],
+    ids=str,
+)
+def test_gated_hidden_size_refuses_what_is_no_positive_integer(hidden, multiple):
+    with pytest.raises(ValueError, match="must be positive integers, but one is"):
         gated_hidden_size(hidden, multiple_of=multiple)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("unit", [glu, geglu, swiglu, clamped_swiglu], ids=lambda unit: unit.__name__)
+@pytest.mark.parametrize("wrong", [[1.0, 2.0], 1.0, None, torch.ones(2).long()], ids=lambda x: type(x).__name__)
+def test_refuses_gates_and_values_that_are_no_real_tensors(unit, wrong):
+    with pytest.raises(ValueError, match="floating-point tensors, but the gate is"):
+        unit(wrong, torch.ones(2))
+    with pytest.raises(ValueError, match="floating-point tensors, but the value is"):
+        unit(torch.ones(2), wrong)
+    for shape in ((), (1,), (2, 2), (3,)):
+        with pytest.raises(ValueError, match="must have one shape"):
+            unit(torch.ones(2), torch.ones(shape))
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("wrong", [[[1.0]], 1.0, None, torch.ones(3, 2).long(), torch.ones(())], ids=str)
+@pytest.mark.parametrize("place", range(4))
+def test_gated_feed_forward_refuses_what_is_no_real_matrix(wrong, place):
+    arguments = [torch.ones(5, 2), torch.ones(3, 2), torch.ones(3, 2), torch.ones(2, 3)]
+    arguments[place] = wrong
+    with pytest.raises(ValueError, match=r"floating-point tensors, but one is|do not fit together"):
+        gated_feed_forward(*arguments)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, "2", None, (2,)], ids=str)
+def test_layer_refuses_sizes_that_are_no_sizes(wrong):
+    for sizes in ((wrong, 3), (3, wrong)):
+        with pytest.raises(ValueError, match="sizes must be positive integers"):
+            GatedFeedForward(*sizes)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_layer_runs_under_autocast(dtype):
+    layer, x = GatedFeedForward(8, 6), random(2, 5, 8, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=dtype):
+        y = layer(x)
+    assert y.dtype == dtype
+    assert_close(y.float(), layer(x), rtol=0.05, atol=0.05)

@@ -297,3 +297,18 @@ def test_refuses_what_is_no_floating_point_tensor(form, x, came):
 def test_prelu_refuses_slopes_that_fit_no_channel(shape, slopes):
     with pytest.raises(ValueError, match=rf"slope must have 1 entry or .* shape is \({slopes},\)"):
         history.prelu(torch.zeros(shape), torch.ones(slopes))
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("slope", [[0.25], 0.25, None, torch.ones(1).long(), torch.ones(1) + 0j], ids=str)
+def test_prelu_refuses_slopes_that_are_no_real_tensor(slope):
+    with pytest.raises(ValueError, match="floating-point tensor, but slope is"):
+        history.prelu(torch.ones(2, 3), slope)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (0, 3)], ids=str)
+def test_prelu_keeps_type_and_shape_of_x_whatever_the_type_of_the_slopes(dtype, shape):
+    y = history.prelu(-torch.ones(shape, dtype=dtype), torch.tensor([0.25]))
+    assert (y.dtype, y.shape) == (dtype, shape)
+    assert (y == -0.25).all()

@@ -1,6 +1,7 @@
 """Swish against torch's SiLU, against mpmath and scipy, and against the papers' numbers."""
 
 import math
+import re
 
 import mpmath
 import numpy
@@ -323,7 +324,7 @@ def test_refuses_a_beta_that_does_not_broadcast_to_x(function, shape):
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("beta", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("beta", [0.0, -1.0, math.inf, math.nan, "1", None, [1.0]])
 def test_minimum_refuses_a_beta_that_is_not_positive_and_finite(beta):
-    with pytest.raises(ValueError, match=f"positive and finite beta, but beta is {beta}"):
+    with pytest.raises(ValueError, match=re.escape(f"positive and finite beta, but beta is {beta}")):
         swish_minimum(beta)

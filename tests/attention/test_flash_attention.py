@@ -294,6 +294,21 @@ def test_forward_mode_is_refused(which):
         of_one(forward_ad.make_dual(x, torch.ones_like(x)))
 
 
+@pytest.mark.parametrize(
+    "differentiate",
+    [
+        lambda f, x: torch.func.jacfwd(f)(x),
+        lambda f, x: torch.func.linearize(f, x)[1](x),
+        lambda f, x: torch.autograd.functional.jacobian(f, x, vectorize=True, strategy="forward-mode"),
+    ],
+    ids=["jacfwd", "linearize", "jacobian"],
+)
+def test_every_way_into_forward_mode_is_refused(differentiate):
+    q, k, v, _ = inputs(5, 7)
+    with torch.no_grad(), pytest.raises(NotImplementedError, match="no forward mode"):
+        differentiate(lambda q: flash_attention(q, k, v), q)
+
+
 def test_gradients_of_functions_are_refused():
     q, k, v, _ = inputs(5, 7)
     with pytest.raises(RuntimeError):
@@ -396,9 +411,17 @@ def test_refuses_large_heads():
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("scale", [0.0, -1.0, torch.inf, torch.nan])
+@pytest.mark.parametrize("scale", [0.0, -1.0, torch.inf, torch.nan, 1e-300, 1e300])
 def test_refuses_a_scale_that_is_not_positive_and_finite(scale):
     with pytest.raises(ValueError, match=f"positive and finite, but is {scale}"):
+        flash_attention(*torch.zeros(3, 1, 1, 4, 16, device=DEVICE), scale=scale)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_refuses_a_scale_whose_gradient_would_be_lost(requires_grad):
+    scale = torch.tensor(0.5, requires_grad=requires_grad)
+    with pytest.raises(ValueError, match="must be a number, not a tensor: multiply q by it"):
         flash_attention(*torch.zeros(3, 1, 1, 4, 16, device=DEVICE), scale=scale)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -148,6 +149,10 @@ WRONG = {
         r"one floating-point type, but are torch\.int64",
     ),
     "devices differ": (wrong(v=torch.zeros(2, 2, 5, 8, device="meta")), "on one device, but are on cpu, cpu, meta"),
+    "a list": (wrong(q=[[1.0]]), "must be tensors, but are list, Tensor, Tensor"),
+    "an array": (wrong(v=np.zeros((2, 2, 5, 8))), "must be tensors, but are Tensor, Tensor, ndarray"),
+    "nothing": (wrong(k=None), "must be tensors, but are Tensor, NoneType, Tensor"),
+    "sparse": (wrong(k=torch.zeros(2, 2, 5, 8).to_sparse()), "must be dense tensors"),
     "three dimensions": (wrong(q=torch.zeros(4, 3, 8)), r"shape \(B, H, N, D\), but are q \(4, 3, 8\)"),
     "batch": (wrong(q=torch.zeros(1, 4, 3, 8)), r"agree in batch and head size, but are q \(1, 4, 3, 8\), k \(2,"),
     "head size": (wrong(q=torch.zeros(2, 4, 3, 7)), r"agree in batch and head size, but are q \(2, 4, 3, 7\)"),

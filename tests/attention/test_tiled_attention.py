@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from zhixing.attention.tiled_attention import tiled_attention, tiled_backward, tiled_forward
@@ -262,7 +263,7 @@ def test_causal_leaves_out_the_tiles_above_the_diagonal():
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("block", [(0, 16), (16, -1)], ids=str)
+@pytest.mark.parametrize("block", [(0, 16), (16, -1), (1.5, 16), (16, "2"), (None, 16)], ids=str)
 def test_refuses_blocks_without_a_row_or_column(block):
     with pytest.raises(ValueError, match=f"1 or larger, but are {block[0]} and {block[1]}"):
         tiled_attention(*make(SHAPES["square"]), block_q=block[0], block_k=block[1])
@@ -275,3 +276,22 @@ def test_refuses_what_the_definition_refuses():
         tiled_attention(q[:, :5], k, v)
     with pytest.raises(ValueError, match=r"one floating-point type"):
         tiled_attention(q.float(), k, v)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("scale", [torch.tensor(0.5), torch.tensor(0.5, requires_grad=True), torch.ones(1)], ids=str)
+def test_refuses_a_scale_whose_gradient_would_be_lost(scale):
+    q, k, v = make(SHAPES["square"])
+    with pytest.raises(ValueError, match="must be a number, not a tensor: multiply q by it"):
+        tiled_attention(q, k, v, scale=scale)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpoint_under_autocast_recomputes_the_same(reentrant):
+    tensors = [x.float().requires_grad_() for x in make(SHAPES["square"])]
+    twins = [x.detach().clone().requires_grad_() for x in tensors]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = checkpoint(tiled_attention, *tensors, use_reentrant=reentrant)
+    out.square().sum().backward()
+    tiled_attention(*twins).square().sum().backward()
+    assert_close([x.grad for x in tensors], [x.grad for x in twins], rtol=0, atol=0)

@@ -422,19 +422,38 @@ def test_zeros_around_the_image_move_the_mean_and_not_the_maximum_of_positive_ma
 @pytest.mark.parametrize("function", [squeeze_excite, channel_gate], ids=["SE", "channel gate"])
 def test_wrong_maps_and_weights_are_errors(function):
     w1, w2 = torch.zeros(2, 6), torch.zeros(6, 2)
-    for shape in ((6, 5, 5), (1, 6, 0, 5)):
-        with pytest.raises(ValueError, match=r"must be \(B, C, H, W\) with pixels"):
+    for shape, message in (((6, 5, 5), r"must be \(B, C, H, W\)"), ((1, 6, 0, 5), "only B may be 0")):
+        with pytest.raises(ValueError, match=message):
             function(torch.zeros(shape), w1, None, w2, None)
-    for one, two in ((w2, w1), (w1[:, :5], w2), (w1, w2[:5]), (torch.zeros(2, 6, 1, 1), w2)):
-        with pytest.raises(ValueError, match=r"w1 must be \(R, 6\) and w2 \(6, R\)"):
+    for one, two in ((w2, w1), (w1[:, :5], w2), (torch.zeros(2, 6, 1, 1), w2), ([[1.0]], w2)):
+        with pytest.raises(ValueError, match=r"w1 must be .*\(R, 6\)"):
             function(torch.zeros(1, 6, 5, 5), one, None, two, None)
+    for two in (w2[:5], w2[:, :1], w2.long(), None):
+        with pytest.raises(ValueError, match=r"w2 must be .*\(6, 2\)"):
+            function(torch.zeros(1, 6, 5, 5), w1, None, two, None)
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("pools", [(), ("avg",), ("mean", "median"), "mean"], ids=str)
+@pytest.mark.parametrize("function", [squeeze_excite, channel_gate], ids=["SE", "channel gate"])
+@pytest.mark.parametrize(
+    "bias", [torch.ones(2, 1), torch.ones(()), torch.ones(1), torch.ones(7), torch.ones(2).long(), [1.0]], ids=str
+)
+def test_biases_that_would_only_be_broadcast_are_an_error(function, bias):
+    """A bias (2, 1) would be another one for each of two images."""
+    x, w1, w2 = torch.rand(2, 6, 5, 5), torch.ones(2, 6), torch.ones(6, 2)
+    with pytest.raises(ValueError, match=r"b1 must be .*\(2\)"):
+        function(x, w1, bias, w2, None)
+    with pytest.raises(ValueError, match=r"b2 must be .*\(6\)"):
+        function(x, w1, None, w2, bias)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("pools", [(), ("avg",), ("mean", "median"), "mean", None, [["mean"]]], ids=str)
 def test_unknown_pools_are_an_error(pools):
     with pytest.raises(ValueError, match="must name 'mean', 'max' or both"):
         channel_gate(torch.zeros(1, 6, 5, 5), torch.zeros(2, 6), None, torch.zeros(6, 2), None, pools=pools)
+    with pytest.raises(ValueError, match="must name 'mean', 'max' or both"):
+        ChannelGate(32, pools=pools)
 
 
 @pytest.mark.wrong_input
@@ -442,21 +461,24 @@ def test_unknown_pools_are_an_error(pools):
 def test_modules_refuse_other_channels_and_no_hidden_unit(make):
     with pytest.raises(ValueError, match=r"needs a hidden unit, but 8 // 16 = 0"):
         make(8)
-    with pytest.raises(ValueError, match="needs a hidden unit"):
+    with pytest.raises(ValueError, match="hidden must be a positive integer"):
         make(8, hidden=0)
-    with pytest.raises(ValueError, match="for 5 channels"):
+    with pytest.raises(ValueError, match=r"x must be \(B, 32, H, W\)|w1 must be \(R, 5\)"):
         make(32)(torch.zeros(2, 5, 4, 4))
     assert make(8, hidden=1)(torch.zeros(2, 8, 4, 4)).shape == (2, 8, 4, 4)
 
 
 @pytest.mark.wrong_input
 def test_spatial_gate_refuses_even_kernels_and_maps_without_channels():
-    for kernel_size in (4, 0, -1):
-        with pytest.raises(ValueError, match=f"odd and positive, but is {kernel_size}"):
+    with pytest.raises(ValueError, match="must be odd, but is 4"):
+        SpatialGate(kernel_size=4)
+    for kernel_size in (0, -1, 1.5, "3", None):
+        with pytest.raises(ValueError, match=f"must be a positive integer, but is {kernel_size!r}"):
             SpatialGate(kernel_size=kernel_size)
-    for shape in ((6, 5, 5), (2, 0, 5, 5)):
-        with pytest.raises(ValueError, match=r"must be \(B, C, H, W\) with C ≥ 1"):
-            SpatialGate()(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"must be \(B, C, H, W\), but its shape is \(6, 5, 5\)"):
+        SpatialGate()(torch.zeros(6, 5, 5))
+    with pytest.raises(ValueError, match="only B may be 0"):
+        SpatialGate()(torch.zeros(2, 0, 5, 5))
 
 
 def test_hidden_layer_of_width_zero_would_make_a_constant_gate():

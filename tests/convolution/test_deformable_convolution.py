@@ -429,6 +429,14 @@ def test_autocast_around_the_forward_pass_changes_nothing(dtype):
     assert_close(both_ways(True), both_ways(False))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_positions_may_have_another_type_than_the_image(dtype):
+    x, points = normal(2, 3, 5, 6), 5 * torch.rand(2, 7, 2)
+    y = sample_bilinear(x.to(dtype), points)
+    assert y.dtype == dtype
+    assert_close(y.double(), sample_bilinear(x.to(dtype).double(), points.double()), rtol=0.02, atol=0.02)
+
+
 X, D, W = torch.ones(2, 4, 5, 5), torch.zeros(2, 18, 5, 5), torch.ones(3, 4, 3, 3)
 
 
@@ -454,12 +462,24 @@ X, D, W = torch.ones(2, 4, 5, 5), torch.zeros(2, 18, 5, 5), torch.ones(3, 4, 3, 
         "mask": (lambda: deform_conv2d(X, D, W, padding=1, mask=D), r"mask \(2, 9, 5, 5\), not \(2, 18, 5, 5\)"),
         "mask of a line": (lambda: deform_conv2d(X, D, W, padding=1, mask=D[0]), r"mask to be.*\(18, 5, 5\)"),
         "bias": (lambda: deform_conv2d(X, D, W, torch.ones(4), padding=1), r"bias \(3,\), not \(4,\)"),
-        "stride 0": (lambda: deform_conv2d(X, D, W, stride=0), "stride >= 1.*0, 0 and 1"),
-        "a padding for each side": (lambda: deform_conv2d(X, D, W, padding=(1, 1)), r"whole number.*1, \(1, 1\) and 1"),
-        "half a stride": (lambda: deform_conv2d(X, D, W, padding=1, stride=1.5), "whole number.*1.5, 1 and 1"),
-        "points with a pair": (lambda: sampling_points(D, dilation=(1, 1)), r"1, 0 and \(1, 1\)"),
-        "negative padding": (lambda: deform_conv2d(X, D, W, padding=-1), "1, -1 and 1"),
-        "dilation 0": (lambda: deform_conv2d(X, D, W, dilation=0), "1, 0 and 0"),
+        "stride 0": (lambda: deform_conv2d(X, D, W, stride=0), "stride must be a positive integer, but is 0"),
+        "a padding for each side": (
+            lambda: deform_conv2d(X, D, W, padding=(1, 1)),
+            r"padding must be an integer.*\(1, 1\)",
+        ),
+        "half a stride": (
+            lambda: deform_conv2d(X, D, W, padding=1, stride=1.5),
+            "stride must be a positive integer, but is 1.5",
+        ),
+        "points with a pair": (
+            lambda: sampling_points(D, dilation=(1, 1)),
+            r"dilation must be a positive integer, but is \(1, 1\)",
+        ),
+        "negative padding": (
+            lambda: deform_conv2d(X, D, W, padding=-1),
+            "padding must be an integer of at least 0, but is -1",
+        ),
+        "dilation 0": (lambda: deform_conv2d(X, D, W, dilation=0), "dilation must be a positive integer, but is 0"),
         "kernel larger than the image": (lambda: deform_conv2d(X, D, W, dilation=3), r"\(2, G · 18, -1, -1\)"),
         "no pixels": (lambda: deform_conv2d(X[:, :, :0], D, W, padding=1), "nothing to read"),
         "points of 17 channels": (lambda: sampling_points(D[:, :17]), "3 × 3 needs a multiple of 18.*not 17"),
@@ -470,7 +490,15 @@ X, D, W = torch.ones(2, 4, 5, 5), torch.zeros(2, 18, 5, 5), torch.ones(3, 4, 3, 
         "whole points": (lambda: sample_bilinear(X, torch.ones(2, 7, 2).long()), "int64"),
         "image of a line": (lambda: sample_bilinear(X[0], torch.ones(2, 7, 2)), r"\(4, 5, 5\)"),
         "layer's groups": (lambda: DeformConv2d(4, 4, offset_groups=3), "3 groups do not divide 4"),
-        "no group": (lambda: DeformConv2d(4, 4, offset_groups=0), "0 groups"),
+        "no group": (lambda: DeformConv2d(4, 4, offset_groups=0), "offset_groups must be a positive integer"),
+        "complex bias": (lambda: deform_conv2d(X, D, W, torch.ones(3) + 0j, padding=1), "complex64"),
+        "whole bias": (lambda: deform_conv2d(X, D, W, torch.ones(3).long(), padding=1), "int64"),
+        "a kernel of one number": (lambda: sampling_points(D, 3), "two positive integers, but is 3"),
+        "a kernel of 0": (lambda: sampling_points(D, (0, 3)), "positive integer, but is 0"),
+        "layer's stride": (lambda: DeformConv2d(4, 4, stride=0), "stride must be a positive integer"),
+        "layer's kernel": (lambda: DeformConv2d(4, 4, (3, 3)), r"kernel_size must be .*\(3, 3\)"),
+        "layer's channels": (lambda: DeformConv2d(0, 4), "in_channels must be a positive integer"),
+        "layer's image": (lambda: DeformConv2d(4, 4)(X[0]), r"\(B, 4, H, W\), but its shape is \(4, 5, 5\)"),
     }.values(),
     ids=lambda value: "" if callable(value) else value[:20],
 )

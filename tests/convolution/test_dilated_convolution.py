@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -129,17 +130,26 @@ def test_two_convolutions_a_block_double_what_a_temporal_network_sees_beyond_the
 @pytest.mark.parametrize(
     ("rates", "kernel_size", "match"),
     [
-        ([1, 0], 3, "at least 1, but are"),
-        ([-1], 3, "at least 1, but are"),
-        ([1.5], 3, "must be integers"),
-        (["2"], 3, "must be integers"),
+        ([1, 0], 3, "positive integer, but is 0"),
+        ([-1], 3, "positive integer, but is -1"),
+        ([1.5], 3, r"positive integer, but is 1\.5"),
+        (["2"], 3, "positive integer, but is '2'"),
         ([1, 2], 1, "at least 2, but is 1"),
+        (2, 3, "must be a sequence"),
+        ([1, 2], (3, 3), r"at least 2, but is \(3, 3\)"),
     ],
-    ids=["zero", "negative", "fraction", "text", "kernel of one"],
+    ids=["zero", "negative", "fraction", "text", "kernel of one", "one rate", "kernel of two"],
 )
 def test_rates_that_are_no_rates_are_an_error(function, rates, kernel_size, match):
     with pytest.raises(ValueError, match=match):
         function(rates, kernel_size=kernel_size)
+
+
+def test_numbers_of_other_libraries_count_as_numbers():
+    expected = path_counts([1, 2, 4])
+    assert torch.equal(path_counts(torch.tensor([1, 2, 4]), kernel_size=torch.tensor(3)), expected)
+    assert torch.equal(path_counts(np.array([1, 2, 4]), kernel_size=np.int64(3)), expected)
+    assert torch.equal(path_counts(rate for rate in (1, 2, 4)), expected)
 
 
 def test_more_paths_than_an_integer_holds_are_an_error():
@@ -240,9 +250,9 @@ def test_wrong_channels_kernels_and_rates_are_errors():
         dilated_conv2d(x.movedim(1, 3), weight, dilation=2)
     with pytest.raises(ValueError, match=r"must be odd, but are \(2, 3\)"):
         dilated_conv2d(x, weight[:, :, :2], dilation=2)
-    with pytest.raises(ValueError, match="at least 1, but are"):
+    with pytest.raises(ValueError, match="positive integer, but is 0"):
         dilated_conv2d(x, weight, dilation=0)
-    with pytest.raises(ValueError, match="must be integers"):
+    with pytest.raises(ValueError, match=r"positive integer, but is \(2, 2\)"):
         dilated_conv2d(x, weight, dilation=(2, 2))
 
 
@@ -296,7 +306,7 @@ def test_causal_reads_strided_views_and_keeps_low_precision():
 def test_channels_before_time_are_an_error():
     with pytest.raises(ValueError, match=r"x \(B, L, C\) has 9 channels, but the weight is for 3"):
         causal_conv1d(torch.ones(1, 3, 9), torch.ones(2, 3, 2), dilation=2)
-    with pytest.raises(ValueError, match="at least 1, but are"):
+    with pytest.raises(ValueError, match="positive integer, but is 0"):
         causal_conv1d(torch.ones(1, 9, 3), torch.ones(2, 3, 2), dilation=0)
 
 
@@ -358,9 +368,9 @@ def test_module_accepts_an_empty_batch():
 
 @pytest.mark.wrong_input
 def test_wrong_number_of_channels_is_an_error():
-    with pytest.raises(ValueError, match="at least 1, but is 0"):
+    with pytest.raises(ValueError, match="channels must be a positive integer, but is 0"):
         ContextModule(0)
-    with pytest.raises(ValueError, match="x has 3 channels, but the module is for 2"):
+    with pytest.raises(ValueError, match=r"x must be \(B, 2, H, W\), but its shape is \(1, 3, 4, 4\)"):
         ContextModule(2)(torch.ones(1, 3, 4, 4))
 
 

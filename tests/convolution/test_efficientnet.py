@@ -138,6 +138,16 @@ def test_b1_and_b2_have_the_same_23_blocks():
         (lambda: stochastic_depth(torch.ones(2), 1.5, training=True), r"between 0 and 1, but is 1\.5"),
         (lambda: stochastic_depth(torch.ones(2), -0.1, training=False), r"between 0 and 1, but is -0\.1"),
         (lambda: stochastic_depth(torch.tensor(1.0), 0.5, training=True), "batch dimension, but is a scalar"),
+        (lambda: stochastic_depth([1.0], 0.5, training=True), "floating-point tensor, but is a list"),
+        (lambda: stochastic_depth(torch.ones(2).long(), 0.0, training=True), r"but is torch\.int64"),
+        (lambda: stochastic_depth(torch.ones(2), "0.5", training=True), "between 0 and 1, but is '0.5'"),
+        (lambda: round_channels(16, "1.1"), "width must be positive and finite, but is '1.1'"),
+        (lambda: round_repeats(2, None), "depth must be positive and finite, but is None"),
+        (lambda: MBConv(8, 8, drop=-1.0), r"drop must be between 0 and 1, but is -1\.0"),
+        (lambda: MBConv(8, 8, stride=0.5), r"stride must be a positive integer, but is 0\.5"),
+        (lambda: EfficientNet(num_classes=0), "num_classes must be a positive integer, but is 0"),
+        (lambda: EfficientNet(dropout=math.nan), "dropout must be between 0 and 1, but is nan"),
+        (lambda: EfficientNet(stochastic_depth_prob=1.5), r"stochastic_depth_prob must be .*, but is 1\.5"),
     ],
 )
 def test_wrong_input_is_an_error(call, match):
@@ -152,6 +162,16 @@ def test_grey_and_unbatched_images_are_errors():
         for shape in (1, 1, 64, 64), (3, 64, 64):
             with pytest.raises(ValueError, match=r"must be \(B, 3, H, W\)"):
                 net(torch.empty(shape))
+
+
+@pytest.mark.parametrize("p", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_dropped_sample_is_0_even_where_it_is_not_finite(p, value):
+    x = torch.full((200, 2), value)
+    y = stochastic_depth(x, p, training=True)
+    dropped = (y == 0).all(1)
+    assert dropped.any()
+    assert_close(y[~dropped], x[: int((~dropped).sum())], equal_nan=True)
 
 
 # SAME padding

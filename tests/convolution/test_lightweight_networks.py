@@ -330,11 +330,11 @@ def test_rounded_channels_are_divisible_and_lose_at_most_a_tenth():
 
 @pytest.mark.wrong_input
 def test_wrong_widths_and_images_are_errors():
-    with pytest.raises(ValueError, match="width must be positive, but is 0"):
+    with pytest.raises(ValueError, match="width must be positive and finite, but is 0"):
         mobilenet_v1(width=0)
     with pytest.raises(ValueError, match="num_classes must be a positive integer, but is 0"):
         mobilenet_v1(width=0.1, num_classes=0)
-    with pytest.raises(ValueError, match="channels must be positive, but is nan"):
+    with pytest.raises(ValueError, match="channels must be positive and finite, but is nan"):
         round_channels(math.nan)
     with pytest.raises(ValueError, match="divisor must be a positive integer, but is 0"):
         round_channels(8, divisor=0)
@@ -563,3 +563,23 @@ def test_wrong_counts_are_errors():
         collapse_probability(0, 2)
     with pytest.raises(ValueError, match=r"m must be a positive integer, but is 1\.5"):
         collapse_probability(3, 1.5)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: conv_cost(4, 4, kernel_size=3, size=5), "size must be two positive integers, but is 5"),
+        (lambda: conv_cost(4, 4, kernel_size=3, size=(5, 5, 5)), "size must be two positive integers"),
+        (lambda: conv_cost(4, 4, kernel_size=3, size=(5, "5")), "size must be a positive integer, but is '5'"),
+        (lambda: round_channels(math.inf), "channels must be positive and finite, but is inf"),
+        (lambda: round_channels("32"), "channels must be positive and finite, but is '32'"),
+        (lambda: mobilenet_v1(width=math.inf), "width must be positive and finite, but is inf"),
+        (lambda: InvertedResidual(4, 4, stride=(2, 2)), r"stride must be a positive integer, but is \(2, 2\)"),
+        (lambda: channel_shuffle([1.0], 1), "but it is a list"),
+        (lambda: layer_costs(lambda x: x, (3, 5, 5)), "must be a module, but is a function"),
+    ],
+)
+def test_what_is_no_number_no_pair_or_no_network_is_an_error(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

@@ -589,9 +589,9 @@ def test_all_layers_in_the_order_of_modules_give_a_wrong_size(torchvision_networ
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("unit", [9, -10])
+@pytest.mark.parametrize("unit", [9, -10, 1.5, "3"])
 def test_probe_refuses_a_unit_that_does_not_exist(unit):
-    with pytest.raises(ValueError, match=f"expected a unit among 9 columns, but unit is {unit}"):
+    with pytest.raises(ValueError, match=f"unit .*, but (unit )?is {unit!r}"):
         nan_probe(lambda x: x, (1, 9), unit=unit)
 
 
@@ -608,3 +608,16 @@ def test_probe_refuses_half_precision_whose_kernels_multiply_neighbours_by_zero(
 def test_probe_refuses_an_output_without_columns():
     with pytest.raises(ValueError, match="expected a unit among 0 columns"):
         nan_probe(lambda x: x[..., :0], (1, 9))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_probe_is_not_misled_by_autocast_around_it(dtype):
+    """In 16 bits, oneDNN multiplies neighbouring columns by 0, and NaN spreads to them."""
+    net = nn.Sequential(nn.Conv1d(1, 4, 3, padding=1), nn.Conv1d(4, 4, 3, padding=1)).eval()
+    with torch.autocast("cpu", dtype=dtype):
+        assert nan_probe(net, (1, 64)) == (30, 34)
+
+
+def test_probe_counts_units_by_any_integer():
+    assert nan_probe(lambda x: x, (1, 9), unit=torch.tensor(3)) == (3, 3)
+    assert nan_probe(lambda x: x, (1, 9), unit=True) == (1, 1)

@@ -302,11 +302,11 @@ def test_wrong_maps_and_levels_are_errors():
     x = torch.zeros(1, 2, 5, 5)
     with pytest.raises(ValueError, match=r"must be \(B, C, H, W\), but its shape is \(2, 5, 5\)"):
         spatial_pyramid_pool(x[0])
-    with pytest.raises(ValueError, match="at least one level"):
+    with pytest.raises(ValueError, match="at least one, but are"):
         spatial_pyramid_pool(x, levels=())
     with pytest.raises(ValueError, match="n must be a positive integer, but is 0"):
         spatial_pyramid_pool(x, levels=(2, 0))
-    with pytest.raises(ValueError, match="size must be a positive integer, but is 0"):
+    with pytest.raises(ValueError, match="only B may be 0"):
         spatial_pyramid_pool(x[:, :, :0])
 
 
@@ -496,7 +496,7 @@ def test_one_image_in_training_and_wrong_channels_are_errors():
     module = ASPP(4, out_channels=6)
     with pytest.raises(ValueError, match="the mean of a single image cannot be normalised"):
         module(torch.zeros(1, 4, 5, 5))
-    with pytest.raises(ValueError, match="x has 5 channels, but the module is for 4"):
+    with pytest.raises(ValueError, match=r"x must be \(B, 4, H, W\), but its shape is \(2, 5, 4, 4\)"):
         module(torch.zeros(2, 5, 4, 4))
 
 
@@ -507,3 +507,23 @@ def test_one_image_can_be_trained_on_with_frozen_statistics():
             layer.eval()
     module(torch.rand(1, 4, 5, 5)).sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("levels", [3, None, (), (2, 1.5), "21", [[2]]], ids=str)
+def test_what_is_no_level_is_an_error(levels):
+    with pytest.raises(ValueError, match=r"levels must be|n must be a positive integer"):
+        spatial_pyramid_pool(torch.zeros(1, 2, 5, 5), levels=levels)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", None, (2, 2)], ids=str)
+def test_sizes_of_the_module_that_are_no_sizes_are_an_error(wrong):
+    message = "must be a positive integer, but is"
+    for make in (
+        lambda: ASPP(wrong),
+        lambda: ASPP(4, out_channels=wrong),
+        lambda: ASPP(4, rates=(6, wrong)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()

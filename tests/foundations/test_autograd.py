@@ -1,5 +1,6 @@
 """The engine against torch's autograd on random expressions, and against numbers worked by hand."""
 
+import copy
 import gc
 import inspect
 import math
@@ -551,6 +552,18 @@ def test_an_index_changed_in_place_is_noticed(index):
         y.sum().backward()
 
 
+@pytest.mark.parametrize("kind", [list, np.array, lambda rows: (rows,), lambda rows: (None, rows)], ids=str)
+def test_an_index_that_is_no_tensor_may_change_afterwards(kind):
+    x, rows = leaf(1.0, 2.0), [1]
+    index = kind(rows)
+    y = x[index]
+    for part in index if isinstance(index, tuple) else (index,):
+        if part is not None:
+            part[0] = 0
+    y.sum().backward()
+    assert x.grad.value.tolist() == [0, 1]
+
+
 def test_a_value_changed_in_place_does_no_harm_if_no_rule_reads_it():
     x = leaf(1.0, 2.0)
     y = (x + 1) * 3  # reads neither x nor x + 1
@@ -880,3 +893,70 @@ def test_refuses_to_differentiate_what_cannot_be():
         with pytest.raises(ValueError, match="requires no gradient"):
             constant.backward()
     y.sum().backward()  # none of these has freed it
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("output", [2.0, torch.ones(()), torch.nn.Parameter(torch.ones(1)), None, [1.0]], ids=str)
+def test_refuses_to_differentiate_what_is_no_variable(output):
+    x = leaf(1.0, 2.0)
+    with pytest.raises(ValueError, match=f"must be a Variable, not {type(output).__name__}"):
+        grad(output, [x])
+    with pytest.raises(ValueError, match=r"does not depend on the inputs number \[0\]"):
+        grad(x.sum(), [output])
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("other", [2, 2.0, torch.ones(2), np.ones(2), [1.0]], ids=lambda x: type(x).__name__)
+def test_refuses_a_variable_as_an_exponent_and_anything_else_before_a_product(other):
+    x = leaf(1.0, 2.0)
+    with pytest.raises(ValueError, match="an exponent is a number, not Variable"):
+        other**x
+    if not isinstance(other, int | float):
+        with pytest.raises(ValueError, match="a Variable or a number, not"):
+            other @ x
+
+
+def test_inputs_of_grad_may_come_from_a_generator():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    gradients = grad((x * y).sum(), (leaf for leaf in (x, y)))
+    assert [g.value.tolist() for g in gradients] == [[3, 4], [1, 2]]
+
+
+def test_leaves_can_be_deepcopied_and_results_cannot():
+    x = leaf(1.0, 2.0)
+    (x * x).sum().backward()
+    twin = copy.deepcopy({"w": [x, x]})["w"]
+    assert twin[0] is twin[1]
+    (3 * twin[0]).sum().backward()
+    assert (x.grad.value.tolist(), twin[0].grad.value.tolist()) == ([2, 4], [5, 7])
+    twin[0].value.zero_()
+    assert x.value.tolist() == [1, 2]
+    for result in (exp(x), -x, x[:1]):
+        with pytest.raises(RuntimeError, match="a result cannot be deepcopied"):
+            copy.deepcopy(result)
+    assert copy.deepcopy(exp(x).detach()).value.tolist() == exp(x).value.tolist()
+
+
+@pytest.mark.parametrize("form", [exp, tanh, lambda x: x * x, lambda x: logsumexp(x, 0)], ids=str)
+def test_records_in_torchs_inference_mode_too(form):
+    x, y = leaf(0.5, 2.0), leaf(0.5, 2.0)
+    form(y).sum().backward()
+    with torch.inference_mode():
+        form(x).sum().backward()
+        assert_close(x.grad.value.tolist(), y.grad.value.tolist())
+
+
+@pytest.mark.wrong_input
+def test_autocast_which_would_mix_types_is_refused():
+    x = Variable(torch.rand(3, 3), requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match="needs a single type"):
+        x @ x
+
+
+def test_sum_over_no_named_dimension_and_iteration_are_torchs():
+    x = leaf(1.0, 2.0, shape=(1, 2))
+    assert x.sum(()).shape == x.value.sum(()).shape == ()
+    assert x.mean(()).value.item() == 1.5
+    assert [row.value.tolist() for row in x] == [[1, 2]]
+    with pytest.raises(TypeError):
+        list(x.sum())

@@ -755,3 +755,105 @@ def test_wrong_curves_are_an_error():
         match(torch.ones(2, 1), torch.ones(3))
     with pytest.raises(ValueError, match="2 flags ignore"):
         match(torch.ones(2, 1), torch.ones(2), ignore=torch.ones(2).bool())
+
+
+BOX, ONE = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([1])
+TARGET, PREDICTION = {"boxes": BOX, "labels": ONE}, {"boxes": BOX, "labels": ONE, "scores": torch.ones(1)}
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[0.0, 0.0, 1.0, 1.0]],
+        None,
+        BOX.numpy(),
+        BOX[0],
+        BOX[:, :3],
+        BOX > 1,
+        BOX + 0j,
+        torch.tensor([[0.0, 0.0, torch.inf, 1.0]]),
+        torch.tensor([[-torch.inf, 0.0, torch.inf, 1.0]]),
+        torch.tensor([[0.0, 0.0, 1e200, 1e200]], dtype=torch.float64),
+    ],
+    ids=["list", "nothing", "array", "vector", "three", "bool", "complex", "infinite", "all", "area overflows"],
+)
+def test_boxes_without_a_finite_area_are_an_error(boxes):
+    for call in (
+        lambda: box_iou(boxes, BOX),
+        lambda: box_iou(BOX, boxes),
+        lambda: mean_average_precision([{**PREDICTION, "boxes": boxes}], [TARGET]),
+        lambda: mean_average_precision([PREDICTION], [{**TARGET, "boxes": boxes}]),
+    ):
+        with pytest.raises(ValueError, match=r"boxes must be"):
+            call()
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("wrong", [[1], None, torch.tensor([0.5]), torch.tensor([torch.nan]), ONE * 1j], ids=str)
+@pytest.mark.parametrize("key", ["labels", "iscrowd"])
+def test_labels_and_flags_that_are_no_integers_are_an_error(key, wrong):
+    with pytest.raises(ValueError, match=f"{key} must"):
+        mean_average_precision([PREDICTION], [{**TARGET, key: wrong}])
+    if key == "labels":
+        with pytest.raises(ValueError, match="labels must"):
+            mean_average_precision([{**PREDICTION, key: wrong}], [TARGET])
+
+
+def test_whole_labels_may_be_floats():
+    for kind in (torch.float16, torch.float64, torch.uint8):
+        assert mean_average_precision([PREDICTION], [{**TARGET, "labels": ONE.to(kind)}]) == 1.0
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("key", ["boxes", "labels", "scores"])
+def test_a_missing_key_is_named(key):
+    without = {name: value for name, value in PREDICTION.items() if name != key}
+    with pytest.raises(ValueError, match=f"no {key}"):
+        mean_average_precision([without], [TARGET])
+    if key != "scores":
+        with pytest.raises(ValueError, match=f"no {key}"):
+            mean_average_precision([PREDICTION], [{name: TARGET[name] for name in TARGET if name != key}])
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"iou_thresholds": 0.5},
+        {"iou_thresholds": [torch.nan]},
+        {"iou_thresholds": ["0.5"]},
+        {"iou_thresholds": [-1.0]},
+        {"max_detections": torch.nan},
+        {"max_detections": "3"},
+        {"area_range": 5},
+        {"area_range": (1, 0)},
+        {"area_range": (torch.nan, 1)},
+        {"rule": None},
+        {"rule": []},
+    ],
+    ids=str,
+)
+def test_options_that_count_nothing_are_an_error(options):
+    with pytest.raises(ValueError, match=r"must be|nothing to count"):
+        mean_average_precision([PREDICTION], [TARGET], **options)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("values", [[0.5], 0.5, torch.tensor(0.5), torch.tensor([[0.5]]), torch.tensor([torch.nan])])
+def test_curves_that_are_no_vectors_of_numbers_are_an_error(values):
+    right = torch.tensor([0.5])
+    for call in (
+        lambda: average_precision(values, right),
+        lambda: average_precision(right, values),
+        lambda: precision_recall(torch.tensor([True]), values, 1),
+        lambda: match(torch.tensor([[0.5]]), values),
+    ):
+        with pytest.raises(ValueError, match=r"tensor of one dimension|one is NaN"):
+            call()
+    for value in (-0.5, 1.5, torch.inf):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            average_precision(torch.tensor([value]), right)
+    for threshold in (-1.0, torch.nan):
+        with pytest.raises(ValueError, match="threshold must not be negative"):
+            match(torch.tensor([[0.5]]), right, threshold=threshold)

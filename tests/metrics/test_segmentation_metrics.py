@@ -489,3 +489,50 @@ def test_disk_off_by_one_pixel_scores_as_the_areas_say(radius):
 
     assert abs(score(disk(radius + 1)) - radius**2 / (radius + 1) ** 2) < 0.05
     assert abs(score(disk(radius, shift=1)) - (math.pi * radius - 2) / (math.pi * radius + 2)) < 0.05
+
+
+@pytest.mark.parametrize("score", [pixel_accuracy, mean_pixel_accuracy, iou, mean_iou, frequency_weighted_iou])
+@pytest.mark.parametrize("large", [2**62, 2**63 - 1])
+def test_counts_whose_sum_exceeds_int64_are_scored(score, large):
+    expected = score(torch.full((3, 3), 5))
+    assert_close(score(torch.full((3, 3), large)), expected)
+
+
+def test_a_class_is_in_the_truth_even_if_its_sum_would_overflow():
+    matrix = torch.tensor([[2**62, 2**62], [0, 1]])
+    assert_close(mean_iou(matrix, absent="truth"), iou(matrix).mean())
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("score", [pixel_accuracy, mean_pixel_accuracy, iou, mean_iou, frequency_weighted_iou])
+@pytest.mark.parametrize("matrix", [[[1, 0], [0, 1]], None, numpy.eye(2, dtype=int), 3], ids=lambda x: type(x).__name__)
+def test_scores_refuse_what_is_no_tensor_and_negative_counts(score, matrix):
+    with pytest.raises(ValueError, match=f"must be a tensor, but is a {type(matrix).__name__}"):
+        score(matrix)
+    with pytest.raises(ValueError, match=r"must hold counts, but its least is -1"):
+        score(torch.tensor([[1, -1], [0, 1]]))
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("wrong", [[0, 1], 1, None, numpy.array([0, 1])], ids=lambda x: type(x).__name__)
+def test_matrix_refuses_what_is_no_tensor(wrong):
+    right = torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="the prediction must be a tensor"):
+        confusion_matrix(wrong, right, 2)
+    with pytest.raises(ValueError, match="the target must be a tensor"):
+        confusion_matrix(right, wrong, 2)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("label", [[0], (0, 255), 1.5, math.nan, "0"], ids=str)
+def test_what_is_not_one_label_ignores_nothing_without_a_word_no_more(label):
+    right = torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="ignore_index must be one label or None, but is"):
+        confusion_matrix(right, right, 2, ignore_index=label)
+
+
+@pytest.mark.wrong_input  # the hook would refuse NumPy's numbers
+def test_numbers_of_other_libraries_count_as_numbers():
+    right = torch.tensor([0, 1, 7])
+    for two, seven in ((numpy.int64(2), numpy.uint8(7)), (torch.tensor(2), torch.tensor(7))):
+        assert confusion_matrix(right, right, two, ignore_index=seven).tolist() == [[1, 0], [0, 1]]

@@ -5,6 +5,7 @@ import inspect
 import math
 import types
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -688,6 +689,14 @@ def test_refuses_sparse_gradients_and_complex_parameters(made):
         ({"betas": 0.9}, "betas must be two numbers"),
         ({"lr": torch.tensor(-1.0)}, "lr must not be negative"),
         ({"lr": torch.tensor([0.1, 0.2])}, r"lr must be one number, but is a tensor of shape \(2,\)"),
+        ({"lr": "0.1"}, "lr must be one number, but is '0.1'"),
+        ({"lr": None}, "lr must be one number, but is None"),
+        ({"lr": numpy.array([0.1])}, "lr must be one number, but is array"),
+        ({"eps": 1j}, "eps must be one number, but is 1j"),
+        ({"weight_decay": [0.1]}, r"weight_decay must be one number, but is \[0.1\]"),
+        ({"betas": ("0.9", "0.999")}, "betas must be two numbers"),
+        ({"betas": (torch.ones(2), 0.9)}, "betas must be two numbers"),
+        ({"betas": (0.9, math.nan)}, "betas must be two numbers"),
         ({"weight_decay": torch.zeros(0)}, r"weight_decay must be one number, but is a tensor of shape \(0,\)"),
     ],
     ids=str,
@@ -754,3 +763,63 @@ def test_refuses_a_list_for_a_group_as_torch_does(ours, theirs):
         messages.add(str(error.value))
         assert len(optimizer.param_groups) == 1
     assert len(messages) == 1
+
+
+@pytest.mark.wrong_input
+@UPDATES
+@pytest.mark.parametrize("wrong", [[1.0], 1.0, None, numpy.ones(1)], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("which", range(4))
+def test_refuses_what_is_no_tensor(update, wrong, which):
+    tensors = [torch.ones(1)] * 4
+    tensors[which] = wrong
+    with pytest.raises(ValueError, match=f"needs dense tensors of real numbers, but .* is a {type(wrong).__name__}"):
+        update(*tensors, t=1)
+
+
+@pytest.mark.wrong_input
+@UPDATES
+@pytest.mark.parametrize("t", [-1, 0.5, math.nan, "1", None], ids=str)
+def test_refuses_to_count_by_anything_but_numbers_from_1_on(update, t):
+    with pytest.raises(ValueError, match="steps are counted from 1, but t is"):
+        update(*[torch.ones(1)] * 4, t=t)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("made", [Adam, AdamW], ids=str)
+def test_refuses_a_state_of_another_model_or_of_none(made):
+    """Before any parameter has moved, and without a change to the optimiser."""
+    first, second, other = torch.zeros(2, requires_grad=True), torch.zeros(3), torch.zeros(4)
+    states = []
+    for pair in ((first, second), (first, other)):
+        for theta in pair:
+            theta.grad = torch.ones_like(theta)
+        states.append(made(pair))
+        states[-1].step()
+    with pytest.raises(ValueError, match=r"parameter 1 has shape \(4,\), but the state \(3,\)"):
+        states[1].load_state_dict(states[0].state_dict())
+    for nothing in ({}, torch.nn.Linear(1, 1).state_dict(), None, [1]):
+        with pytest.raises(ValueError, match="has state and param_groups; is it a model's"):
+            states[1].load_state_dict(nothing)
+    assert states[1].state[other]["exp_avg"].shape == (4,)
+
+
+@PAIRS
+def test_step_in_other_contexts_equals_torchs(ours, theirs):
+    """Autocast and inference mode change nothing; a copy moves the copied parameters alone."""
+    moved = []
+    for made, contexts in (
+        (ours, (torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode(), torch.enable_grad())),
+        (theirs, (torch.no_grad(),) * 3),
+    ):
+        theta = torch.tensor([1.0, -2.0], requires_grad=True)
+        optimizer = made([theta], lr=0.1)
+        for context in contexts:
+            theta.grad = torch.tensor([3.0, 4.0])
+            with context:
+                optimizer.step()
+        twin = copy.deepcopy(optimizer)
+        before = theta.detach().clone()
+        twin.step()
+        assert torch.equal(theta, before)
+        moved.append(twin.param_groups[0]["params"][0].detach())
+    assert_close(*moved)

@@ -3,7 +3,7 @@
 Source: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202, equations 4 to 6.
 """
 
-import math
+import operator
 from collections.abc import Callable
 
 import torch
@@ -30,12 +30,16 @@ def glu(
         gate: The projection xW that opens and closes.
         value: The projection xV that is let through.
 
+    Raises:
+        ValueError: They are not floating-point tensors of one shape.
+
     Examples:
         >>> import torch
         >>> gate, value = torch.tensor([[0.0, 1.0], [3.0, 2.0]], dtype=torch.float64)
         >>> [round(entry, 4) for entry in glu(gate, value).tolist()]
         [1.5, 1.4621]
     """
+    _check_projections(gate, value)
     return torch.sigmoid(gate) * value
 
 
@@ -43,7 +47,7 @@ def geglu(
     gate: Float[Tensor, "*shape"],
     value: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
-    """GELU(gate) · value with the exact GELU, arguments as in `glu`.
+    """GELU(gate) · value with the exact GELU, arguments and errors as in `glu`.
 
     T5 1.1 and Gemma have been trained with the tanh form of GELU instead.
 
@@ -53,6 +57,7 @@ def geglu(
         >>> [round(entry, 4) for entry in geglu(gate, value).tolist()]
         [0.0, 1.6827]
     """
+    _check_projections(gate, value)
     return gelu(gate) * value
 
 
@@ -60,7 +65,7 @@ def swiglu(
     gate: Float[Tensor, "*shape"],
     value: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
-    """SiLU(gate) · value, arguments as in `glu`.
+    """SiLU(gate) · value, arguments and errors as in `glu`.
 
     The product grows with the square of the scale: in float16 it overflows from about 256 on. In
     training take `torch.nn.functional.silu(gate) * value`, which keeps fewer tensors.
@@ -71,6 +76,7 @@ def swiglu(
         >>> [round(entry, 4) for entry in swiglu(gate, value).tolist()]
         [0.0, 1.4621]
     """
+    _check_projections(gate, value)
     return swish(gate) * value
 
 
@@ -86,7 +92,7 @@ def clamped_swiglu(
 
     The defaults are those of gpt-oss; DeepSeek-V4 has `beta=1.0, limit=10.0, shift=0.0`. Gradients
     are 0 where the limit cuts. gpt-oss stores gates and values in turn, `h[..., ::2]` and
-    `h[..., 1::2]`.
+    `h[..., 1::2]`. Errors as in `glu`.
 
     Examples:
         >>> import torch
@@ -94,6 +100,7 @@ def clamped_swiglu(
         >>> [round(entry, 4) for entry in clamped_swiglu(gate, value).tolist()]
         [0.0, 2.5374, 55.9996]
     """
+    _check_projections(gate, value)
     gate, value = gate.clamp(max=limit), value.clamp(-limit, limit)
     return swish(gate, beta=beta) * (value + shift)
 
@@ -113,7 +120,8 @@ def gated_feed_forward(
     places, nor square matrices that are transposed.
 
     Raises:
-        ValueError: The matrices do not fit each other or `x`.
+        ValueError: An argument is not a floating-point tensor, or the matrices do not fit each
+            other or `x`.
 
     Examples:
         >>> import torch
@@ -121,9 +129,13 @@ def gated_feed_forward(
         >>> gated_feed_forward(torch.ones(5, 6), gate, up, down).shape
         torch.Size([5, 6])
     """
-    hidden = (len(gate_weight), x.shape[-1])
-    if not gate_weight.shape == up_weight.shape == down_weight.T.shape == hidden:
-        weights = gate_weight, up_weight, down_weight
+    weights = gate_weight, up_weight, down_weight
+    for tensor in (x, *weights):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+            raise ValueError(f"x and the weights must be floating-point tensors, but one is {kind}")
+    shapes = {tuple(gate_weight.shape), tuple(up_weight.shape), tuple(down_weight.shape[::-1])}
+    if x.ndim == 0 or gate_weight.ndim != 2 or shapes != {(len(gate_weight), x.shape[-1])}:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, *weights))
         raise ValueError(f"x and the weights (out × in) of shapes {shapes} do not fit together")
     return F.linear(unit(F.linear(x, gate_weight), F.linear(x, up_weight)), down_weight)
@@ -141,6 +153,9 @@ class GatedFeedForward(nn.Module):
         hidden: Size in between; `gated_hidden_size` gives one for a comparison with two matrices.
         unit: What is made of the gate and the value; the checkpoint has been trained with one.
 
+    Raises:
+        ValueError: A size is not a positive integer.
+
     Examples:
         >>> import torch
         >>> layer = GatedFeedForward(768, 2048)
@@ -152,6 +167,7 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, model: int, hidden: int, *, unit: Unit = swiglu) -> None:
         super().__init__()
+        model, hidden = _size(model), _size(hidden)
         self.gate_proj = nn.Linear(model, hidden, bias=False)
         self.up_proj = nn.Linear(model, hidden, bias=False)
         self.down_proj = nn.Linear(hidden, model, bias=False)
@@ -173,7 +189,7 @@ def gated_hidden_size(hidden: int, *, multiple_of: int = 1) -> int:
         multiple_of: Round the result up to a multiple of this; LLaMA's first sizes take 256.
 
     Raises:
-        ValueError: A number is not positive.
+        ValueError: A number is not a positive integer.
 
     Examples:
         >>> gated_hidden_size(3072)
@@ -181,6 +197,25 @@ def gated_hidden_size(hidden: int, *, multiple_of: int = 1) -> int:
         >>> gated_hidden_size(4 * 4096, multiple_of=256)
         11008
     """
-    if hidden < 1 or multiple_of < 1:
-        raise ValueError(f"sizes must be positive, but they are {hidden} and {multiple_of}")
-    return multiple_of * math.ceil(max(1, 2 * hidden // 3) / multiple_of)
+    hidden, multiple_of = _size(hidden), _size(multiple_of)
+    return multiple_of * -(-max(1, 2 * hidden // 3) // multiple_of)
+
+
+def _check_projections(gate: Tensor, value: Tensor) -> None:
+    for name, tensor in {"gate": gate, "value": value}.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+            raise ValueError(f"a unit needs floating-point tensors, but the {name} is {kind}")
+    if gate.shape != value.shape:
+        shapes = f"{(*gate.shape,)} and {(*value.shape,)}"
+        raise ValueError(f"gate and value must have one shape, but have {shapes}")
+
+
+def _size(number: int) -> int:
+    try:
+        size = int(operator.index(number))
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"sizes must be positive integers, but one is {number!r}")
+    return size

@@ -73,8 +73,8 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The tanh approximation, x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), elementwise.
 
     GPT-2 and `torch.nn.functional.gelu(x, approximate="tanh")` compute it. It differs from GELU by
-    at most 0.00048. Its gradient is NaN where x² overflows: from about |x| = 1e19 on in float32,
-    never in float16, which is computed in float32.
+    at most 0.00048. NaN at -inf. Its gradient is NaN where x² overflows: from about |x| = 1e19 on
+    in float32, never in float16, which is computed in float32.
 
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are
@@ -101,7 +101,7 @@ def gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def gelu_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The sigmoid approximation, x σ(1.702 x), elementwise.
 
-    Called QuickGELU in CLIP. It differs from GELU by at most 0.0204.
+    Called QuickGELU in CLIP. It differs from GELU by at most 0.0204. NaN at -inf.
 
     Args:
         x: Values of any shape, in a floating-point type; those of fewer than 32 bits are

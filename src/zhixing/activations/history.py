@@ -123,10 +123,11 @@ def prelu(
 
     Args:
         x: Values; the channels are its second dimension, in (B, L, C) too, so move them there.
-        slope: One slope for all channels, or one for each.
+        slope: One slope for all channels, or one for each; converted to the type of `x`.
 
     Raises:
-        ValueError: `slope` has neither one entry nor as many as `x` has channels.
+        ValueError: `slope` is not a floating-point tensor with one entry or as many as `x` has
+            channels.
 
     Examples:
         >>> import torch
@@ -135,12 +136,12 @@ def prelu(
     """
     positive, negative = split(x)
     channels = x.shape[1] if x.ndim > 1 else 1
-    if slope.shape not in ((1,), (channels,)):
+    if _floating(slope, "slope").shape not in ((1,), (channels,)):
         raise ValueError(
             f"slope must have 1 entry or one for each of {channels} channels, "
             f"but its shape is {tuple(slope.shape)}"
         )
-    slope = slope.reshape(-1, *[1] * (x.ndim - 2))
+    slope = slope.to(x.dtype).reshape([-1, *[1] * (x.ndim - 2)] if x.ndim else [])
     return positive + slope * negative
 
 
@@ -197,9 +198,9 @@ def squared_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return split(x)[0] ** 2
 
 
-def _floating(x: Tensor) -> Tensor:
+def _floating(x: Tensor, name: str = "x") -> Tensor:
     """Return `x`; check that it is a tensor of a floating-point type."""
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"an activation needs a floating-point tensor, but x is {came}")
+        raise ValueError(f"an activation needs a floating-point tensor, but {name} is {came}")
     return x

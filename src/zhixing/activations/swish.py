@@ -99,14 +99,14 @@ def swish_minimum(beta: float = 1.0) -> tuple[float, float]:
         The minimum's x and y.
 
     Raises:
-        ValueError: `beta` is not positive and finite.
+        ValueError: `beta` is not a number, or not positive and finite.
 
     Examples:
         >>> x, y = swish_minimum()
         >>> round(x, 4), round(y, 4)
         (-1.2785, -0.2785)
     """
-    if not 0 < beta < math.inf:
+    if not (isinstance(beta, Real) and 0 < beta < math.inf):
         raise ValueError(f"a minimum needs a positive and finite beta, but beta is {beta}")
     return -(1 + LAMBERT_W) / beta, -LAMBERT_W / beta
 

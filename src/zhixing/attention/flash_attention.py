@@ -3,8 +3,6 @@
 Source: Dao et al., FlashAttention, arXiv 2205.14135; Dao, FlashAttention-2, arXiv 2307.08691.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,14 +43,14 @@ def flash_attention(
         v: Values (B, G, M, D).
         causal: Let a query see the keys up to its own position, where the last query is aligned
             with the last key (bottom right): query i sees the keys j ≤ i + M - N.
-        scale: The factor before the softmax, positive; 1/√D by default.
+        scale: The factor before the softmax, a positive number; 1/√D by default.
 
     Returns:
         (B, H, N, D), laid out in memory as q is.
 
     Raises:
         ValueError: `check_qkv` rejects the inputs; or the type or head size is none of those above,
-            or the scale is not positive and finite.
+            or the scale is no number, or not positive and finite in float32.
         RuntimeError: There is neither a GPU nor Triton's interpreter; or the GPU's compute
             capability is below 8.0.
         ModuleNotFoundError: There is no Triton.
@@ -74,8 +72,11 @@ def flash_attention(
     if q.shape[3] > LARGEST_HEAD:
         raise ValueError(f"the head size must be at most {LARGEST_HEAD}, but is {q.shape[3]}")
     scale = q.shape[3] ** -0.5 if scale is None else scale
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale must be positive and finite, but is {scale}")
+    if isinstance(scale, Tensor):
+        raise ValueError("scale must be a number, not a tensor: multiply q by it instead")
+    # Between the extremes of float32, in which the kernels compute.
+    if not 1.2e-38 < scale < 3.4e38:
+        raise ValueError(f"scale must be positive and finite, but is {scale} in float32")
     # A custom operator drops tangents silently.
     if any(unpack_dual(x).tangent is not None for x in (q, k, v)):
         raise NotImplementedError(

@@ -23,8 +23,9 @@ def softmax_attention(
 
     Equals `scaled_dot_product_attention(q, k, v, enable_gqa=True)`, with
     `attn_mask=causal_mask(N, M)` if `causal`, except that a row that attends to nothing is 0
-    everywhere, and so is its gradient. For reference, not for use: it keeps N × M logits, and has
-    no dropout and no mask but the causal one.
+    everywhere, and so is its gradient. NaN in a value reaches all rows of its head, also those that
+    do not see it, as in torch. For reference, not for use: it keeps N × M logits, and has no
+    dropout and no mask but the causal one.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
@@ -76,10 +77,10 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Check that q can attend to k and v.
 
     Raises:
-        ValueError: Their types or devices differ, or the type is not floating-point; one of
-            them does not have four dimensions; batch or head size differ, or the number or length
-            of keys and values; the head size is 0; or the number of key heads does not divide
-            that of query heads.
+        ValueError: One of them is not a dense tensor of four dimensions; their types or devices
+            differ, or the type is not floating-point; batch or head size differ, or the number or
+            length of keys and values; the head size is 0; or the number of key heads does not
+            divide that of query heads.
 
     Examples:
         >>> import torch
@@ -89,6 +90,11 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
         Traceback (most recent call last):
         ValueError: the heads of k and v must divide those of q, but there are 4 and 2
     """
+    if not all(isinstance(x, Tensor) for x in (q, k, v)):
+        kinds = ", ".join(type(x).__name__ for x in (q, k, v))
+        raise ValueError(f"q, k and v must be tensors, but are {kinds}")
+    if any(x.layout != torch.strided or x.is_nested for x in (q, k, v)):
+        raise ValueError("q, k and v must be dense tensors, but one is sparse or nested")
     shapes = f"q {(*q.shape,)}, k {(*k.shape,)}, v {(*v.shape,)}"
     if len({q.dtype, k.dtype, v.dtype}) > 1 or not q.is_floating_point():
         raise ValueError(

@@ -30,15 +30,15 @@ def tiled_attention(
     Beyond the output it keeps one number per query for the backward pass, which recomputes the
     weights, and at any time only tiles of block_q × block_k logits. Types of fewer than 32 bits
     are computed in float32, a tile at a time; autocast changes nothing. A second derivative does
-    keep all tiles. To be read, not for speed; it has no dropout, no mask but the causal one, no
-    forward mode, and no `torch.func.grad`.
+    keep all tiles. NaN in a value may reach rows that do not see it. To be read, not for speed; it
+    has no dropout, no mask but the causal one, no forward mode, and no `torch.func.grad` or `vmap`.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
         k: Keys (B, G, M, D), where G divides H: query head h reads head h // (H / G).
         v: Values (B, G, M, D).
         causal: Let query i see the keys j ≤ i + M - N; a query that sees none gives 0.
-        scale: The factor before the softmax; 1/√D by default.
+        scale: The factor before the softmax, a number; 1/√D by default.
         block_q: B_r, the queries of a tile.
         block_k: B_c, its keys.
 
@@ -46,7 +46,8 @@ def tiled_attention(
         (B, H, N, D), of the type and device of q.
 
     Raises:
-        ValueError: `check_qkv` rejects the inputs; or a block is smaller than 1.
+        ValueError: `check_qkv` rejects the inputs; the scale is a tensor, whose gradient would be
+            lost; or a block is not a positive integer.
 
     Examples:
         Logits of 0 give all visible keys equal weights.
@@ -58,8 +59,10 @@ def tiled_attention(
         tensor([0.0000, 0.5000, 1.0000, 1.5000])
     """
     check_qkv(q, k, v)
-    if min(block_q, block_k) < 1:
-        raise ValueError(f"blocks must be 1 or larger, but are {block_q} and {block_k}")
+    if not all(isinstance(block, int) and block >= 1 for block in (block_q, block_k)):
+        raise ValueError(f"blocks must be integers, 1 or larger, but are {block_q} and {block_k}")
+    if isinstance(scale, Tensor):
+        raise ValueError("scale must be a number, not a tensor: multiply q by it instead")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     return TiledAttention.apply(q, k, v, causal, scale, block_q, block_k)[0]
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zhixing.convolution.arguments import check_floats, integer
+
 
 def squeeze_excite(
     x: Float[Tensor, "b c h w"],
@@ -35,7 +37,8 @@ def squeeze_excite(
         b2: Its biases (C,), or None.
 
     Raises:
-        ValueError: `x` has not four dimensions or no pixels, or the weights do not fit it.
+        ValueError: `x` is not a floating-point tensor of four dimensions with pixels, or weights or
+            biases do not fit it.
 
     Examples:
         Without weights, the bias alone sets the gates: σ(0) = 1/2.
@@ -49,7 +52,7 @@ def squeeze_excite(
                  [[2.0000, 2.5000],
                   [3.0000, 3.5000]]]])
     """
-    _check(x, w1, w2)
+    _check(x, w1, b1, w2, b2)
     squeezed = x.mean((2, 3))
     gates = F.linear(F.relu(F.linear(squeezed, w1, b1)), w2, b2).sigmoid()
     return x * gates[:, :, None, None]
@@ -78,8 +81,8 @@ def channel_gate(
         pools: What the MLP reads: "mean", "max" or both.
 
     Raises:
-        ValueError: `x` has not four dimensions or no pixels, the weights do not fit it, or `pools`
-            is empty or names something else.
+        ValueError: `x` is not a floating-point tensor of four dimensions with pixels, weights or
+            biases do not fit it, or `pools` is empty or names something else.
 
     Examples:
         The mean of four pixels is 1, the maximum 4; the gate is σ(1 + 4).
@@ -89,9 +92,8 @@ def channel_gate(
         >>> channel_gate(x, one, None, one, None)[0, 0, 1, 1] / 4, torch.sigmoid(torch.tensor(5.0))
         (tensor(0.9933), tensor(0.9933))
     """
-    _check(x, w1, w2)
-    if not pools or not set(pools) <= {"mean", "max"}:
-        raise ValueError(f"pools must name 'mean', 'max' or both, but is {pools!r}")
+    _check(x, w1, b1, w2, b2)
+    _check_pools(pools)
     statistics = {"mean": x.mean, "max": x.amax}
     logits = sum(
         F.linear(F.relu(F.linear(statistics[pool]((2, 3)), w1, b1)), w2, b2) for pool in pools
@@ -108,7 +110,8 @@ class SqueezeExcite(nn.Module):
         hidden: The number of hidden units, if another is wanted.
 
     Raises:
-        ValueError: There would be no hidden unit, or the input has another number of channels.
+        ValueError: A number is no positive integer, there would be no hidden unit, or the input
+            has another number of channels.
 
     Examples:
         >>> import torch
@@ -125,7 +128,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16, hidden: int | None = None):
         super().__init__()
-        hidden = _hidden(channels, reduction, hidden)
+        channels, hidden = _widths(channels, reduction, hidden)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
@@ -145,7 +148,8 @@ class ChannelGate(nn.Module):
         bias: Whether its layers have biases, as in the authors' code; timm's have none by default.
 
     Raises:
-        ValueError: There would be no hidden unit, or the input has another number of channels.
+        ValueError: A number is no positive integer, there would be no hidden unit, or the input
+            has another number of channels.
 
     Examples:
         >>> import torch
@@ -163,7 +167,8 @@ class ChannelGate(nn.Module):
         bias: bool = False,
     ):
         super().__init__()
-        hidden = _hidden(channels, reduction, hidden)
+        _check_pools(pools)
+        channels, hidden = _widths(channels, reduction, hidden)
         self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.pools = pools
@@ -184,7 +189,8 @@ class SpatialGate(nn.Module):
         kernel_size: The size k of the convolution, odd.
 
     Raises:
-        ValueError: The kernel size is even, or the input has not four dimensions or no channel.
+        ValueError: The kernel size is no positive odd integer, or the input is not a floating-point
+            tensor of four dimensions with pixels and channels.
 
     Examples:
         >>> import torch
@@ -194,14 +200,14 @@ class SpatialGate(nn.Module):
 
     def __init__(self, *, kernel_size: int = 7):
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, but is {kernel_size}")
+        kernel_size = integer(kernel_size, "kernel_size")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, but is {kernel_size}")
         convolution = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.conv = nn.ModuleDict({"conv": convolution, "bn": nn.BatchNorm2d(1)})
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        if x.ndim != 4 or x.shape[1] == 0:
-            raise ValueError(f"x must be (B, C, H, W) with C ≥ 1, but has shape {tuple(x.shape)}")
+        check_floats(x, "x", "B", "C", "H", "W")
         maps = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return x * self.conv["bn"](self.conv["conv"](maps)).sigmoid()
 
@@ -247,24 +253,32 @@ class CBAM(nn.Module):
         return self.spatial(self.channel(x))
 
 
-def _hidden(channels: int, reduction: int, hidden: int | None) -> int:
-    """The number of hidden units; ValueError if there is none."""
-    hidden = channels // reduction if hidden is None else hidden
+def _widths(channels: int, reduction: int, hidden: int | None) -> tuple[int, int]:
+    """The numbers of channels and of hidden units; ValueError if there is none."""
+    channels = integer(channels, "channels")
+    reduction = integer(reduction, "reduction")
+    hidden = channels // reduction if hidden is None else integer(hidden, "hidden")
     if hidden < 1:
         raise ValueError(
             f"a gate needs a hidden unit, but {channels} // {reduction} = 0: "
             "pass a smaller reduction, or hidden"
         )
-    return hidden
+    return channels, hidden
 
 
-def _check(x: Tensor, w1: Tensor, w2: Tensor) -> None:
-    """ValueError unless x is (B, C, H, W) with pixels, w1 (R, C) and w2 (C, R)."""
-    if x.ndim != 4 or 0 in x.shape[2:]:
-        raise ValueError(f"x must be (B, C, H, W) with pixels, but has shape {tuple(x.shape)}")
+def _check(x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None) -> None:
+    """ValueError unless x is (B, C, H, W) with pixels, w1 (R, C), b1 (R,), w2 (C, R), b2 (C,)."""
+    check_floats(x, "x", "B", "C", "H", "W")
     channels = x.shape[1]
-    if w1.ndim != 2 or w1.shape[1] != channels or w2.shape != w1.shape[::-1]:
-        raise ValueError(
-            f"for {channels} channels, w1 must be (R, {channels}) and w2 ({channels}, R), "
-            f"but they are {tuple(w1.shape)} and {tuple(w2.shape)}"
-        )
+    check_floats(w1, "w1", "R", channels)
+    check_floats(w2, "w2", channels, len(w1))
+    if b1 is not None:
+        check_floats(b1, "b1", len(w1))
+    if b2 is not None:
+        check_floats(b2, "b2", channels)
+
+
+def _check_pools(pools: Sequence[str]) -> None:
+    names = list(pools) if isinstance(pools, tuple | list | set | frozenset) else []
+    if not names or any(name not in ("mean", "max") for name in names):
+        raise ValueError(f"pools must name 'mean', 'max' or both, but is {pools!r}")

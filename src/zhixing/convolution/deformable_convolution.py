@@ -8,12 +8,13 @@ groups of the weights, strides, paddings and dilations that differ between heigh
 deformable RoI pooling.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from zhixing.convolution.arguments import check_floats, integer, pair
+from zhixing.convolution.autocast import autocast_off
 
 
 def deform_conv2d(
@@ -62,6 +63,7 @@ def deform_conv2d(
         >>> deform_conv2d(x, offset, torch.ones(1, 1, 1, 1)).tolist()
         [[[[1.5, 3.0, 2.0]]]]
     """
+    stride, padding, dilation = _checked_options(stride, padding, dilation)
     groups = _check(x, offset, weight, bias, mask, stride, padding, dilation)
     kernel_size = weight.shape[2], weight.shape[3]
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -74,7 +76,7 @@ def deform_conv2d(
     taps = taps.unflatten(0, (len(x), groups))  # b g c/g kh·kw ho wo
     if mask is not None:
         taps = taps * mask.to(wide).unflatten(1, (groups, 1, -1))
-    with _autocast_off(x):
+    with autocast_off(x):
         y = torch.einsum("ok,bkhw->bohw", weight.to(wide).flatten(1), taps.flatten(1, 3))
     if bias is not None:
         y = y + bias.to(wide)[:, None, None]
@@ -115,8 +117,8 @@ def sampling_points(
         ([-1.0, -1.0], [0.0, 0.0])
     """
     _check_four(offset=offset)
-    _check_options(stride, padding, dilation)
-    kh, kw = kernel_size
+    stride, padding, dilation = _checked_options(stride, padding, dilation)
+    kh, kw = pair(kernel_size, "kernel_size")
     _, channels, ho, wo = offset.shape
     if channels == 0 or channels % (2 * kh * kw):
         raise ValueError(
@@ -145,10 +147,12 @@ def sample_bilinear(
 
     Args:
         x: Images (B, C, H, W).
-        points: (B, N, 2), as (row, column) in pixels from the centre of the first pixel.
+        points: (B, N, 2), as (row, column) in pixels from the centre of the first pixel. Their type
+            may be another than that of `x`.
 
     Returns:
-        (B, C, N). A coordinate NaN gives NaN.
+        (B, C, N), in the type of `x`. A coordinate NaN gives NaN; so does an infinite pixel, from
+            one pixel around it.
 
     Raises:
         ValueError: An argument is not a floating-point tensor of these dimensions.
@@ -172,7 +176,7 @@ def sample_bilinear(
     zeros_around = F.pad(x, (2, 2, 2, 2)).flatten(2)
     row, column = points[..., 0].clamp(-2, h), points[..., 1].clamp(-2, w)
     top, left = row.detach().floor(), column.detach().floor()
-    down, right = (row - top)[:, None], (column - left)[:, None]
+    down, right = (share[:, None].to(x.dtype) for share in (row - top, column - left))
     corner = (top.nan_to_num().long() + 2) * (w + 4) + left.nan_to_num().long() + 2
 
     def read(step: int) -> Tensor:
@@ -204,7 +208,8 @@ class DeformConv2d(nn.Module):
         double_mask: Whether to multiply the masks by 2, so that they start at 1.
 
     Raises:
-        ValueError: The groups do not divide the input channels.
+        ValueError: A size is no positive integer (`padding`: nor 0), the groups do not divide
+            the input channels, or the input is not (B, in_channels, H, W) of a floating-point type.
 
     Examples:
         >>> import torch
@@ -228,9 +233,15 @@ class DeformConv2d(nn.Module):
         double_mask: bool = False,
     ) -> None:
         super().__init__()
-        if offset_groups < 1 or in_channels % offset_groups:
+        in_channels = integer(in_channels, "in_channels")
+        out_channels = integer(out_channels, "out_channels")
+        kernel_size = integer(kernel_size, "kernel_size")
+        offset_groups = integer(offset_groups, "offset_groups")
+        if in_channels % offset_groups:
             raise ValueError(f"{offset_groups} groups do not divide {in_channels} channels")
-        self.options = {"stride": stride, "padding": padding, "dilation": dilation}
+        names = "stride", "padding", "dilation"
+        values = _checked_options(stride, padding, dilation)
+        self.options = dict(zip(names, values, strict=True))
         plain = nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias)
         self.weight, self.bias = plain.weight, plain.bias
         self.masks = offset_groups * kernel_size**2
@@ -242,6 +253,7 @@ class DeformConv2d(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o ho wo"]:
         """Predict offsets and masks from `x`, then convolve `x` with them."""
+        check_floats(x, "x", "B", self.conv_offset.in_channels, "H", "W")
         predicted, mask = self.conv_offset(x), None
         if self.modulated:
             predicted, mask = predicted.split([2 * self.masks, self.masks], dim=1)
@@ -252,7 +264,6 @@ class DeformConv2d(nn.Module):
 def _check(x, offset, weight, bias, mask, stride, padding, dilation) -> int:
     """Return the number of groups of offsets, or raise a ValueError."""
     _check_four(x=x, offset=offset, weight=weight)
-    _check_options(stride, padding, dilation)
     (b, c, *image), (o, c_weight, *kernel) = x.shape, weight.shape
     if c != c_weight:
         raise ValueError(f"x has {c} channels, but the weight is for {c_weight}")
@@ -275,18 +286,15 @@ def _check(x, offset, weight, bias, mask, stride, padding, dilation) -> int:
         if mask.shape != (b, groups * taps, *size):
             wanted = (b, groups * taps, *size)
             raise ValueError(f"needs a mask {wanted}, not {tuple(mask.shape)}")
-    if bias is not None and (not isinstance(bias, Tensor) or bias.shape != (o,)):
-        raise ValueError(f"needs a bias ({o},), not {_describe(bias)}")
+    floats = isinstance(bias, Tensor) and bias.is_floating_point()
+    if bias is not None and (not floats or bias.shape != (o,)):
+        raise ValueError(f"needs a floating-point bias ({o},), not {_describe(bias)}")
     return groups
 
 
-def _check_options(stride: object, padding: object, dilation: object) -> None:
-    whole = all(isinstance(n, int) for n in (stride, padding, dilation))
-    if not whole or stride < 1 or padding < 0 or dilation < 1:
-        raise ValueError(
-            "needs one whole number for stride >= 1, padding >= 0 and dilation >= 1 each, "
-            f"but they are {stride}, {padding} and {dilation}"
-        )
+def _checked_options(stride: int, padding: int, dilation: int) -> tuple[int, int, int]:
+    stride, dilation = integer(stride, "stride"), integer(dilation, "dilation")
+    return stride, integer(padding, "padding", least=0), dilation
 
 
 def _check_four(**tensors: Tensor) -> None:
@@ -296,13 +304,6 @@ def _check_four(**tensors: Tensor) -> None:
                 f"needs {name} to be a floating-point tensor of four dimensions, "
                 f"not {_describe(tensor)}"
             )
-
-
-def _autocast_off(x: Tensor) -> AbstractContextManager:
-    """No autocast on the device of `x`, so that products are computed in the types given."""
-    if not torch.amp.is_autocast_available(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _describe(value: object) -> str:

@@ -7,13 +7,14 @@ In a network, call torch's `Conv2d(..., dilation=d)`: `dilated_conv2d` shows how
 Left out: strides, groups, other paddings than zeros, and streaming of a causal convolution.
 """
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from zhixing.convolution.arguments import check_floats, integer
 
 
 def has_holes(rates: Sequence[int], *, kernel_size: int = 3) -> bool:
@@ -34,8 +35,9 @@ def has_holes(rates: Sequence[int], *, kernel_size: int = 3) -> bool:
         >>> has_holes([2, 2, 2]), has_holes([1, 2, 4]), has_holes([1, 3, 9]), has_holes([1, 3, 10])
         (True, False, False, True)
     """
+    rates, kernel_size = _checked(rates), integer(kernel_size, "the kernel size", least=2)
     receptive_field = 1
-    for rate in sorted(_check_rates(rates, kernel_size)):
+    for rate in sorted(rates):
         if rate > receptive_field:
             return True
         receptive_field += (kernel_size - 1) * rate
@@ -66,7 +68,7 @@ def path_counts(rates: Sequence[int], *, kernel_size: int = 3) -> Int[Tensor, " 
         >>> path_counts([1, 3]).tolist()
         [1, 1, 1, 1, 1, 1, 1, 1, 1]
     """
-    rates = _check_rates(rates, kernel_size)
+    rates, kernel_size = _checked(rates), integer(kernel_size, "the kernel size", least=2)
     if kernel_size ** len(rates) >= 2**63:
         raise ValueError(f"{kernel_size}^{len(rates)} paths are too many to count in int64")
     counts = torch.ones(1, dtype=torch.int64)
@@ -100,8 +102,8 @@ def dilated_conv2d(
         (B, O, H, W); beyond the border the images count as zero.
 
     Raises:
-        ValueError: The number of channels differs, a kernel has an even side, or the rate is not a
-            positive integer.
+        ValueError: An argument is not a floating-point tensor of these dimensions, the number of
+            channels differs, a kernel has an even side, or the rate is not a positive integer.
 
     Examples:
         A kernel that copies its right neighbour copies the pixel d further to the right.
@@ -112,7 +114,11 @@ def dilated_conv2d(
         >>> dilated_conv2d(x, weight, dilation=2).flatten().tolist()
         [3.0, 4.0, 5.0, 0.0, 0.0]
     """
-    (d,) = _check_rates([dilation], 2)
+    d = integer(dilation, "the dilation rate")
+    check_floats(x, "x", "B", "C", "H", "W")
+    check_floats(weight, "weight", "O", "C", "KH", "KW")
+    if bias is not None:
+        check_floats(bias, "bias", len(weight))
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"x has {x.shape[1]} channels, but the weight is for {weight.shape[1]}")
     kernel = weight.shape[2:]
@@ -147,7 +153,8 @@ def causal_conv1d(
         (B, L, O); before the first step the sequences count as zero.
 
     Raises:
-        ValueError: The number of channels differs, or the rate is not a positive integer.
+        ValueError: An argument is not a floating-point tensor of these dimensions, the number of
+            channels differs, or the rate is not a positive integer.
 
     Examples:
         >>> import torch
@@ -156,7 +163,11 @@ def causal_conv1d(
         >>> causal_conv1d(x, weight, dilation=2).flatten().tolist()
         [10.0, 20.0, 31.0, 42.0, 53.0]
     """
-    (d,) = _check_rates([dilation], 2)
+    d = integer(dilation, "the dilation rate")
+    check_floats(x, "x", "B", "L", "C")
+    check_floats(weight, "weight", "O", "C", "K")
+    if bias is not None:
+        check_floats(bias, "bias", len(weight))
     if x.shape[2] != weight.shape[1]:
         raise ValueError(
             f"x (B, L, C) has {x.shape[2]} channels, but the weight is for {weight.shape[1]}"
@@ -180,7 +191,8 @@ class ContextModule(nn.Module):
             and 8 C biases.
 
     Raises:
-        ValueError: `channels` is below 1, or the input has another number of channels.
+        ValueError: `channels` is not a positive integer, or the input is not (B, C, H, W) of a
+            floating-point type.
 
     Examples:
         >>> import torch
@@ -194,8 +206,7 @@ class ContextModule(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1, but is {channels}")
+        channels = integer(channels, "channels")
         self.layers = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, dilation=rate) for rate in self.rates
         )
@@ -205,9 +216,7 @@ class ContextModule(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        channels = self.layers[0].in_channels
-        if x.shape[1] != channels:
-            raise ValueError(f"x has {x.shape[1]} channels, but the module is for {channels}")
+        check_floats(x, "x", "B", self.layers[0].in_channels, "H", "W")
         x = F.pad(x, [sum(self.rates)] * 4)
         *hidden, last = self.layers
         for layer in hidden:
@@ -215,16 +224,8 @@ class ContextModule(nn.Module):
         return last(x)
 
 
-def _check_rates(rates: Sequence[int], kernel_size: int) -> list[int]:
-    """The rates as a list; ValueError if a rate is not a positive integer or K is below 2."""
-    try:
-        rates, kernel_size = [operator.index(rate) for rate in rates], operator.index(kernel_size)
-    except TypeError:
-        raise ValueError(
-            f"rates and kernel size must be integers: {rates}, {kernel_size}"
-        ) from None
-    if any(rate < 1 for rate in rates):
-        raise ValueError(f"dilation rates must be at least 1, but are {rates}")
-    if kernel_size < 2:
-        raise ValueError(f"the kernel size must be at least 2, but is {kernel_size}")
-    return rates
+def _checked(rates: Sequence[int]) -> list[int]:
+    """The rates as a list; ValueError if one is not a positive integer."""
+    if not isinstance(rates, Iterable):
+        raise ValueError(f"rates must be a sequence of positive integers, but are {rates!r}")
+    return [integer(rate, "a dilation rate") for rate in rates]

@@ -9,11 +9,13 @@ Left out: trained weights, the search for B0, AutoAugment, and the fused blocks 
 """
 
 import math
-import operator
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from zhixing.convolution.arguments import check_floats, factor, integer, probability
 
 # Width, depth, resolution and dropout of B0 to B7, as in the code of the paper.
 COEFFICIENTS = {
@@ -54,7 +56,7 @@ def round_channels(channels: int, width: float) -> int:
         >>> round_channels(9, 1.0)  # 8 is below 90 % of 9
         16
     """
-    scaled = _positive(channels, "channels") * _factor(width, "width")
+    scaled = integer(channels, "channels") * factor(width, "width")
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
@@ -71,7 +73,7 @@ def round_repeats(repeats: int, depth: float) -> int:
         >>> [round_repeats(repeats, 1.1) for repeats in (1, 2, 3, 4)]
         [2, 3, 4, 5]
     """
-    return math.ceil(_positive(repeats, "repeats") * _factor(depth, "depth"))
+    return math.ceil(integer(repeats, "repeats") * factor(depth, "depth"))
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -94,8 +96,8 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
         >>> same_padding(224, 3, 2), same_padding(225, 3, 2)
         ((0, 1), (1, 1))
     """
-    size, kernel = _positive(size, "size"), _positive(kernel, "kernel")
-    stride = _positive(stride, "stride")
+    size, kernel = integer(size, "size"), integer(kernel, "kernel")
+    stride = integer(stride, "stride")
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
@@ -115,7 +117,8 @@ def stochastic_depth(
         training: If false, x is returned as it is.
 
     Raises:
-        ValueError: `p` is not between 0 and 1, or `x` has no batch dimension.
+        ValueError: `p` is not between 0 and 1, or `x` is not a floating-point tensor with a batch
+            dimension.
 
     Examples:
         >>> import torch
@@ -125,14 +128,17 @@ def stochastic_depth(
         >>> bool((y[:, 0] == y[:, 1]).all())  # whole samples
         True
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be between 0 and 1, but is {p}")
+    p = probability(p, "p")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise ValueError(f"x must be a floating-point tensor, but is {kind}")
     if x.ndim == 0:
         raise ValueError("x must have a batch dimension, but is a scalar")
     if not training or p == 0:
         return x
     kept = x.new_empty(x.shape[:1] + (1,) * (x.ndim - 1)).bernoulli_(1 - p)
-    return x * (kept / (1 - p) if p < 1 else kept)
+    # Not only x · 0, which would be NaN where x is infinite or NaN.
+    return torch.where(kept > 0, x * (kept / (1 - p) if p < 1 else kept), 0)
 
 
 class MBConv(nn.Module):
@@ -154,8 +160,8 @@ class MBConv(nn.Module):
         same: Pad as TensorFlow does, see `same_padding`; else (k - 1) / 2 zeros on both sides.
 
     Raises:
-        ValueError: A size is not a positive integer, the kernel is even, or the input is not
-            (B, in_channels, H, W).
+        ValueError: A size is not a positive integer, the kernel is even, `drop` is not between 0
+            and 1, or the input is not (B, in_channels, H, W) of a floating-point type.
 
     Examples:
         >>> import torch
@@ -176,8 +182,10 @@ class MBConv(nn.Module):
         same: bool = False,
     ):
         super().__init__()
-        wide = _positive(in_channels, "in_channels") * _positive(expand, "expand")
-        _positive(out_channels, "out_channels")
+        in_channels = integer(in_channels, "in_channels")
+        out_channels = integer(out_channels, "out_channels")
+        expand, stride = integer(expand, "expand"), integer(stride, "stride")
+        wide = in_channels * expand
         layers = []
         if expand > 1:
             layers += [_conv(in_channels, wide, 1, eps=eps)]
@@ -187,11 +195,11 @@ class MBConv(nn.Module):
             _conv(wide, out_channels, 1, eps=eps, activation=False),
         ]
         self.block = nn.Sequential(*layers)
-        self.in_channels, self.drop = in_channels, drop
+        self.in_channels, self.drop = in_channels, probability(drop, "drop")
         self.adds_input = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
-        _check_image(x, self.in_channels)
+        check_floats(x, "x", "B", self.in_channels, "H", "W")
         branch = self.block(x)
         if not self.adds_input:
             return branch
@@ -220,7 +228,8 @@ class EfficientNet(nn.Module):
         same: Pad as TensorFlow does, see `same_padding`.
 
     Raises:
-        ValueError: An argument is out of range, or the input is not (B, 3, H, W).
+        ValueError: An argument is out of range, or the input is not (B, 3, H, W) of a
+            floating-point type.
 
     Examples:
         >>> import torch
@@ -244,6 +253,8 @@ class EfficientNet(nn.Module):
         same: bool = False,
     ):
         super().__init__()
+        num_classes, dropout = integer(num_classes, "num_classes"), probability(dropout, "dropout")
+        drop_path = probability(stochastic_depth_prob, "stochastic_depth_prob")
         repeats = [round_repeats(blocks, depth) for *_, blocks in STAGES]
         channels = round_channels(32, width)
         features = [_conv(3, channels, 3, stride=2, eps=eps, same=same)]
@@ -253,7 +264,7 @@ class EfficientNet(nn.Module):
             for i in range(count):
                 # Only the first block of a stage changes the resolution and the channels.
                 options = {"expand": expand, "kernel": kernel, "stride": 1 if i else stride}
-                drop = stochastic_depth_prob * block / sum(repeats)
+                drop = drop_path * block / sum(repeats)
                 after = round_channels(out, width)
                 stage.append(MBConv(channels, after, **options, drop=drop, eps=eps, same=same))
                 channels, block = after, block + 1
@@ -265,7 +276,7 @@ class EfficientNet(nn.Module):
         self._initialise()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        _check_image(x, 3)
+        check_floats(x, "x", "B", 3, "H", "W")
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     def _initialise(self) -> None:
@@ -314,9 +325,10 @@ def _conv(
     activation: bool = True,
 ) -> nn.Sequential:
     """A convolution without bias, with batch normalisation and, unless told otherwise, SiLU."""
-    if _positive(kernel, "kernel") % 2 == 0:
+    kernel = integer(kernel, "kernel")
+    if kernel % 2 == 0:
         raise ValueError(f"kernel must be odd, but is {kernel}")
-    options = {"stride": _positive(stride, "stride"), "groups": groups, "bias": False}
+    options = {"stride": stride, "groups": groups, "bias": False}
     if same:
         convolution = _SameConv2d(in_channels, out_channels, kernel, **options)
     else:
@@ -324,26 +336,3 @@ def _conv(
         convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, **options)
     layers = [convolution, nn.BatchNorm2d(out_channels, eps=eps)]
     return nn.Sequential(*layers, nn.SiLU()) if activation else nn.Sequential(*layers)
-
-
-def _check_image(x: Tensor, channels: int) -> None:
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"x must be (B, {channels}, H, W), but its shape is {tuple(x.shape)}")
-
-
-def _positive(number: int, name: str) -> int:
-    """The number as an int; ValueError if it is not a positive integer."""
-    try:
-        value = operator.index(number)
-    except TypeError:
-        value = 0
-    if value < 1:
-        raise ValueError(f"{name} must be a positive integer, but is {number!r}")
-    return value
-
-
-def _factor(number: float, name: str) -> float:
-    """The number; ValueError if it is not positive and finite."""
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be positive and finite, but is {number}")
-    return number

@@ -10,12 +10,13 @@ nothing is dropped), and the asymmetric padding of TensorFlow's networks.
 
 import copy
 import math
-import operator
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+
+from zhixing.convolution.arguments import check_floats, factor, integer, pair
 
 
 class Cost(NamedTuple):
@@ -63,8 +64,8 @@ def conv_cost(
         Weights, multiply-accumulates, and numbers read or written.
 
     Raises:
-        ValueError: An argument is not a positive integer, k is even, or the groups do not divide
-            both numbers of channels.
+        ValueError: An argument is not a positive integer, or `size` not two, k is even, or the
+            groups do not divide both numbers of channels.
 
     Examples:
         >>> conv_cost(512, 512, kernel_size=3, size=(14, 14))
@@ -72,11 +73,11 @@ def conv_cost(
         >>> conv_cost(512, 512, kernel_size=3, size=(14, 14), groups=512)
         Cost(parameters=4608, macs=903168, moved=205312)
     """
-    in_channels = _positive(in_channels, "in_channels")
-    out_channels = _positive(out_channels, "out_channels")
-    kernel_size, stride = _positive(kernel_size, "kernel_size"), _positive(stride, "stride")
-    groups, batch = _positive(groups, "groups"), _positive(batch, "batch")
-    height, width = (_positive(pixels, "size") for pixels in size)
+    in_channels = integer(in_channels, "in_channels")
+    out_channels = integer(out_channels, "out_channels")
+    kernel_size, stride = integer(kernel_size, "kernel_size"), integer(stride, "stride")
+    groups, batch = integer(groups, "groups"), integer(batch, "batch")
+    height, width = pair(size, "size")
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd, but is {kernel_size}")
     _divides(groups, in_channels)
@@ -106,7 +107,7 @@ def layer_costs(
         also those that no output needs.
 
     Raises:
-        ValueError: A size is not a positive integer.
+        ValueError: `net` is no module, or a size is not a positive integer.
 
     Examples:
         >>> from torch import nn
@@ -116,7 +117,9 @@ def layer_costs(
         0 Cost(parameters=216, macs=1944, moved=435)
         2 Cost(parameters=720, macs=720, moved=802)
     """
-    sizes = [_positive(number, "a size") for number in (batch, *shape)]
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"net must be a module, but is a {type(net).__name__}")
+    sizes = [integer(number, "a size") for number in (batch, *shape)]
     net = copy.deepcopy(net).to("meta", torch.float32).eval()
     names = {module: name for name, module in net.named_modules()}
     costs = []
@@ -148,7 +151,8 @@ class DepthwiseSeparable(nn.Module):
         stride: The stride of the first convolution.
 
     Raises:
-        ValueError: An argument is not a positive integer; when called, `x` has other channels.
+        ValueError: An argument is not a positive integer; when called, `x` is not
+            (B, in_channels, H, W) of a floating-point type.
 
     Examples:
         >>> import torch
@@ -161,9 +165,9 @@ class DepthwiseSeparable(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        in_channels = _positive(in_channels, "in_channels")
-        out_channels = _positive(out_channels, "out_channels")
-        stride = _positive(stride, "stride")
+        in_channels = integer(in_channels, "in_channels")
+        out_channels = integer(out_channels, "out_channels")
+        stride = integer(stride, "stride")
         self.conv_dw = nn.Conv2d(
             in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False
         )
@@ -172,7 +176,7 @@ class DepthwiseSeparable(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
-        _check_channels(x, self.conv_dw.in_channels)
+        check_floats(x, "x", "B", self.conv_dw.in_channels, "H", "W")
         x = self.bn1(self.conv_dw(x)).clamp(0, 6)
         return self.bn2(self.conv_pw(x)).clamp(0, 6)
 
@@ -188,7 +192,7 @@ def round_channels(channels: float | int, *, divisor: int = 8) -> int:
         divisor: What must divide the result.
 
     Raises:
-        ValueError: `channels` is not positive, or `divisor` is not a positive integer.
+        ValueError: `channels` is not positive and finite, or `divisor` not a positive integer.
 
     Examples:
         >>> [round_channels(1.4 * channels) for channels in (16, 24, 32)]
@@ -196,9 +200,8 @@ def round_channels(channels: float | int, *, divisor: int = 8) -> int:
         >>> round_channels(11), round_channels(12)
         (16, 16)
     """
-    divisor = _positive(divisor, "divisor")
-    if not channels > 0:
-        raise ValueError(f"channels must be positive, but is {channels}")
+    divisor = integer(divisor, "divisor")
+    channels = factor(channels, "channels")
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -214,8 +217,8 @@ class MobileNetV1(nn.Module):
         num_classes: The number of outputs.
 
     Raises:
-        ValueError: `width` is not positive or `num_classes` not a positive integer; when called,
-            the images do not have three channels.
+        ValueError: `width` is not positive and finite, or `num_classes` not a positive integer;
+            when called, `x` is not (B, 3, H, W) of a floating-point type.
 
     Examples:
         >>> net = MobileNetV1(num_classes=10)
@@ -236,6 +239,7 @@ class MobileNetV1(nn.Module):
 
     def __init__(self, *, width: float | int = 1.0, num_classes: int = 1000) -> None:
         super().__init__()
+        width = factor(width, "width")
         channels = round_channels(32 * width)
         self.conv_stem = nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -247,10 +251,10 @@ class MobileNetV1(nn.Module):
                 blocks.append(DepthwiseSeparable(channels, out_channels, stride=stride))
                 channels = out_channels
             self.blocks.append(blocks)
-        self.classifier = nn.Linear(channels, _positive(num_classes, "num_classes"))
+        self.classifier = nn.Linear(channels, integer(num_classes, "num_classes"))
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
-        _check_channels(x, 3)
+        check_floats(x, "x", "B", 3, "H", "W")
         x = self.bn1(self.conv_stem(x)).clamp(0, 6)
         return self.classifier(self.blocks(x).mean((2, 3)))
 
@@ -267,8 +271,8 @@ def mobilenet_v1(*, width: float | int = 1.0, num_classes: int = 1000) -> Mobile
         num_classes: The number of outputs.
 
     Raises:
-        ValueError: `width` is not positive or `num_classes` not a positive integer; when called,
-            the images do not have three channels.
+        ValueError: `width` is not positive and finite, or `num_classes` not a positive integer;
+            when called, `x` is not (B, 3, H, W) of a floating-point type.
 
     Examples:
         >>> import torch
@@ -278,8 +282,6 @@ def mobilenet_v1(*, width: float | int = 1.0, num_classes: int = 1000) -> Mobile
         >>> sum(p.numel() for p in net.parameters())
         470072
     """
-    if not width > 0:
-        raise ValueError(f"width must be positive, but is {width}")
     return MobileNetV1(width=width, num_classes=num_classes)
 
 
@@ -298,7 +300,7 @@ def channel_shuffle(
         groups: The number of groups of the convolution before.
 
     Raises:
-        ValueError: `x` has fewer than two dimensions, or `groups` is not a positive integer that
+        ValueError: `x` is no tensor of two dimensions or more, or `groups` no positive integer that
             divides the number of channels.
 
     Examples:
@@ -306,9 +308,14 @@ def channel_shuffle(
         >>> channel_shuffle(torch.arange(6).view(1, 6, 1), 2).flatten()
         tensor([0, 3, 1, 4, 2, 5])
     """
-    if x.ndim < 2:
-        raise ValueError(f"x must be (B, C, …), but its shape is {tuple(x.shape)}")
-    groups, channels = _positive(groups, "groups"), x.shape[1]
+    if not isinstance(x, Tensor) or x.ndim < 2:
+        found = (
+            f"its shape is {(*x.shape,)}"
+            if isinstance(x, Tensor)
+            else f"it is a {type(x).__name__}"
+        )
+        raise ValueError(f"x must be a tensor (B, C, …), but {found}")
+    groups, channels = integer(groups, "groups"), x.shape[1]
     _divides(groups, channels)
     return x.unflatten(1, (groups, channels // groups)).transpose(1, 2).flatten(1, 2)
 
@@ -328,7 +335,8 @@ class InvertedResidual(nn.Module):
 
     Raises:
         ValueError: A number of channels or the expansion is not a positive integer, or the stride
-            is neither 1 nor 2; when called, `x` has other channels.
+            is neither 1 nor 2; when called, `x` is not (B, in_channels, H, W) of a floating-point
+            type.
 
     Examples:
         >>> import torch
@@ -343,10 +351,12 @@ class InvertedResidual(nn.Module):
         self, in_channels: int, out_channels: int, *, stride: int = 1, expand_ratio: int = 6
     ) -> None:
         super().__init__()
-        in_channels = _positive(in_channels, "in_channels")
-        out_channels = _positive(out_channels, "out_channels")
-        hidden = in_channels * _positive(expand_ratio, "expand_ratio")
-        if stride not in (1, 2):
+        in_channels = integer(in_channels, "in_channels")
+        out_channels = integer(out_channels, "out_channels")
+        expand_ratio = integer(expand_ratio, "expand_ratio")
+        hidden = in_channels * expand_ratio
+        stride = integer(stride, "stride")
+        if stride > 2:
             raise ValueError(f"stride must be 1 or 2, but is {stride}")
         layers = []
         if expand_ratio > 1:
@@ -360,7 +370,7 @@ class InvertedResidual(nn.Module):
         self.adds_input = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
-        _check_channels(x, self.in_channels)
+        check_floats(x, "x", "B", self.in_channels, "H", "W")
         return x + self.conv(x) if self.adds_input else self.conv(x)
 
 
@@ -385,28 +395,11 @@ def collapse_probability(n: int, m: int) -> float:
         >>> collapse_probability(6 * 16, 16) < 1e-11
         True
     """
-    n, m = _positive(n, "n"), _positive(m, "m")
+    n, m = integer(n, "n"), integer(m, "m")
     return sum(math.comb(n, k) for k in range(min(m, n + 1))) / 2**n
-
-
-def _positive(number: int, name: str) -> int:
-    """The number as an int; ValueError if it is not a positive integer."""
-    try:
-        value = operator.index(number)
-    except TypeError:
-        value = 0
-    if value < 1:
-        raise ValueError(f"{name} must be a positive integer, but is {number!r}")
-    return value
 
 
 def _divides(groups: int, channels: int) -> None:
     """ValueError if the channels cannot be divided into equal groups."""
     if channels % groups:
         raise ValueError(f"{channels} channels cannot be divided into {groups} equal groups")
-
-
-def _check_channels(x: Tensor, channels: int) -> None:
-    """ValueError if x is not (B, C, H, W) with that many channels."""
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"x must be (B, {channels}, H, W), but its shape is {tuple(x.shape)}")

@@ -10,11 +10,14 @@ layers leaves out branches, transposed convolutions and interpolation, which `na
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from zhixing.convolution.arguments import integer
+from zhixing.convolution.autocast import autocast_off
 
 
 class ReceptiveField(NamedTuple):
@@ -93,7 +96,7 @@ def nan_probe(
 
     Columns run along the last axis of input and output. Columns 0 to m are set to NaN; the smallest
     m for which the unit becomes NaN is the first column that it sees. The last is found likewise,
-    each in about log2(columns) runs on one input.
+    each in about log2(columns) runs on one input, without autocast.
 
     Whatever is multiplied by 0 counts as seen, so masked convolutions, causal attention, and
     interpolation exactly at a pixel get too large a field. For these, use a gradient.
@@ -125,8 +128,8 @@ def nan_probe(
     image = _image(net, size)
     clean = _output(net, image)
     columns, width = clean.shape[-1], size[-1]
-    at = columns // 2 if unit is None else unit
-    if not -columns <= at < columns:
+    at = columns // 2 if unit is None else integer(unit, "unit", least=-columns)
+    if at >= columns:
         raise ValueError(f"expected a unit among {columns} columns, but unit is {at}")
 
     def sees(first: int, stop: int) -> bool:
@@ -145,7 +148,11 @@ def nan_probe(
 
 def _image(net: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> Tensor:
     """An input of this size on the network's device and in its type, if the probe can read it."""
-    if not size or not all(type(length) is int and length > 0 for length in size):
+    if (
+        not isinstance(size, Sequence)
+        or not size
+        or not all(type(length) is int and length > 0 for length in size)
+    ):
         raise ValueError(f"expected the input's shape without the batch, but size is {size}")
     module = net if isinstance(net, nn.Module) else nn.Module().eval()
     if any(part.training for part in module.modules()):
@@ -162,7 +169,7 @@ def _output(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The network's output, without the algorithms that would spread NaN to other columns."""
     nnpack, cudnn = torch.backends.nnpack.flags, torch.backends.cudnn.flags
     # They may choose Winograd or Fourier transforms.
-    with torch.no_grad(), nnpack(enabled=False), cudnn(enabled=False):
+    with torch.no_grad(), nnpack(enabled=False), cudnn(enabled=False), autocast_off(x):
         y = net(x)
     if not isinstance(y, Tensor):
         raise ValueError(f"expected a network that returns one tensor, but got {type(y).__name__}")

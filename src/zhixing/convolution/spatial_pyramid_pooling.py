@@ -8,13 +8,14 @@ In a network, call torch's `F.adaptive_max_pool2d`: `spatial_pyramid_pool` shows
 Left out: other poolings than the maximum, windows of interest, and the convolutions around SPPF.
 """
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from zhixing.convolution.arguments import check_floats, integer
 
 
 def bins(size: int, n: int) -> list[tuple[int, int]]:
@@ -37,7 +38,7 @@ def bins(size: int, n: int) -> list[tuple[int, int]]:
         >>> bins(12, 4)
         [(0, 3), (3, 6), (6, 9), (9, 12)]
     """
-    size, n = _positive(size, "size"), _positive(n, "n")
+    size, n = integer(size, "size"), integer(n, "n")
     return [(i * size // n, -(-(i + 1) * size // n)) for i in range(n)]
 
 
@@ -61,7 +62,7 @@ def paper_windows(size: int, n: int) -> list[tuple[int, int]]:
         >>> paper_windows(11, 4)
         [(0, 3), (2, 5), (4, 7), (6, 9), (8, 11)]
     """
-    size, n = _positive(size, "size"), _positive(n, "n")
+    size, n = integer(size, "size"), integer(n, "n")
     if n > size:
         raise ValueError(f"n must be at most size = {size}, or the stride is 0, but n is {n}")
     window, stride = -(-size // n), size // n
@@ -86,8 +87,8 @@ def spatial_pyramid_pool(
             all bins of the first channel in reading order, then those of the second.
 
     Raises:
-        ValueError: `x` has not four dimensions or no pixels, there is no level, or a level is not a
-            positive integer.
+        ValueError: `x` is not a floating-point tensor of four dimensions with pixels, there is no
+            level, or a level is not a positive integer.
 
     Examples:
         >>> import torch
@@ -97,10 +98,9 @@ def spatial_pyramid_pool(
         >>> spatial_pyramid_pool(torch.rand(2, 256, 13, 9)).shape
         torch.Size([2, 12800])
     """
-    if x.ndim != 4:
-        raise ValueError(f"x must be (B, C, H, W), but its shape is {tuple(x.shape)}")
-    if len(levels) == 0:
-        raise ValueError("there must be at least one level")
+    check_floats(x, "x", "B", "C", "H", "W")
+    if not isinstance(levels, Iterable) or not (levels := list(levels)):
+        raise ValueError(f"levels must be numbers of bins, at least one, but are {levels!r}")
     height, width = x.shape[2:]
     pooled = []
     for n in levels:
@@ -128,7 +128,8 @@ def sppf(x: Float[Tensor, "b c h w"], *, kernel: int = 5) -> Float[Tensor, "b c4
         (B, 4 C, H, W): first the map, then the windows from small to large.
 
     Raises:
-        ValueError: The kernel is not a positive odd integer.
+        ValueError: The kernel is not a positive odd integer, or `x` is not a floating-point tensor
+            of four dimensions with pixels.
 
     Examples:
         >>> import torch
@@ -139,9 +140,10 @@ def sppf(x: Float[Tensor, "b c h w"], *, kernel: int = 5) -> Float[Tensor, "b c4
                 [3., 3., 5., 5., 5., 5.],
                 [3., 5., 5., 5., 5., 5.]])
     """
-    kernel = _positive(kernel, "kernel")
+    kernel = integer(kernel, "kernel")
     if kernel % 2 == 0:
         raise ValueError(f"kernel must be odd, but is {kernel}")
+    check_floats(x, "x", "B", "C", "H", "W")
     maps = [x]
     for _ in range(3):
         maps.append(F.max_pool2d(maps[-1], kernel, stride=1, padding=kernel // 2))
@@ -164,7 +166,8 @@ class ASPP(nn.Module):
         out_channels: The number of channels of each branch and of the output.
 
     Raises:
-        ValueError: The input has another number of channels; or there is one image, and its mean is
+        ValueError: A rate or a number of channels is not a positive integer; the input is not
+            (B, in_channels, H, W) of a floating-point type; or there is one image, and its mean is
             to be normalised by itself, in training.
 
     Examples:
@@ -177,6 +180,9 @@ class ASPP(nn.Module):
         self, in_channels: int, *, rates: Sequence[int] = (6, 12, 18), out_channels: int = 256
     ):
         super().__init__()
+        in_channels = integer(in_channels, "in_channels")
+        out_channels = integer(out_channels, "out_channels")
+        rates = [integer(rate, "a rate") for rate in rates]
         pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), *_block(in_channels, out_channels))
         self.convs = nn.ModuleList(
             [
@@ -190,10 +196,7 @@ class ASPP(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
         *convolutions, pooling = self.convs
         _, convolution, norm, _ = pooling
-        if x.shape[1] != convolution.in_channels:
-            raise ValueError(
-                f"x has {x.shape[1]} channels, but the module is for {convolution.in_channels}"
-            )
+        check_floats(x, "x", "B", convolution.in_channels, "H", "W")
         if norm.training and x.shape[0] == 1:
             raise ValueError(
                 "the mean of a single image cannot be normalised over the batch: "
@@ -213,14 +216,3 @@ def _block(in_channels: int, out_channels: int, rate: int | None = None) -> nn.S
             in_channels, out_channels, 3, padding=rate, dilation=rate, bias=False
         )
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
-
-
-def _positive(number: int, name: str) -> int:
-    """The number as an int; ValueError if it is not a positive integer."""
-    try:
-        value = operator.index(number)
-    except TypeError:
-        value = 0
-    if value < 1:
-        raise ValueError(f"{name} must be a positive integer, but is {number!r}")
-    return value

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from zhixing.convolution.arguments import integer, pair
+from zhixing.convolution.autocast import autocast_off
+
 
 def source_positions(
     n_in: int, n_out: int, *, align_corners: bool = False
@@ -34,7 +37,7 @@ def source_positions(
             to n_in - 1.
 
     Raises:
-        ValueError: A number of pixels is less than 1.
+        ValueError: A number of pixels is not a positive integer.
 
     Examples:
         >>> source_positions(4, 8).tolist()
@@ -42,8 +45,7 @@ def source_positions(
         >>> source_positions(4, 7, align_corners=True).tolist()
         [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     """
-    if min(n_in, n_out) < 1:
-        raise ValueError(f"a resize needs at least one pixel, not {n_in} to {n_out}")
+    n_in, n_out = integer(n_in, "n_in"), integer(n_out, "n_out")
     i = torch.arange(n_out, dtype=torch.float64)
     if align_corners:
         return i * (n_in - 1) / max(n_out - 1, 1)
@@ -68,8 +70,8 @@ def resize_linear(
         The images in the type of `x`.
 
     Raises:
-        ValueError: `x` is not four-dimensional of a floating-point type, or a number of pixels of
-            `x` or in `size` is less than 1.
+        ValueError: `x` is not four-dimensional of a floating-point type, has no pixels, or `size`
+            is not two positive integers.
 
     Examples:
         >>> import torch
@@ -77,8 +79,10 @@ def resize_linear(
         [[[[0.0, 1.0, 3.0, 4.0]]]]
     """
     _check_images(x)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"a resize needs at least one pixel, but x is {tuple(x.shape)}")
     y = x.to(torch.promote_types(x.dtype, torch.float32))
-    for dim, n_out in zip((2, 3), size, strict=True):
+    for dim, n_out in zip((2, 3), pair(size, "size"), strict=True):
         n_in = y.shape[dim]
         position = source_positions(n_in, n_out, align_corners=align_corners)
         position = position.clamp(min=0).to(x.device)
@@ -103,7 +107,8 @@ def conv_transpose2d(
     side of h pixels gets (h - 1) stride + kh - 2 padding + output_padding of them.
 
     Args:
-        x: Images in a floating-point type; types of fewer than 32 bits are computed in float32.
+        x: Images in a floating-point type; types of fewer than 32 bits are computed in float32,
+            also under autocast.
         weight: Kernels in the layout of `torch.nn.ConvTranspose2d`, in the type of `x`.
         stride: Distance of the copies in the output, at least 1.
         padding: Number of pixels cut off at each side of the result.
@@ -130,10 +135,12 @@ def conv_transpose2d(
             f"x {tuple(x.shape)} of {x.dtype} needs a weight ({x.shape[1]}, c_out, kh, kw) "
             f"of the same type, but it is {tuple(weight.shape)} of {weight.dtype}"
         )
-    if stride < 1 or padding < 0 or not 0 <= output_padding < stride:
+    stride = integer(stride, "stride")
+    padding = integer(padding, "padding", least=0)
+    output_padding = integer(output_padding, "output_padding", least=0)
+    if output_padding >= stride:
         raise ValueError(
-            "needs stride >= 1, padding >= 0 and 0 <= output_padding < stride, "
-            f"but they are {stride}, {padding} and {output_padding}"
+            f"output_padding must be less than stride, but they are {output_padding} and {stride}"
         )
     (h, w), (kh, kw) = x.shape[2:], weight.shape[2:]
     height = (h - 1) * stride + kh - 2 * padding + output_padding
@@ -142,7 +149,8 @@ def conv_transpose2d(
         raise ValueError(f"{h} × {w} pixels would become {height} × {width}")
     wide = torch.promote_types(x.dtype, torch.float32)
     # Each column holds the copies of the kernel that one input pixel adds, for all channels.
-    columns = weight.to(wide).flatten(1).T @ x.to(wide).flatten(2)
+    with autocast_off(x):
+        columns = weight.to(wide).flatten(1).T @ x.to(wide).flatten(2)
     y = F.fold(columns, (height, width), (kh, kw), padding=padding, stride=stride)
     return y.to(x.dtype)
 
@@ -164,8 +172,8 @@ def phase_sums(
         The sums, by input channel, output channel, row and column of the phase.
 
     Raises:
-        ValueError: `weight` is not four-dimensional of a floating-point type, or `stride` is less
-            than 1.
+        ValueError: `weight` is not four-dimensional of a floating-point type, or `stride` is not a
+            positive integer.
 
     Examples:
         >>> import torch
@@ -175,8 +183,7 @@ def phase_sums(
         [[[[4.0, 4.0], [4.0, 4.0]]]]
     """
     _check_images(weight, name="weight")
-    if stride < 1:
-        raise ValueError(f"needs stride >= 1, but it is {stride}")
+    stride = integer(stride, "stride")
     kh, kw = weight.shape[2:]
     whole = F.pad(weight, (0, -kw % stride, 0, -kh % stride))
     return whole.unflatten(3, (-1, stride)).unflatten(2, (-1, stride)).sum((2, 4))
@@ -198,8 +205,8 @@ def pixel_shuffle(
         Images with a factor r² fewer channels.
 
     Raises:
-        ValueError: `x` is not four-dimensional of a floating-point type, `r` is less than 1, or
-            r² does not divide the number of channels.
+        ValueError: `x` is not four-dimensional of a floating-point type, `r` is not a positive
+            integer, or r² does not divide the number of channels.
 
     Examples:
         >>> import torch
@@ -207,8 +214,9 @@ def pixel_shuffle(
         [[[[0.0, 1.0], [2.0, 3.0]]]]
     """
     _check_images(x)
-    if r < 1 or x.shape[1] % r**2:
-        raise ValueError(f"needs r >= 1 and r² dividing {x.shape[1]} channels, not r = {r}")
+    r = integer(r, "r")
+    if x.shape[1] % r**2:
+        raise ValueError(f"needs r² dividing {x.shape[1]} channels, not r = {r}")
     squares = x.unflatten(1, (x.shape[1] // r**2, r, r))
     return squares.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
@@ -228,7 +236,8 @@ def icnr_(weight: Float[Tensor, "n ..."], r: int) -> Float[Tensor, "n ..."]:
         `weight` itself.
 
     Raises:
-        ValueError: `r` is less than 1, or r² does not divide the number of channels.
+        ValueError: `weight` is not a tensor, `r` is not a positive integer, or r² does not divide
+            the number of channels.
 
     Examples:
         >>> import torch
@@ -237,9 +246,10 @@ def icnr_(weight: Float[Tensor, "n ..."], r: int) -> Float[Tensor, "n ..."]:
     """
     if not isinstance(weight, Tensor):
         raise ValueError(f"needs weight to be a tensor, but it is a {type(weight).__name__}")
-    if r < 1 or weight.ndim < 1 or weight.shape[0] % r**2:
+    r = integer(r, "r")
+    if weight.ndim < 1 or weight.shape[0] % r**2:
         shape = tuple(weight.shape)
-        raise ValueError(f"needs r >= 1 and r² dividing the length of {shape}, not r = {r}")
+        raise ValueError(f"needs r² dividing the length of {shape}, not r = {r}")
     with torch.no_grad():
         return weight.copy_(weight[:: r**2].repeat_interleave(r**2, dim=0))
 

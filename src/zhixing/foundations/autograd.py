@@ -7,6 +7,7 @@ Source: Baydin, Pearlmutter, Radul & Siskind, Automatic Differentiation in Machi
 Survey, arXiv 1502.05767, section 3.2; names and conventions follow torch.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,7 +45,10 @@ class Variable:
     Operands of one expression have one floating-point type and one device. Python numbers may
     be mixed in. `+ - * / ** @` and indexing mean what they mean in torch; an exponent is a
     number. Left out: hooks, comparisons, and operations in place. `y += z` binds the name `y` to a
-    new result, and a leaf refuses it; change its `value` in place, after the backward pass.
+    new result, and a leaf refuses it; change its `value` in place, after the backward pass. Results
+    cannot be deepcopied, leaves can. Autocast would mix types: an expression under it is refused.
+    As in torch, a change through `.data`, in memory shared with NumPy, or of a tensor made in
+    `torch.inference_mode`, is not noticed.
 
     Attributes:
         value: The tensor; it shares its memory and its version counter with the one given.
@@ -91,7 +95,7 @@ class Variable:
                 raise ValueError(f"an expression needs a single type, but has {types}")
         if _recording.get():
             self.edges = tuple(
-                Edge(parent, rule, [(tensor, tensor._version) for tensor in _read_by(rule)])
+                Edge(parent, rule, [(tensor, _version(tensor)) for tensor in _read_by(rule)])
                 for parent, rule in rules
                 if parent.requires_grad
             )
@@ -123,6 +127,13 @@ class Variable:
         if not isinstance(other, Number):
             raise ValueError(f"an operand is a Variable or a number, not {type(other).__name__}")
         return Variable(torch.tensor(other, dtype=self.value.dtype, device=self.value.device))
+
+    def __deepcopy__(self, memo: dict) -> "Variable":
+        if self.edges != ():
+            raise RuntimeError("a result cannot be deepcopied, as its graph cannot: detach it")
+        twin = memo[id(self)] = Variable(copy.deepcopy(self.value, memo))
+        twin.requires_grad, twin.grad = self.requires_grad, copy.deepcopy(self.grad, memo)
+        return twin
 
     @property
     def shape(self) -> torch.Size:
@@ -184,6 +195,13 @@ class Variable:
         return NotImplemented  # Python goes on with `y = y + z`
 
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = _result_in_place_of_leaf
+    __imatmul__ = _result_in_place_of_leaf
+
+    def __rmatmul__(self, other: Any) -> "Variable":
+        return self.lift(other) @ self
+
+    def __rpow__(self, _: Any) -> "Variable":
+        raise ValueError("an exponent is a number, not Variable")
 
     def __matmul__(self, other: "Variable") -> "Variable":
         a, b = self, self.lift(other)
@@ -195,8 +213,11 @@ class Variable:
 
     # Moving, copying and adding elements: linear maps, each with its transpose.
 
+    def __iter__(self) -> Iterator["Variable"]:
+        return map(self.__getitem__, range(len(self.value)))  # of a single number: TypeError
+
     def __getitem__(self, index: Any) -> "Variable":
-        shape = self.shape
+        index, shape = _frozen(index), self.shape
         return Variable(self.value[index]).record((self, lambda g: g.put(index, shape)))
 
     def put(self, index: Any, shape: Sequence[int]) -> "Variable":
@@ -219,7 +240,7 @@ class Variable:
 
     def sum(self, dim: int | tuple[int, ...] | None = None, *, keepdim: bool = False) -> "Variable":
         """The sum along the dimensions `dim`, or of all elements."""
-        dims = tuple(range(self.value.ndim)) if dim is None else dim
+        dims = tuple(range(self.value.ndim)) if dim is None or dim == () else dim
         total, wide = self.value.sum(dims, keepdim=True), self.shape
         ones = total.shape
         return Variable(total if keepdim else total.squeeze(dims)).record(
@@ -269,8 +290,8 @@ def grad(
         For each input a gradient of its shape and type.
 
     Raises:
-        ValueError: `output` requires no gradient, does not depend on an input, or has several
-            elements and no `gradient`; or `gradient` has another shape or type.
+        ValueError: `output` is no `Variable`, requires no gradient, does not depend on an input,
+            or has several elements and no `gradient`; or `gradient` has another shape or type.
         RuntimeError: The graph was freed, or a value that a rule needs was changed or replaced.
 
     Examples:
@@ -280,6 +301,8 @@ def grad(
         >>> slope.value.item(), grad(slope, [x])[0].value.item()
         (12.0, 12.0)
     """
+    if not isinstance(output, Variable):
+        raise ValueError(f"the output must be a Variable, not {type(output).__name__}")
     if not output.requires_grad:
         raise ValueError("the output requires no gradient: it depends on no leaf that does")
     if gradient is None and output.value.numel() != 1:
@@ -289,10 +312,10 @@ def grad(
     given, wanted = ((x.value.dtype, (*x.shape,)) for x in (gradient, output))
     if given != wanted:
         raise ValueError(f"the gradient must be {wanted} like the output, but is {given}")
-    inputs = [inputs] if isinstance(inputs, Variable) else inputs
+    inputs = [inputs] if isinstance(inputs, Variable) else list(inputs)
     order = topological(output)
-    reached = set(order)
-    if strangers := [number for number, x in enumerate(inputs) if x not in reached]:
+    reached = {id(node) for node in order}
+    if strangers := [number for number, x in enumerate(inputs) if id(x) not in reached]:
         raise ValueError(f"the output does not depend on the inputs number {strangers}")
     grads = {output: gradient}
     with recording(create_graph):
@@ -373,10 +396,22 @@ def _read_by(rule: Callable) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor)]
 
 
+def _version(tensor: Tensor) -> int:
+    """How often it was changed; a tensor made in inference mode does not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _frozen(index: Any) -> Any:
+    """The index, with copies of lists and arrays, which nobody would see changed."""
+    if isinstance(index, tuple):
+        return tuple(map(_frozen, index))
+    return index if isinstance(index, Tensor) else copy.deepcopy(index)
+
+
 def _check_saved(node: Variable, edge: Edge) -> None:
     for (tensor, version), now in zip(edge.saved, _read_by(edge.rule), strict=True):
-        if now is not tensor or now._version != version:
-            how = f"changed in place and is at version {now._version}"
+        if now is not tensor or _version(now) != version:
+            how = f"changed in place and is at version {_version(now)}"
             raise RuntimeError(
                 f"{node.operation} saved a tensor of shape {(*tensor.shape,)} at version {version}"
                 f", which was {how if now is tensor else 'replaced by another'}"

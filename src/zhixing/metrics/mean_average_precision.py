@@ -9,7 +9,8 @@ and YOLOv5's matching, which is VOC's: here, "linear" differs from "coco" in the
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -107,8 +108,9 @@ def average_precisions(
 
     Raises:
         ValueError: The rule is unknown; the lists differ in length; boxes, labels, scores or flags
-            of an image do not fit together; a box is not (x1, y1, x2, y2); a score is NaN; there
-            are crowds under VOC's rules, difficult objects or an area range under others'.
+            of an image are missing, no tensors, or do not fit together; a box is not
+            (x1, y1, x2, y2) or not finite; a label or flag is not an integer; a score is NaN; there
+            are crowds or an area range under VOC's rules, difficult objects under others'.
 
     Examples:
         >>> import torch
@@ -126,10 +128,18 @@ def average_precisions(
         _check_image(prediction, target, rule)
     if area_range is not None and rule.startswith("voc"):
         raise ValueError("VOC has no area ranges")
+    if area_range is not None and not _is_range(area_range):
+        raise ValueError(f"area_range must be the least and the largest area, but is {area_range}")
+    if iou_thresholds is not None and not isinstance(iou_thresholds, Iterable):
+        raise ValueError(f"iou_thresholds must be a sequence, but is {iou_thresholds!r}")
     thresholds, limit = PROTOCOLS[rule]
     thresholds = thresholds if iou_thresholds is None else tuple(iou_thresholds)
     limit = limit if max_detections is None else max_detections
-    if limit < 1 or not thresholds:
+    if not all(isinstance(threshold, Real | Tensor) and threshold >= 0 for threshold in thresholds):
+        raise ValueError(f"IoU thresholds must be numbers from 0 on, but are {thresholds}")
+    if not isinstance(limit, Real | Tensor):
+        raise ValueError(f"max_detections must be a number, but is {limit!r}")
+    if not limit >= 1 or not thresholds:
         raise ValueError(f"nothing to count with {limit} detections, IoU thresholds {thresholds}")
 
     pooled = {}
@@ -175,7 +185,8 @@ def box_iou(
         (D, G) in float64, whatever the type of the boxes; 0 where the intersection has no area.
 
     Raises:
-        ValueError: A box has x1 > x2 or y1 > y2, or a coordinate is NaN.
+        ValueError: The boxes are not tensors (N, 4) of real numbers, a box has x1 > x2 or y1 > y2,
+            or a coordinate or an area is not finite.
 
     Examples:
         >>> import torch
@@ -186,6 +197,8 @@ def box_iou(
         >>> box_iou(boxes, objects, crowd=torch.tensor([True])).item()
         0.5
     """
+    _check_shape(boxes)
+    _check_shape(objects)
     boxes, objects = boxes.double(), objects.double()
     _check_boxes(boxes)
     _check_boxes(objects)
@@ -226,7 +239,8 @@ def match(
             neither right nor wrong.
 
     Raises:
-        ValueError: The number of scores or flags is not D or G.
+        ValueError: The number of scores or flags is not D or G, a score is NaN, or the threshold is
+            negative or NaN.
 
     Examples:
         The first detection takes object 0, so the second has to take object 1.
@@ -239,9 +253,14 @@ def match(
         >>> match(ious, scores, second_choice=False).tolist()
         [0, -1]
     """
+    _check_vectors(scores=scores)
+    if not isinstance(ious, Tensor) or ious.ndim != 2:
+        raise ValueError("ious must be a tensor (D, G), from box_iou")
     detections, objects = ious.shape
-    ignore = [False] * objects if ignore is None else ignore.tolist()
-    crowd = [False] * objects if crowd is None else crowd.tolist()
+    if not threshold >= 0:
+        raise ValueError(f"threshold must not be negative, but is {threshold}")
+    ignore = [False] * objects if ignore is None else torch.as_tensor(ignore).tolist()
+    crowd = [False] * objects if crowd is None else torch.as_tensor(crowd).tolist()
     if len(scores) != detections or not len(ignore) == len(crowd) == objects:
         raise ValueError(
             f"{detections} × {objects} IoUs, but {len(scores)} scores, {len(ignore)} flags ignore "
@@ -268,7 +287,8 @@ def precision_recall(
         Recall (N,) and precision (N,), both in float64, in descending order of scores.
 
     Raises:
-        ValueError: The lengths differ, there is no object, or there are more hits than objects.
+        ValueError: The lengths differ, a score is NaN, there is no object, or there are more hits
+            than objects.
 
     Examples:
         >>> import torch
@@ -279,6 +299,7 @@ def precision_recall(
         >>> [round(value, 3) for value in precision.tolist()]
         [1.0, 0.5, 0.667]
     """
+    _check_vectors(hits=hits, scores=scores)
     if len(hits) != len(scores):
         raise ValueError(f"{len(hits)} hits, but {len(scores)} scores")
     if objects < max(1, hits.sum()):
@@ -303,7 +324,8 @@ def average_precision(
         A number from 0 to 1, in float64.
 
     Raises:
-        ValueError: The rule is unknown, the lengths differ, or recall decreases.
+        ValueError: The rule is unknown, the lengths differ, recall decreases, or a value is not
+            between 0 and 1.
 
     Examples:
         One of two objects is found, and nothing else.
@@ -315,9 +337,12 @@ def average_precision(
         [0.545, 0.5, 0.505, 0.75]
     """
     _check_rule(rule)
+    _check_vectors(recall=recall, precision=precision)
     if len(recall) != len(precision):
         raise ValueError(f"{len(recall)} values of recall, but {len(precision)} of precision")
     recall, precision = recall.double(), precision.double()
+    if not all(((x >= 0) & (x <= 1)).all() for x in (recall, precision)):
+        raise ValueError("recall and precision must lie between 0 and 1")
     if (recall.diff() < 0).any():
         raise ValueError("recall decreases: sort the detections by score first")
     if not len(recall):
@@ -414,36 +439,72 @@ def _judge(
 
 
 def _check_rule(rule: str) -> None:
-    if rule not in PROTOCOLS:
+    if not isinstance(rule, str) or rule not in PROTOCOLS:
         raise ValueError(f"the rule must be one of {', '.join(PROTOCOLS)}, but is {rule!r}")
 
 
+def _is_range(area_range: tuple[int | float, int | float]) -> bool:
+    numbers = isinstance(area_range, tuple | list) and len(area_range) == 2
+    numbers = numbers and all(isinstance(number, Real) for number in area_range)
+    return numbers and area_range[0] <= area_range[1]
+
+
+def _check_vectors(**vectors: Tensor) -> None:
+    for name, vector in vectors.items():
+        if not isinstance(vector, Tensor) or vector.ndim != 1:
+            kind = (*vector.shape,) if isinstance(vector, Tensor) else f"a {type(vector).__name__}"
+            raise ValueError(f"{name} must be a tensor of one dimension, but is {kind}")
+        if vector.isnan().any():
+            raise ValueError(f"{name} must be numbers, but one is NaN")
+
+
+def _check_shape(boxes: Tensor) -> None:
+    if not isinstance(boxes, Tensor) or boxes.is_complex() or boxes.dtype == torch.bool:
+        kind = boxes.dtype if isinstance(boxes, Tensor) else f"a {type(boxes).__name__}"
+        raise ValueError(f"boxes must be a tensor of real numbers, but are {kind}")
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes must be (N, 4), but are {tuple(boxes.shape)}")
+
+
 def _check_boxes(boxes: Tensor) -> None:
-    # Not `<`, so that NaN is found as well.
-    if not (boxes[:, 2:] >= boxes[:, :2]).all():
+    sides = boxes[:, 2:] - boxes[:, :2]
+    # Of infinite boxes, and of those whose area overflows, no IoU can be computed.
+    if not (boxes.isfinite().all() and sides.prod(1).isfinite().all()):
+        raise ValueError("boxes must be finite, and their areas too, but one is not")
+    if (sides < 0).any():
         raise ValueError(
             "boxes must be (x1, y1, x2, y2) with x1 ≤ x2, y1 ≤ y2; is this (x, y, w, h)?"
         )
 
 
+def _check_values(values: Tensor, key: str, boxes: int) -> None:
+    """ValueError unless there is a number for each box, an integer unless it is a score or area."""
+    if not isinstance(values, Tensor):
+        raise ValueError(f"{key} must be a tensor, but is a {type(values).__name__}")
+    if values.shape != (boxes,):
+        raise ValueError(f"{boxes} boxes, but {key} is {tuple(values.shape)}")
+    if values.is_complex():
+        raise ValueError(f"{key} must be real numbers, but is {values.dtype}")
+    if key in ("scores", "area"):
+        if values.isnan().any():
+            raise ValueError("an area is NaN" if key == "area" else "a score is NaN")
+    # Labels of 0.5 would never meet.
+    elif (values.double() % 1 != 0).any():
+        raise ValueError(f"{key} must hold integers, but is {values.tolist()}")
+
+
 def _check_image(prediction: dict[str, Tensor], target: dict[str, Tensor], rule: str) -> None:
     """ValueError if the tensors of one image do not fit together, or the rule has no such flags."""
-    for image, keys in (
-        (prediction, ("labels", "scores")),
-        (
-            target,
-            ("labels", "iscrowd", "area", "difficult"),
-        ),
+    for image, needed, keys in (
+        (prediction, ("boxes", "labels", "scores"), ("labels", "scores")),
+        (target, ("boxes", "labels"), ("labels", "iscrowd", "area", "difficult")),
     ):
-        if image["boxes"].dim() != 2 or image["boxes"].shape[1] != 4:
-            raise ValueError(f"boxes must be (N, 4), but are {tuple(image['boxes'].shape)}")
-        for key in keys:
-            if key in image and image[key].shape != image["boxes"].shape[:1]:
-                raise ValueError(
-                    f"{len(image['boxes'])} boxes, but {key} is {tuple(image[key].shape)}"
-                )
-    if prediction["scores"].isnan().any():
-        raise ValueError("a score is NaN")
+        for key in needed:
+            if not isinstance(image, Mapping) or key not in image:
+                raise ValueError(f"an image must be a dict with {', '.join(needed)}: no {key}")
+        _check_shape(image["boxes"])
+        for key in (key for key in keys if key in image):
+            _check_values(image[key], key, len(image["boxes"]))
     voc = rule.startswith("voc")
     if (flag := "iscrowd" if voc else "difficult") in target and target[flag].any():
         raise ValueError(f"the rule {rule} has no objects that are {flag}")

@@ -9,6 +9,7 @@ once, and gradients, since counting has none. Scores are float64, which Apple's 
 matrix to the CPU first.
 """
 
+import operator
 from typing import Literal
 
 import torch
@@ -39,8 +40,9 @@ def confusion_matrix(
         (K, K), int64, on the device of the prediction. Its sum is the number of counted pixels.
 
     Raises:
-        ValueError: The shapes differ, a tensor is not of integers, a counted pixel has a label
-            outside 0, …, K - 1, or K is not a positive integer.
+        ValueError: An argument is not a tensor of integers, the shapes differ, a counted pixel has
+            a label outside 0, …, K - 1, K is not a positive integer, or `ignore_index` is not one
+            label.
 
     Examples:
         >>> import torch
@@ -49,8 +51,14 @@ def confusion_matrix(
         >>> confusion_matrix(prediction, target, 2).tolist()
         [[2, 1], [0, 2]]
     """
-    if not isinstance(num_classes, int) or num_classes < 1:
+    num_classes = _integer(num_classes, "num_classes must be a positive integer")
+    if num_classes < 1:
         raise ValueError(f"num_classes must be a positive integer, but is {num_classes}")
+    if ignore_index is not None:
+        ignore_index = _integer(ignore_index, "ignore_index must be one label or None")
+    for name, labels in {"prediction": prediction, "target": target}.items():
+        if not isinstance(labels, Tensor):
+            raise ValueError(f"the {name} must be a tensor, but is a {type(labels).__name__}")
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction and target must have the same shape, but have {(*prediction.shape,)} "
@@ -85,7 +93,7 @@ def pixel_accuracy(matrix: Int[Tensor, "k k"]) -> Float[Tensor, ""]:
         A scalar in float64; NaN if no pixel was counted.
 
     Raises:
-        ValueError: The matrix is not square or not of integers.
+        ValueError: The matrix is not a square tensor of counts.
 
     Examples:
         >>> import torch
@@ -106,7 +114,7 @@ def mean_pixel_accuracy(matrix: Int[Tensor, "k k"]) -> Float[Tensor, ""]:
         A scalar in float64; classes without a true pixel are left out. NaN if no pixel was counted.
 
     Raises:
-        ValueError: The matrix is not square or not of integers.
+        ValueError: The matrix is not a square tensor of counts.
 
     Examples:
         >>> import torch
@@ -128,7 +136,7 @@ def iou(matrix: Int[Tensor, "k k"]) -> Float[Tensor, " k"]:
             that only one of them contains.
 
     Raises:
-        ValueError: The matrix is not square or not of integers.
+        ValueError: The matrix is not a square tensor of counts.
 
     Examples:
         >>> import torch
@@ -154,7 +162,7 @@ def mean_iou(
         A scalar in float64; NaN if no pixel was counted, unless `absent` is "zero".
 
     Raises:
-        ValueError: The matrix is not square or not of integers, or `absent` is something else.
+        ValueError: The matrix is not a square tensor of counts, or `absent` is something else.
 
     Examples:
         Class 2 is predicted once and never true; class 3 is nowhere.
@@ -164,11 +172,11 @@ def mean_iou(
         >>> [round(mean_iou(matrix, absent=a).item(), 4) for a in ("skip", "truth", "zero")]
         [0.5833, 0.875, 0.4375]
     """
-    scores = iou(matrix)
+    scores, (_, truth, _) = iou(matrix), _marginals(matrix)
     if absent == "skip":
         return scores.nanmean()
     if absent == "truth":
-        return scores[matrix.sum(1) > 0].mean()
+        return scores[truth > 0].mean()
     if absent == "zero":
         return scores.nan_to_num(0.0).mean()
     raise ValueError(f'absent must be "skip", "truth" or "zero", but is {absent!r}')
@@ -186,7 +194,7 @@ def frequency_weighted_iou(matrix: Int[Tensor, "k k"]) -> Float[Tensor, ""]:
         A scalar in float64; NaN if no pixel was counted.
 
     Raises:
-        ValueError: The matrix is not square or not of integers.
+        ValueError: The matrix is not a square tensor of counts.
 
     Examples:
         >>> import torch
@@ -199,6 +207,8 @@ def frequency_weighted_iou(matrix: Int[Tensor, "k k"]) -> Float[Tensor, ""]:
 
 def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Right pixels n_ii, true pixels t_i and predicted pixels p_i of each class, in float64."""
+    if not isinstance(matrix, Tensor):
+        raise ValueError(f"the confusion matrix must be a tensor, but is a {type(matrix).__name__}")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"the confusion matrix must be square, but is {tuple(matrix.shape)}")
     if matrix.is_floating_point() or matrix.is_complex() or matrix.dtype == torch.bool:
@@ -206,4 +216,14 @@ def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             f"the confusion matrix must hold integer counts, but is {matrix.dtype}: float32 rounds "
             "counts beyond 2²⁴, and a matrix divided by its rows no longer has the counts"
         )
-    return matrix.diagonal().double(), matrix.sum(1).double(), matrix.sum(0).double()
+    matrix = matrix.double()  # before any sum, which could overflow
+    if (matrix < 0).any():
+        raise ValueError(f"the confusion matrix must hold counts, but its least is {matrix.min()}")
+    return matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+
+
+def _integer(number: int, wanted: str) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ValueError(f"{wanted}, but is {number!r}") from None

@@ -5,6 +5,7 @@ Loshchilov & Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101, al
 """
 
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ def adam_update(
         The new theta, m and v.
 
     Raises:
-        ValueError: t is below 1, or the tensors differ in shape, or are not dense and real.
+        ValueError: t is not a tensor, and not a number from 1 on; or theta, g, m and v are not
+            dense tensors of real numbers, of one shape.
 
     Examples:
         >>> import torch
@@ -125,8 +127,8 @@ class Adam(torch.optim.Optimizer):
 
     Raises:
         ValueError: A setting is out of its range, or asks for what is left to torch; a state is
-            that of another algorithm; a parameter or its gradient is not dense and real, in
-            which case no parameter has moved.
+            that of another algorithm or model; a parameter or its gradient is not dense and real,
+            in which case no parameter has moved.
         TypeError: As in torch: params is a single tensor, or an added group is not a dict.
 
     Examples:
@@ -191,12 +193,21 @@ class Adam(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= set(state_dict):
+            raise ValueError("a state of an optimiser has state and param_groups; is it a model's?")
         for group in state_dict["param_groups"]:
             _check_settings(group, self.left_to_torch)
-        for state in state_dict["state"].values():
+        own = [theta for group in self.param_groups for theta in group["params"]]
+        theirs = [number for group in state_dict["param_groups"] for number in group["params"]]
+        shapes = {number: theta.shape for number, theta in zip(theirs, own, strict=False)}
+        for number, state in state_dict["state"].items():
             if set(state) != {"step", "exp_avg", "exp_avg_sq"}:
                 found = ", ".join(sorted(state))
                 raise ValueError(f"a state of Adam has step, exp_avg and exp_avg_sq, not {found}")
+            shape = shapes.get(number, state["exp_avg"].shape)
+            if not state["exp_avg"].shape == state["exp_avg_sq"].shape == shape:
+                wanted = f"{(*shape,)}, but the state {(*state['exp_avg'].shape,)}"
+                raise ValueError(f"parameter {number} has shape {wanted}: it is another model's")
         super().load_state_dict(state_dict)
 
 
@@ -259,8 +270,11 @@ def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, An
 
 
 def _check_tensors(**tensors: Tensor) -> None:
-    shape = tensors["parameter"].shape
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            what = f"a {type(tensor).__name__}"
+            raise ValueError(f"Adam needs dense tensors of real numbers, but {name} is {what}")
+        shape = tensors["parameter"].shape
         if tensor.layout != torch.strided or not tensor.is_floating_point():
             what = f"{tensor.layout} of {tensor.dtype}"
             raise ValueError(f"Adam needs dense tensors of real numbers, but {name} is {what}")
@@ -270,7 +284,7 @@ def _check_tensors(**tensors: Tensor) -> None:
 
 
 def _check_step(t: Number) -> None:
-    if not isinstance(t, Tensor) and t < 1:
+    if not isinstance(t, Tensor) and not (isinstance(t, Real) and t >= 1):
         raise ValueError(f"steps are counted from 1, but t is {t}")
 
 
@@ -279,17 +293,24 @@ def _check_settings(group: dict[str, Any], left_to_torch: tuple[str, ...]) -> No
         raise ValueError(f"a group of Adam needs {', '.join(_SETTINGS)}, but lacks {missing}")
     for name in ("lr", "eps", "weight_decay"):
         value = group[name]
-        if isinstance(value, Tensor) and value.numel() != 1:
-            shape = (*value.shape,)
-            raise ValueError(f"{name} must be one number, but is a tensor of shape {shape}")
+        if not _is_number(value):
+            what = repr(value)
+            if isinstance(value, Tensor):
+                what = f"a tensor of shape {(*value.shape,)}"
+            raise ValueError(f"{name} must be one number, but is {what}")
         if not value >= 0:
             raise ValueError(f"{name} must not be negative, but is {value}")
     betas = group["betas"]
-    if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(0 <= b < 1 for b in betas)):
+    pair = isinstance(betas, tuple | list) and len(betas) == 2
+    if not (pair and all(_is_number(b) and 0 <= b < 1 for b in betas)):
         raise ValueError(f"betas must be two numbers in [0, 1), but are {betas}")
     for name in left_to_torch:
         if group.get(name):
             raise ValueError(f"{name} is left to torch.optim, but a group asks for it")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _without_shape(setting: Any) -> Any:
