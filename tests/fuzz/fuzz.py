@@ -10,6 +10,7 @@ import ast
 import collections
 import contextlib
 import difflib
+import io
 import os
 import random
 import re
@@ -32,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "site"))
 from conftest import FILES, REPOSITORY, Project, forked_workers
 from mkdocs.config import load_config
 
+import zhixing_copy.cli
+from zhixing_copy.catalogue import read_modules
 from zhixing_site import build
 from zhixing_site.content.page import HEADING_ID, Page
 from zhixing_site.execution.processes import Limits
@@ -205,18 +208,19 @@ class Edit:
     def _content(self, content: object) -> object:
         if not isinstance(content, bytes):
             return content
-        text = content.decode("utf-8", "surrogateescape")
         if self.action in WHOLE:
-            return WHOLE[self.action](text)
+            return WHOLE[self.action](content.decode(errors="replace"))
+        text = content.decode("utf-8", "surrogateescape")
         return change(text, self.action, self.line, self.column, self.token).encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """Changes of the project; whether a person accepts the translations; and what else is tried, if anything."""
+    """Changes; whether a person accepts the translations, whether MkDocs renders the pages, and what else is tried."""
 
     edits: tuple[Edit, ...]
     accepted: bool = True
+    rendered: bool = True
     also: str = ""
 
     def files(self, files: Files) -> Files:
@@ -250,7 +254,8 @@ def draw(seed: int, good: Files) -> Mutant:
             elif kind == "matter":
                 action, line, token = "insert lines", 0, f"---¶{token}¶---¶"
             edits.append(Edit(twins(tables.get(kind, path), rng), action, token, line, column))
-    return Mutant(tuple(edits), rng.random() < 0.9, rng.choices(["", "preview", "command"], [90, 5, 5])[0])
+    rendered, also = rng.choices([(False, ""), (True, ""), (True, "preview"), (True, "fresh")], [70, 24, 3, 3])[0]
+    return Mutant(tuple(edits), rng.random() < 0.9, rendered, also)
 
 
 def twins(path: str, rng: random.Random) -> tuple[str, ...]:
@@ -261,6 +266,20 @@ def twins(path: str, rng: random.Random) -> tuple[str, ...]:
 
 class Hang(BaseException):
     pass
+
+
+class Expanded(Exception):
+    """All pages are expanded and no error was found; most mutants end here, as rendering takes most of the time."""
+
+
+class NoRenderer(Renderer):
+    def start(self, *_: object) -> None:
+        pass
+
+    submit = start
+
+    def collect(self, _: Path) -> None:
+        raise Expanded
 
 
 @contextlib.contextmanager
@@ -281,7 +300,7 @@ def write(root: Path, files: Files) -> None:
     """Make these the files of the project, besides its site and its cache."""
     for path in root.iterdir():
         if path.name not in ("site", ".cache", "theme"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,7 +321,9 @@ def judge(project: Project, good: Files, mutant: Mutant, limit: float = LIMIT) -
         return
     before = project.site()
     try:
-        with time_limit(limit):
+        with time_limit(limit), pytest.MonkeyPatch.context() as patch:
+            if not mutant.rendered:
+                patch.setattr(build, "Renderer", NoRenderer)
             refused = mutant.accepted and project.command("accept")[0]
             code, messages = project.build("--seconds", "5")
             if mutant.also == "preview":
@@ -310,13 +331,17 @@ def judge(project: Project, good: Files, mutant: Mutant, limit: float = LIMIT) -
     except Hang as error:
         yield f"hang: {error}"
         return
+    except Expanded:
+        if cause := must_refuse(mutant, good, files):
+            yield f"accepted: {cause}"
+        return
     except BaseException as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/src/zhixing" in frame.filename]
         place = f"{Path(frames[-1].filename).name}, {frames[-1].name}" if frames else "?"
         yield f"traceback: {type(error).__name__} in {place}: {error}"
         return
-    if mutant.also == "command":
-        yield from command(project, code)
+    if mutant.also == "fresh":
+        yield from fresh(project, code)
     if left := [path.name for path in (project.root / ".cache").glob("site-*")]:
         yield f"left behind: {left}"
     if code == 0:
@@ -422,7 +447,7 @@ def preview(project: Project) -> Iterator[str]:
         yield f"traceback: in the preview {shown.errors}"
 
 
-def command(project: Project, code: int) -> Iterator[str]:
+def fresh(project: Project, code: int) -> Iterator[str]:
     """How the answer differs from that of a new process that has rendered nothing yet."""
     site = project.site()
     shutil.rmtree(project.root / ".cache/rendered", ignore_errors=True)
@@ -433,6 +458,58 @@ def command(project: Project, code: int) -> Iterator[str]:
     elif project.site() != site:
         names = sorted(name for name, content in project.site().items() if site.get(name) != content)
         yield f"another site from a new process: {names}"
+
+
+def judge_copies(seed: int, good: Files, folder: Path) -> Iterator[str]:
+    """Copy a function, damage the file or its original, change the module, and yield what `zhixing` does wrong."""
+    rng = random.Random(seed)
+    package, where = folder / "package", folder / "copies"
+    write(package, {"area/ruler.py": good["src/zhixing/area/ruler.py"]})
+    write(where, {})
+
+    def zhixing(*arguments: str) -> tuple[int, str]:
+        printed = io.StringIO()
+        with contextlib.chdir(where), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            code = zhixing_copy.cli.main(list(arguments))
+        return code, printed.getvalue()
+
+    def contents() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in where.rglob("*") if path.is_file()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in zhixing_copy.cli, zhixing_copy.project:
+            patch.setattr(module, "installed", lambda: read_modules(package))
+        zhixing("copy", "measure")
+        zhixing("copy", "ruler")
+        files = {path.relative_to(where).as_posix(): path.read_bytes() for path in where.rglob("*.py")}
+        edits, line = [], rng.uniform(0.6, 1)  # the last lines are those of the function in all three
+        for path in rng.choices(["measure.py", ".zhixing/measure.py", "module"], [6, 2, 4], k=rng.choice([1, 2, 2])):
+            action = rng.choice(ACTIONS + [*WHOLE] * (path != "module"))
+            token = rng.choice(TOKENS["python"] + COMMON)
+            edits.append(Edit((path,), action, token, rng.choice([line, rng.random()]), rng.choice([0, 1])))
+            files = edits[-1].apply(files | {"module": good["src/zhixing/area/ruler.py"]})
+        module = files.pop("module")
+        with contextlib.suppress(ValueError, SyntaxError):  # a module that is published runs
+            ast.parse(module)
+            write(package, {"area/ruler.py": module})
+        write(where, files)
+        for arguments in rng.choices([["check", "."], ["check", "measure.py"], ["update", "measure.py"]], k=3):
+            before, told = contents(), f"{' '.join(arguments)}, after {edits}:"
+            try:
+                code, printed = zhixing(*arguments)
+            except Exception as error:
+                frames = traceback.extract_tb(error.__traceback__)
+                yield f"command: traceback: {type(error).__name__} in {frames[-1].name}: {error}: {told}"
+                return
+            if code not in (0, 1, 2) or not printed.strip():
+                yield f"command: exit code {code}, and {printed!r}: {told}"
+            if (code == 2 or arguments[0] == "check") and contents() != before:
+                yield f"command: files touched with exit code {code}: {told}"
+            after = next((content for name, content in contents().items() if name.endswith("copies/measure.py")), b"")
+            if arguments[0] == "update" and code == 0 and b"<<<<<<<" in after:
+                yield f"command: an update that ends well leaves conflicts: {told}"
+            if code < 2 and b"SPDX" in after and "measure.py" not in printed:
+                yield f"command: the copied file is left out: {told} {printed}"
 
 
 def minimal(project: Project, good: Files, mutant: Mutant, kind: str) -> Mutant:
@@ -491,16 +568,20 @@ def main() -> int:
     seen: collections.Counter = collections.Counter()
     started, seed = time.monotonic(), options.seed
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-"))
-        project, good = stack.enter_context(prepared(Path(folder).resolve()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-"))).resolve()
+        for name in "project", "package", "copies":
+            (folder / name).mkdir()
+        project, good = stack.enter_context(prepared(folder / "project"))
         while seed < options.seed + options.mutants and time.monotonic() < started + 60 * options.minutes:
             mutant = draw(seed, good)
-            for finding in list(judge(project, good, mutant)):
+            findings = [*judge(project, good, mutant), *judge_copies(seed, good, folder)]
+            for finding in findings:
                 kind = re.sub(r"\S*/\S*|\d+|['`\"\[].*", "", finding.partition("\n")[0])[:90]
                 seen[kind] += 1
                 if seen[kind] == 1:
-                    smaller = minimal(project, good, mutant, finding.partition(":")[0])
-                    print(f"\n== seed {seed}: {finding[:3000]}\n{describe(good, smaller)}", flush=True)
+                    print(f"\n== seed {seed}: {finding[:3000]}", flush=True)
+                    if not finding.startswith("command"):
+                        print(describe(good, minimal(project, good, mutant, finding.partition(":")[0])), flush=True)
             seed += 1
     minutes = (time.monotonic() - started) / 60
     print(f"\n{seed - options.seed} mutants, {(seed - options.seed) / minutes:.0f} a minute, first seed {options.seed}")
