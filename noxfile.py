@@ -113,6 +113,15 @@ def oldest(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Throw damaged pages, snippets, modules, tables, file names and copies at the builder and at `zhixing`.
+
+    `-- --minutes 20` instead of five; `-- --seed 7 --mutants 1` for the mutant of a finding alone.
+    """
+    run(session, "python", "tests/fuzz/fuzz.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare the builder and its pages with alternatives; `-- pages` for the pages alone, or options for the builder.
 
