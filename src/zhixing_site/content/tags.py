@@ -13,9 +13,14 @@ VOID = ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "met
 def check_tags(page: Page) -> list[BuildError]:
     """An error for each tag without its counterpart."""
     tags = _Tags(page.path)
-    tags.feed(page.sub(lambda mark: mark[0] if mark.lastgroup == "heading" else re.sub(r"[^\n]", " ", mark[0])))
+    tags.feed(page.sub(_blank))
     tags.close()
     return tags.errors + [tags.error(f"<{tag}> without </{tag}>", line) for tag, line in tags.open]
+
+
+def _blank(mark: re.Match) -> str:
+    """Nothing but the lines of a mark, unless it may hold tags."""
+    return mark[0] if mark.lastgroup in ("heading", "stray") else re.sub(r"[^\n]", " ", mark[0])
 
 
 class _Tags(HTMLParser):
