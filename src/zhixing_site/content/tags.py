@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 
-# They have no end tag.
+THEME = "article body head html script style title".split()  # the theme's, once on a page
 VOID = ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
 
 
@@ -34,6 +34,8 @@ class _Tags(HTMLParser):
         return BuildError(f"the HTML of a page must be whole, but there is {cause}", self.path, line)
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
+        if tag in THEME:
+            self.errors.append(self.error(f"<{tag}>, which belongs to the theme", self.getpos()[0]))
         if tag not in VOID and re.fullmatch(r"[a-z][a-z0-9-]*", tag):  # an address in such brackets is a link
             self.open.append((tag, self.getpos()[0]))
 
