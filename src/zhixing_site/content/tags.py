@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 
-THEME = "article body head html script style title".split()  # the theme's, once on a page
-VOID = ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+THEME = ["article", "body", "head", "html", "script", "style", "title"]  # the theme's, once on a page
+VOID = ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]  # without an end
 
 
 def check_tags(page: Page) -> list[BuildError]:
