@@ -7,7 +7,7 @@ from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 
 THEME = ["article", "body", "head", "html", "script", "style", "title"]  # the theme's, once on a page
-VOID = ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]  # without an end
+VOID = ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
 
 
 def check_tags(page: Page) -> list[BuildError]:
