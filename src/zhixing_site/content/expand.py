@@ -200,6 +200,8 @@ class Expander:
         return "&#36;" if mark[0] == r"\$" else mark[0]
 
     def expand_heading(self, mark: re.Match) -> str:
+        if len(re.findall(r"\{ *#", mark["heading"])) > 1:
+            raise ValueError("a heading has one `{ #id }`, at its end")
         if re.search(r"(?<!\\)\$|\{\{", mark["heading"]):
             raise ValueError(
                 "a heading must not contain a formula or value, whose source the contents and the search would show"

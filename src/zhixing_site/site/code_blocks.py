@@ -38,6 +38,11 @@ def _letters(text: str) -> str:
 
 
 def _line(text: str, page: Page) -> int:
-    """The page's line in which the text starts, or 0."""
-    first = text.strip().partition("\n")[0].partition("<span")[0].strip()
-    return next((number for number, line in enumerate(page.text.splitlines(), 1) if first and first in line), 0)
+    """The page's line that starts like the text, as far as there is one, since marks in it were expanded; or 0."""
+    lines = [line.lstrip("> \t") for line in page.text.splitlines()]
+    words = text.strip().partition("\n")[0].split(" ")
+    starts = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    found = (
+        (start, number) for start in starts for number, line in enumerate(lines, 1) if start and line.startswith(start)
+    )
+    return next((number for _, number in found), 0)
