@@ -7,6 +7,9 @@ import subprocess
 
 import pytest
 
+from zhixing_copy.catalogue import read_modules
+from zhixing_site.build import read_site
+from zhixing_site.content.articles import read_areas
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 from zhixing_site.project import read_commit, today
@@ -397,6 +400,16 @@ def test_area_shows_its_articles(built):
     assert [each.text_content() for each in cards.iter("h2")] == ["根", "平方"]
     assert addresses(built, "zh/area", cards) == ["zh/area/roots", "zh/area/squares"]
     assert next(cards.iter("img")).get("src") == "squares/curve-light.svg"
+
+
+def test_card_of_an_article_whose_snippet_failed_has_no_picture(library):
+    """A preview shows it; a build stops before."""
+    site, modules = read_site(library.root), read_modules(library.root / "src/zhixing")
+    areas, _ = read_areas(*site.pages.values())
+    components = Components(areas, {}, modules, library.root, has_commit=False)
+    cards = components.parts_of(site.pages["en"]["area/index"])["articles"]
+    assert "Squares" in cards
+    assert "<img" not in cards
 
 
 def test_quotation_marks_of_a_caption_are_kept_in_the_alternative_text(library):

@@ -546,3 +546,21 @@ def test_workers_of_a_data_loader_need_no_main_guard(project):
         "total = sum(batch.sum().item() for batch in DataLoader(Squares(), batch_size=2, num_workers=2))\n",
     )
     assert values(notebook)["total"] == 55
+
+
+@pytest.mark.parametrize(
+    ("body", "call", "line"),
+    [
+        ("def f(x):\n    return 1 / x\n", "f(0)", 2),
+        ("import torch\n\n\ndef f():\n    torch.ones(2) @ torch.ones(3)\n", "f()", 5),
+        ("\n\nx = = 1\n", "", 3),
+    ],
+    ids=["in a function", "in a library that it calls", "of syntax"],
+)
+def test_error_in_an_imported_module_names_its_place(project, body, call, line):
+    project.write("src/things/wrong.py", body)
+    project.write(TRIAL, f"# %% one\nimport things.wrong\n\nthings.wrong.{call or 'x'}\n")
+    code, messages = project.run(TRIAL)
+    assert code == 1
+    assert messages.startswith(f"{TRIAL}:{4 if call else 2}, cell one: ")
+    assert f"(src/things/wrong.py:{line})" in messages

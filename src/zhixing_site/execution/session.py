@@ -92,6 +92,9 @@ class Session:
             if isinstance(raised, SyntaxError):
                 places.append((raised.filename, raised.lineno))
             lines = [line for file, line in places if file == str(self.root / cell.path)]
+            ours = [f"{file}:{line}" for file, line in places if str(file).startswith(f"{self.root}/src/")]
+            if ours:
+                cause += f" ({ours[-1].removeprefix(f'{self.root}/')})"
             raise cell.error(cause, lines[-1] if lines else 0) from raised
 
     def _check_warned(self, warned: list[WarningMessage], cell: Cell) -> None:

@@ -142,7 +142,7 @@ class Components:
     def _card(self, article: Article, page: Page) -> dict[str, object]:
         other, cover = article.pages[page.language], article.english.meta.get("cover")
         card = _link(other, page) | {"title": other.title, "summary": other.meta["summary"], "pictures": []}
-        if cover:  # in both colour schemes, described by its caption
+        if cover and other.snippet in self.notebooks:  # in both colour schemes, described by its caption
             expander = Expander(other, self.notebooks, self.root)
             mark = next(each for each in other.marks if each["figure"] == f"{other.snippet}:{cover}")
             card["alt"] = plain_text(expander.caption(mark))
