@@ -544,15 +544,28 @@ def a_deep_copy_averages_and_leaves_the_original_alone(place: Place) -> None:
     type=(lambda: nn.Linear(4, 1), lambda: nn.Linear(4, 1).double(), "weight: torch.float64 [1, 4]"),
     name=(lambda: nn.Linear(4, 1), lambda: nn.Sequential(nn.Linear(4, 1)), "0.weight: torch.float32 [1, 4]"),
     more=(lambda: nn.Linear(4, 1, bias=False), lambda: nn.Linear(4, 1), "bias: torch.float32 [1]"),
-    fewer=(lambda: nn.Linear(4, 1), lambda: nn.Linear(4, 1, bias=False), "nothing"),
+    fewer=(lambda: nn.Linear(4, 1), lambda: nn.Linear(4, 1, bias=False), "buckets of"),
     frozen=(lambda: nn.Linear(4, 1), lambda: frozen_bias(), "bias: torch.float32 [1], requires_grad=False"),
-    buffer=(lambda: nn.BatchNorm1d(4), lambda: nn.BatchNorm1d(4, track_running_stats=False), "nothing"),
+    all_frozen=(
+        lambda: nn.Linear(4, 1),
+        lambda: nn.Linear(4, 1).requires_grad_(False),
+        "weight: torch.float32 [1, 4], requires_grad=False",
+    ),
+    empty=(lambda: nn.Linear(4, 1), lambda: nn.Identity(), "buckets of"),
+    buffer=(lambda: nn.BatchNorm1d(4), lambda: nn.BatchNorm1d(4, track_running_stats=False), "buckets of"),
 )
 def unequal_modules_are_named_on_all_ranks(place: Place, case: tuple) -> None:
     first, other, named = case
     module = other() if place.rank == 1 else first()
     with pytest.raises(ValueError, match=rf"^rank 1 has \({re.escape(named)}.*\) where rank 0 has \("):
         minimal(place, module)
+
+
+@CHECKS.add
+def unequal_buckets_are_named_on_all_ranks(place: Place) -> None:
+    sizes = ({}, {"first": 8}, {"size": 1}, {"first": 0}, {})[place.rank]
+    with pytest.raises(ValueError, match=r"^rank 1 has \(buckets of 8 and \d+ bytes\) where rank 0 has \(buckets of"):
+        minimal(place, nn.Linear(4, 1), **sizes)
 
 
 def frozen_bias() -> nn.Module:

@@ -122,8 +122,8 @@ class MinimalDDP(nn.Module):
         events: What happened since the last forward that ended in averaged gradients.
 
     Raises:
-        ValueError: No parameter requires a gradient, a size is not positive, or a rank's module
-            differs from rank 0's; then all ranks raise it.
+        ValueError: No parameter requires a gradient, a size is not positive, or a rank's module or
+            sizes differ from rank 0's; then all ranks raise it.
         RuntimeError: From `forward`, where a parameter got no gradient in the backward pass before;
             from `backward`, where one got two; from any of the communication, where a rank is gone
             or silent for longer than the group's time limit.
@@ -150,8 +150,10 @@ class MinimalDDP(nn.Module):
         group: dist.ProcessGroup | None = None,
     ):
         super().__init__()
+        # Before this rank refuses anything by itself, since the others would wait for it.
+        if dist.is_initialized():
+            _require_equal_modules(module, first, size, group)
         self._prepare(module, first, size, group)
-        _require_equal_modules(module, group)
         _broadcast([*module.parameters(), *module.buffers()], group)
 
     def forward(self, *inputs, **named):
@@ -246,12 +248,15 @@ class MinimalDDP(nn.Module):
         self.events.append(Event(kind, index, time.perf_counter()))
 
 
-def _require_equal_modules(module: nn.Module, group: dist.ProcessGroup | None) -> None:
+def _require_equal_modules(
+    module: nn.Module, first: int, size: int, group: dist.ProcessGroup | None
+) -> None:
     """Unequal ones would send messages of unequal lengths, which crashes or gives wrong sums."""
     mine = [
         f"{name}: {tensor.dtype} {[*tensor.shape]}, requires_grad={tensor.requires_grad}"
         for name, tensor in chain(module.named_parameters(), module.named_buffers())
     ]
+    mine.append(f"buckets of {first} and {size} bytes")
     everyones = [mine] * dist.get_world_size(group)
     dist.all_gather_object(everyones, mine, group=group)
     for rank, theirs in enumerate(everyones):
