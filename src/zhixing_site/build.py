@@ -81,11 +81,11 @@ class Builder:
         If `check` does not raise, what has errors is left out, or as it was.
         """
         site, target = read_site(self.root), folder / "site"
+        modules, commit = readable_modules(self.root), read_commit(self.root)
         runs, failed = self._run(site, check)
         areas, errors = read_areas(*site.pages.values())
         check(errors + compare_all(*site.pages.values()) + check_cells_and_figures(site.all_pages, runs))
         check([] if self.preview else unreviewed(*site.pages.values(), self.root))
-        modules, commit = readable_modules(self.root), read_commit(self.root)
         check(check_docstrings(site.all_pages, self.root))
         files, errors = copy_files(modules)
         check(errors)
@@ -143,15 +143,16 @@ def read_site(root: Path) -> Site:
 
 
 def readable_modules(root: Path) -> dict[str, Module]:
-    """The modules of the library; raises BuildErrors for those that cannot be read."""
-    modules, errors = read_modules(root / "src/zhixing"), []
-    for module in modules.values():
-        try:
-            parse(module.path, root)
-        except BuildError as error:
-            errors.append(error)
+    """The modules of the library; raises BuildErrors for files below `src` that cannot be read."""
+    errors = []
+    for path in find_files(root / "src", root):
+        if path.suffix == ".py":
+            try:
+                parse(path, root)
+            except BuildError as error:
+                errors.append(error)
     _stop(errors)
-    return modules
+    return read_modules(root / "src/zhixing")
 
 
 def page_sources(page: Page, site: Site, components: Components) -> Files:

@@ -10,6 +10,7 @@ from zhixing_site.content import dialects
 from zhixing_site.content.expand import check_language
 from zhixing_site.content.page import API, MARK, Page
 from zhixing_site.errors import BuildError
+from zhixing_site.files import parse
 
 EXAMPLE = re.compile(r"^[ ]*>>> .*(?:\n.*\S.*)*", re.MULTILINE)  # which doctest runs
 
@@ -18,21 +19,21 @@ def check_docstrings(pages: Iterable[Page], root: Path) -> list[BuildError]:
     """An error for each formula, fence of Python, or mark of another dialect in the docstrings of these APIs."""
     modules = {module for page in pages for module in API.findall(page.text)}
     files = sorted(root / "src" / f"{module.replace('.', '/')}.py" for module in modules)
-    return [error for path in files if path.is_file() for error in _errors(path, path.relative_to(root).as_posix())]
+    return [error for path in files if path.is_file() for error in _errors(path, root)]
 
 
-def _errors(file: Path, path: str) -> Iterator[BuildError]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return  # the error of whatever reads it next
-    for text, line in _docstrings(tree):
+def _errors(file: Path, root: Path) -> Iterator[BuildError]:
+    for text, line in _docstrings(parse(file, root)):
         text = EXAMPLE.sub(lambda example: "\n" * example[0].count("\n"), text)
         for mark in MARK.finditer(text):
             try:
                 _check(mark)
             except ValueError as error:
-                yield BuildError(f"in a docstring: {error}", path, line + text.count("\n", 0, mark.start()))
+                yield BuildError(
+                    f"in a docstring: {error}",
+                    file.relative_to(root).as_posix(),
+                    line + text.count("\n", 0, mark.start()),
+                )
 
 
 def _docstrings(node: ast.AST) -> Iterator[tuple[str, int]]:
