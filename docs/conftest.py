@@ -63,7 +63,7 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
     monkeypatch.chdir(tmp_path)
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)  # where pickle looks for what a cell defines
-    session = cells.Session(vars(main), ROOT)
+    sessions = {}  # {snippet's name: a session for it}
 
     def include(path: str, name: str) -> None:
         if Use(path, name, 0).is_definition:
@@ -74,8 +74,10 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
             compile(definition(path, name, ROOT), path, "exec")
             return
         snippet = read_snippet(ROOT / "snippets" / path, ROOT)
+        if path not in sessions:
+            sessions[path] = cells.Session(vars(main), ROOT, cells.future_features(snippet))
         try:
-            session.run({cell.name: cell for cell in snippet.cells}[name])
+            sessions[path].run({cell.name: cell for cell in snippet.cells}[name])
         except BuildError as error:
             raise (error.__cause__ or error) from None  # what the cell raised, with its traceback
         finally:

@@ -98,7 +98,6 @@ FAILING = {
     "above_what_it_needs": (NEEDS + "\n" + FINE, ":needs"),
     "needs_what_a_figure_hides": ("![A.](area/cells.py:fine)\n\n" + NEEDS, ":needs"),
     "names_no_cell": (fence("area/cells.py:none"), ":none"),
-    "has_only_a_docstring": (fence("src/things/empty.py:empty"), ":empty"),
     "defined_in_what_fails": (fence("src/things/broken.py:broken"), ":broken"),
     "whole_file_that_fails": (fence("src/things/broken.py"), "broken.py"),
     "typed": (FINE + "\n~~~ python\nx = 1\n~~~\n", "~~~ python"),

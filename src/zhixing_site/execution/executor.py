@@ -1,7 +1,5 @@
 """Run all cells of one snippet in this process, and make the executed notebook: outputs, drawings, values to quote."""
 
-import __future__
-
 import json
 import math
 import sys
@@ -16,10 +14,8 @@ import matplotlib.pyplot as plt
 from zhixing_copy.standalone import digest
 from zhixing_site.execution import figures
 from zhixing_site.execution.dependencies import DependencyTracker
-from zhixing_site.execution.session import INSTEAD, CellOutput, Session
+from zhixing_site.execution.session import INSTEAD, CellOutput, Session, future_features
 from zhixing_site.execution.snippet import UNSHOWABLE, Cell, Snippet
-
-FEATURES = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 
 
 def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tuple[dict, dict[str, str], set[str]]:
@@ -33,7 +29,7 @@ def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tu
     sys.argv = [snippet.path]
     main = sys.modules["__main__"] = types.ModuleType("__main__")  # where pickle looks for what a cell defines
     main.__file__ = str(root / snippet.path)
-    session = Session(vars(main), root, _future_features(snippet))
+    session = Session(vars(main), root, future_features(snippet))
     cells = []
     for number, cell in enumerate(snippet.cells, 1):
         begin(cell)
@@ -46,22 +42,6 @@ def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tu
     notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     modules = {name.partition(".")[0] for name in list(sys.modules)}
     return json.loads(json.dumps(notebook)), dependencies.files(), modules  # without types of the snippet's own
-
-
-def _future_features(snippet: Snippet) -> int:
-    """The flags of what the snippet imports from `__future__`, which apply to all cells, as in the program.
-
-    Raises BuildError if the cells, one after the other, are no program: readers can download it.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the session checks the warnings of each cell
-            program = compile(snippet.text, snippet.path, "exec", dont_inherit=True)
-    except SyntaxError as error:
-        cause = f"{type(error).__name__}: {error.msg}; the cells must form a program, which readers can download"
-        if any(cell.raises in ("SyntaxError", "IndentationError", "TabError") for cell in snippet.cells):
-            cause += '; write code that is to fail as text: exec("1 +")'
-        raise snippet.error(cause, error.lineno or 1) from error
-    return program.co_flags & FEATURES
 
 
 def _draw(cell: Cell, root: Path) -> dict[str, str]:

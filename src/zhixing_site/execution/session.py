@@ -1,5 +1,7 @@
 """Run cells in one namespace, and check that each raises and warns what its header announces (snippet.py)."""
 
+import __future__
+
 import ast
 import io
 import re
@@ -16,11 +18,12 @@ from warnings import WarningMessage, catch_warnings, simplefilter
 import IPython.display
 from IPython.lib.pretty import pretty
 
-from zhixing_site.execution.snippet import Cell
+from zhixing_site.execution.snippet import Cell, Snippet
 
 MAX_OUTPUT = 8_000  # characters kept of what a cell prints, of its last value, and of an exception
 # Methods by which IPython shows a value other than as text.
 RICH = re.compile(r"_ipython_display_|_repr_(?!pretty_)\w+_")
+FEATURES = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 INSTEAD = "print a text, or draw a figure with pyplot and leave it open"
 
 
@@ -106,6 +109,22 @@ class Session:
             if name != cell.warns and (in_cell or Path(warning.filename).is_relative_to(self.root / "src")):
                 where = "" if in_cell else f" ({warning.filename}:{warning.lineno})"
                 raise cell.error(f"warns {name}: {warning.message}{where}", warning.lineno if in_cell else 0)
+
+
+def future_features(snippet: Snippet) -> int:
+    """The flags of what the snippet imports from `__future__`, which apply to all cells, as in the program.
+
+    Raises BuildError if the cells, one after the other, are no program: readers can download it.
+    """
+    try:
+        with catch_warnings(action="ignore"):  # the session checks the warnings of each cell
+            program = compile(snippet.text, snippet.path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        cause = f"{type(error).__name__}: {error.msg}; the cells must form a program, which readers can download"
+        if any(cell.raises in ("SyntaxError", "IndentationError", "TabError") for cell in snippet.cells):
+            cause += '; write code that is to fail as text: exec("1 +")'
+        raise snippet.error(cause, error.lineno or 1) from error
+    return program.co_flags & FEATURES
 
 
 @contextmanager
