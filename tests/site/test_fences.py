@@ -87,7 +87,6 @@ CELLS = "# %% fine\nx = 1\n\n# %% needs\ny = x\n\n# %% fails\n1 / 0\n"
 FINE, NEEDS, FAILS = (fence(f"area/cells.py:{cell}") for cell in ("fine", "needs", "fails"))
 BROKEN = "def broken():\n    return 1\n\n\n1 / 0\n"
 HOT = "import warnings\n\nwarnings.warn('hot')\n"
-EMPTY = 'def empty():\n    """Nothing but words."""\n'
 
 # Pages with such a fence, and a part of the failing line.
 FAILING = {
@@ -121,7 +120,7 @@ def pages(pristine, tmp_path_factory):
     project.articles(right | {f"wrong/{name}": text for name, (text, _) in (WRONG | CONTRADICTED).items()})
     project.article("wrong/in_a_thread", UNCAUGHT)
     project.write("snippets/area/cells.py", CELLS)
-    for name, module in {"broken": BROKEN, "counted": COUNTED, "empty": EMPTY, "hot": HOT}.items():
+    for name, module in {"broken": BROKEN, "counted": COUNTED, "hot": HOT}.items():
         project.write(f"src/things/{name}.py", module)
     failing = {f"failing/{name}": page for name, (page, _) in FAILING.items()}
     project.pages(failing | {"right/whole": fence("src/things/counted.py")})
