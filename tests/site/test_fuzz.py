@@ -10,10 +10,12 @@ from zhixing_site import build, cli
 from zhixing_site.content.expand import Expander
 from zhixing_site.errors import BuildError, BuildErrors
 
-sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
-import fuzz
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+from judge import judge
+from mutants import Edit, Mutant, draw
+from small import Files
 
-STRAY = fuzz.Mutant((fuzz.Edit(("docs/en/index.md", "docs/zh/index.md"), "insert lines", "one $ here"),))
+STRAY = Mutant((Edit(("docs/en/index.md", "docs/zh/index.md"), "insert lines", "one $ here"),))
 
 
 def refuse(cause: str, path: str = "docs/en/index.md", line: int = 1):
@@ -43,29 +45,29 @@ FAULTS = {
 
 
 @pytest.fixture
-def good(project) -> fuzz.Files:
+def good(project) -> Files:
     paths = [path for path in project.root.rglob("*") if path.is_file()]
     names = {path.relative_to(project.root).as_posix(): path for path in paths}
     return {name: path.read_bytes() for name, path in names.items() if not name.startswith(("site/", ".cache/"))}
 
 
 def test_refused_mutant_is_right(project, good):
-    assert list(fuzz.judge(project, good, STRAY)) == []
+    assert list(judge(project, good, STRAY)) == []
 
 
 def test_mutant_that_differs_in_nothing_is_right(project, good):
-    assert list(fuzz.judge(project, good, fuzz.Mutant((fuzz.Edit(("docs/en/index.md",), "no final line end"),)))) == []
+    assert list(judge(project, good, Mutant((Edit(("docs/en/index.md",), "no final line end"),)))) == []
 
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_fault_of_the_builder_is_noticed(project, good, kind, monkeypatch):
     mutant = STRAY
     if FAULTS[kind][0] is build:
-        mutant = fuzz.Mutant((fuzz.Edit(("docs/en/index.md", "docs/zh/index.md"), "insert lines", "one"),))
+        mutant = Mutant((Edit(("docs/en/index.md", "docs/zh/index.md"), "insert lines", "one"),))
     monkeypatch.setattr(*FAULTS[kind])
-    findings = list(fuzz.judge(project, good, mutant, limit=2 if kind == "hang" else 60))
+    findings = list(judge(project, good, mutant, limit=2 if kind == "hang" else 60))
     assert any(finding.startswith(kind) for finding in findings), findings
 
 
 def test_seed_gives_the_same_mutant_again(good):
-    assert fuzz.draw(7, good) == fuzz.draw(7, good) != fuzz.draw(8, good)
+    assert draw(7, good) == draw(7, good) != draw(8, good)
