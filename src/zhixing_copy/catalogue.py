@@ -96,7 +96,11 @@ def installed() -> dict[str, Module]:
 
 def read_modules(root: Path) -> dict[str, Module]:
     """Return {name: module} for the package in this folder."""
-    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("[!.]*/[!.]*.py"))}
+    names = {
+        path.relative_to(root).with_suffix("").as_posix(): path
+        for path in sorted(root.glob("[!.]*/[!.]*.py"))
+        if path.is_file()
+    }
     return {name: Module(name, path) for name, path in names.items() if not name.endswith("__init__")}
 
 
@@ -147,14 +151,23 @@ def listed(modules: Mapping[str, Module]) -> Iterator[tuple[Entry, str]]:
 
 
 def write(entry: Entry, modules: Mapping[str, Module], site: str = "") -> str:
-    """Return the text of the entry's file, with its header; `site` overrides the site's address in the metadata."""
-    code, hosts = standalone(modules, entry.module, entry.definition), addresses()
+    """Return the text of the entry's file, with its header; `site` overrides the site's address in the metadata.
+
+    Raises:
+        CopyError: The module has a form of which no file can be made.
+    """
+    hosts = addresses()
+    try:
+        code = standalone(modules, entry.module, entry.definition)
+        verified = _verified(code)
+    except (ValueError, SyntaxError) as error:
+        raise CopyError(f"{entry.name} cannot be copied: {error}") from error
     header = HEADER.format(
         name=entry.name,
         version=read_metadata(PACKAGE)["Version"],
         page=f"{site or hosts['Site']}en/{entry.module}/",
         source=hosts["Source"] + FILE.format(path=f"src/{PACKAGE}/{entry.module}.py"),
-        verified=_verified(code),
+        verified=verified,
         needs=", ".join(code.needs) or "nothing else",
         digest=code.digest,
     )

@@ -16,7 +16,7 @@ from zhixing_copy.catalogue import Copied, CopyError, Entry, find, installed, re
 
 ORIGINALS = ".zhixing"
 LINE_END = re.compile(r"(\r\n|\r|\n)")  # as in Python's grammar; str.splitlines splits at more
-SIGNATURE = re.compile(r"^# [\w./]+, from 知行 Zhixing ", re.MULTILINE)  # of headers, damaged ones too
+SIGNATURE = re.compile(r"^# [\w./]+, from \S+ Zhixing ", re.MULTILINE)  # of headers, damaged ones too
 CONFLICT = re.compile(r"^(<<<<<<<|>>>>>>>)(?= |$)", re.MULTILINE)
 
 
@@ -280,6 +280,8 @@ def _save(contents: dict[Path, bytes]) -> None:
 def _write_beside(target: Path, content: bytes) -> Path:
     """Write a temporary file that can replace the target; return its path."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(0, "it is a folder")
     mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
     if not mode & 0o222:
         raise PermissionError(0, "it is read-only")

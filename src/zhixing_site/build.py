@@ -18,7 +18,7 @@ from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run, run_all
 from zhixing_site.execution.snippet import snippet_paths
-from zhixing_site.files import find_files, parse, read_bytes, read_text
+from zhixing_site.files import LEFTOVER, find_files, parse, read_bytes, read_text
 from zhixing_site.project import LANGUAGES, read_commit, site_url, today
 from zhixing_site.site.code_blocks import check_code
 from zhixing_site.site.components import Components
@@ -145,8 +145,8 @@ def read_site(root: Path) -> Site:
 def readable_modules(root: Path) -> dict[str, Module]:
     """The modules of the library; raises BuildErrors for files below `src` that cannot be read."""
     errors = []
-    for path in find_files(root / "src", root):
-        if path.suffix == ".py":
+    for path in sorted((root / "src").rglob("*.py")):
+        if not any(map(LEFTOVER.fullmatch, path.relative_to(root).parts)) and not path.is_dir():
             try:
                 parse(path, root)
             except BuildError as error:

@@ -12,7 +12,7 @@ from zhixing_site.errors import BuildError, BuildErrors
 # Names of what editors and systems leave beside a file: locks, copies, notes.
 LEFTOVER = re.compile(r"\..*|.*~|#.*#|.*\.(bak|orig|rej|swp|tmp)|thumbs\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
 # Characters that no editor shows: they come from another encoding, or from files that were joined.
-UNSEEN = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
+UNSEEN = re.compile("[\0-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 
 _parse = cache(ast.parse)  # by the text: a file is read for several pages
 

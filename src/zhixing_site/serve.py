@@ -4,25 +4,26 @@ A preview is a build that errors do not stop: a page with errors stays as it was
 """
 
 import html
-import queue
+import os
 import shutil
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from watchfiles import DefaultFilter, watch
-
 from zhixing_site.build import Builder
 from zhixing_site.errors import BuildError, BuildErrors
 from zhixing_site.execution.processes import Limits
 from zhixing_site.execution.runner import Report, Run
+from zhixing_site.files import LEFTOVER
 from zhixing_site.site.mkdocs import Renderer
 
+INTERVAL = 0.1  # seconds between two looks at the files
 PATIENCE = 20  # seconds that a browser is kept waiting for news
 MISSING = b'<!doctype html><body>There is no such page, or not yet; all are below <a href="/en/">/en/</a>.'
 
@@ -109,36 +110,34 @@ class Server(ThreadingHTTPServer):
 def serve(root: Path, limits: Limits, report: Report, port: int) -> None:
     """Build a preview, show it on this machine alone, and keep it up to date until interrupted."""
     with Renderer(root) as renderer:
-        preview, changes = Preview(root, limits, report, renderer), queue.Queue()
+        preview = Preview(root, limits, report, renderer)
         try:
             server = Server(("127.0.0.1", port), partial(Handler, preview))
         except OSError as error:
             raise BuildError(f"port {port} is not available ({error.strerror}); choose another with --port") from error
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        _watch(root, changes)
-        changes.put(set())
         print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+        shown, seen = None, _state(root)
         while True:
-            try:
-                changes.get(timeout=1)
-            except queue.Empty:
-                continue  # Ctrl-C may come to another thread, which does not wake this one
-            started = time.perf_counter()
-            preview.update()
-            print(preview.errors or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)
+            # Looked at, since a system does not report what happens to the target of a link, or on a network.
+            before, seen = seen, _state(root)
+            if shown != seen == before:  # no editor is about to write more
+                started, shown = time.perf_counter(), seen
+                preview.update()
+                print(preview.errors or f"up to date in {time.perf_counter() - started:.1f} s", flush=True)
+            time.sleep(INTERVAL)
 
 
-def _watch(root: Path, changes: queue.Queue) -> None:
-    """Have what changes below the root put into the queue from now on."""
-    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "site"]
-    # Files at the root are watched through their folder: an editor may save by putting a new file in place.
-    # They are looked at twice a second: a system reports no change of the file to which a link leads, or on a network.
-    is_ours = DefaultFilter()
-    poll = partial(
-        watch,
-        watch_filter=lambda change, path: is_ours(change, path) and not Path(path).is_dir(),
-        force_polling=True,
-        poll_delay_ms=500,
-    )
-    for watcher in poll(*folders), poll(root, recursive=False):
-        threading.Thread(target=lambda changed: any(map(changes.put, changed)), args=[watcher], daemon=True).start()
+def _state(root: Path) -> dict[str, tuple[int, int, int]]:
+    """{path: what differs when it was saved} of the files below the root that people write, or to which links lead."""
+    found = {}
+    for folder, folders, names in os.walk(root):
+        ignored = {"__pycache__", *(["site"] if folder == str(root) else [])}
+        folders[:] = [name for name in folders if name[0] != "." and name not in ignored]
+        if "pyvenv.cfg" in names:
+            folders.clear()
+        for path in [os.path.join(folder, name) for name in names if not LEFTOVER.fullmatch(name)]:
+            with suppress(OSError):  # a link that leads nowhere, or a file that is gone
+                status = os.stat(path)
+                found[path] = status.st_mtime_ns, status.st_size, status.st_ino
+    return found

@@ -108,7 +108,12 @@ INVALID = {
     "no date": ("en", "date: 2026-01-01\n", "", "`date` is missing: the day of the first publication"),
     "an invalid date": ("en", "2026-01-01", "January", "`date` must be the day of the first publication"),
     "a date on both pages": ("zh", "menu:", "date: 2026-01-01\nmenu:", "`date` belongs in the English page alone"),
-    "an unknown key": ("en", "date:", "author: X\ndate:", "`author` is not a key of an article; valid keys are menu, "),
+    "an unknown key": (
+        "en",
+        "date:",
+        "author: X\ndate:",
+        "`author` is not a key of such a page; valid keys are menu, ",
+    ),
     "a requirement that is not a list": (
         "en",
         "date:",

@@ -33,7 +33,7 @@ SHOWN = {
     "no docstring": ("def f(x):\n    return x", "def f(x):\n    return x"),
     "string that is no docstring": ('def f(x): f"{x}"; return x', 'def f(x): f"{x}"; return x'),
     "characters that end lines elsewhere": (
-        'a = "\x0c\u2028"\n\n\ndef f(x):\n    "D\u2029c."\n    return "\u2028"\n',
+        'a = "\u2028"\n\n\ndef f(x):\n    "D\u2029c."\n    return "\u2028"\n',
         'def f(x):\n    return "\u2028"',
     ),
 }

@@ -401,6 +401,7 @@ After, for \\$5 or {{ below }}, $e = {{ gap:.1e }}$。
 
 def test_boxes_tables_and_modules_as_plain_markdown(pristine, tmp_path):
     project = pristine.copy(tmp_path / "project")
+    project.write("src/zhixing/area/squares.py", "")
     notebooks = {"area/squares.py": project.notebook("area/squares")}
     assert (
         page_markdown(Page("docs/en/area/squares.md", RICH), notebooks, project.root)

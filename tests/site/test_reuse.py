@@ -92,7 +92,8 @@ def documented(pristine, tmp_path_factory):
             path = f"docs/{language}/area/{name}.md"
             day = "date: 2026-01-01\n" if language == "en" else ""
             project.write(path, f"---\nmenu: {name}\nsummary: About {name}.\n{day}---\n\n{project.read(path)}")
-        project.write(f"docs/{language}/area/index.md", f"---\norder: 1\n---\n\n# {title} {{ #area }}\n\n{CARDS}")
+        order = "---\norder: 1\n---\n\n" if language == "en" else ""
+        project.write(f"docs/{language}/area/index.md", f"{order}# {title} {{ #area }}\n\n{CARDS}")
     project.replace(PAGE, "date: 2026-01-01\n", "date: 2026-01-01\ncover: curve\n")
     project.replace("mkdocs.yml", "plugins: [", f"plugins: [{PLUGIN}, ")
     project.replace("mkdocs.zh.yml", "plugins: [", f"plugins: [{PLUGIN}")

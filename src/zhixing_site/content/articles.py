@@ -82,13 +82,15 @@ def read_areas(english: Pages, chinese: Pages) -> tuple[list[Area], list[BuildEr
     for name, pair in both.items():
         pages, area = dict(zip(LANGUAGES, pair, strict=True)), _area(name)
         if name == f"{area}/index":
-            found = _errors(_check_values(pages["en"], KEYS["area"]))
+            found = [error for page in pair for error in _errors(_check_keys(page, KEYS["other pages"], KEYS["area"]))]
             indexes |= {area: pages} if not found else {}
         elif f"{area}/index" in both:
             found = [error for page in pair for error in _errors(_check_article(page))]
             articles |= {name: Article(name, pages)} if not found else {}
+        elif "/" not in name:
+            found = [error for page in pair for error in _errors(_check_keys(page, KEYS["other pages"], {}))]
         else:
-            continue  # in no area: a page at the root, or one that MkDocs warns about
+            continue  # in no area; MkDocs warns about it
         errors += found
     errors += _check_requires(articles, {error.path for error in errors})
     try:
@@ -142,12 +144,7 @@ def _check_article(page: Page) -> Iterator[BuildError]:
     """Check that the keys are those of an article, their values, and that the cover is one of the page's figures."""
     figures = [use.name for use in page.uses if use.figure and use.path == page.snippet]
     keys = KEYS["both languages"] | (KEYS["english"] if page.language == "en" else {})
-    yield from _check_values(page, keys)
-    for key in page.meta:
-        if key not in keys and key in KEYS["english"]:
-            yield _error(page, key, "belongs in the English page alone, for both")
-        elif key not in keys:
-            yield _error(page, key, f"is not a key of an article; valid keys are {', '.join(keys)}")
+    yield from _check_keys(page, KEYS["both languages"], KEYS["english"])
     if "cover" in page.meta and "cover" in keys and page.meta["cover"] not in figures:
         drawn = ", ".join(figures) or "none"
         yield _error(page, "cover", f"is not a figure of this page's snippet, which has: {drawn}")
@@ -155,8 +152,14 @@ def _check_article(page: Page) -> Iterator[BuildError]:
         yield _error(page, "cover", f"is missing: {keys['cover']['description']}")
 
 
-def _check_values(page: Page, keys: Mapping[str, dict]) -> Iterator[BuildError]:
-    """An error for each key that is missing or whose value does not fit its schema."""
+def _check_keys(page: Page, both: Mapping[str, dict], english: Mapping[str, dict]) -> Iterator[BuildError]:
+    """An error for each key that is missing or unknown, or whose value does not fit its schema."""
+    keys = both | (english if page.language == "en" else {})
+    for key in page.meta:
+        if key not in keys and key in english:
+            yield _error(page, key, "belongs in the English page alone, for both")
+        elif key not in keys:
+            yield _error(page, key, f"is not a key of such a page; valid keys are {', '.join(keys)}")
     for key, schema in keys.items():
         if key not in page.meta and "default" not in schema:
             yield _error(page, key, f"is missing: {schema['description']}")

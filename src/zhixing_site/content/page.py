@@ -29,7 +29,7 @@ MARK = re.compile(
       (?P<matter> \A---\n.*?\n---[ ]*\n )
     | (?P<comment> <!--.*?--> )
     | FENCE
-    | ^(?P<heading>\#{1,6}[^\n]+|[^\n]+\n(?:=+|-+)[ ]*)$
+    | ^(?P<heading>\#{1,6}[^\n]*|[^\n]+\n(?:=+|-+)[ ]*)$
     | (?<!`)(?P<code>`{1,2}|`{3,}(?=[^\n]*`{3}))(?!`)(?:(?!\n[ >]*\n).)+?(?<!`)(?P=code)(?!`)
     | (?P<foreign>DIALECTS)
     | (?P<escape>\\.)
@@ -120,7 +120,7 @@ class Page:
         matter = self.marks[0]["matter"] if self.marks else None
         try:
             meta = yaml.load(matter.strip().strip("-"), yaml.CSafeLoader) if matter else {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # the latter for a day that does not exist
             raise BuildError(f"the front matter is not valid YAML: {error}", self.path, 1) from error
         if not isinstance(meta, dict):
             raise BuildError("the front matter must be a list of `key: value`", self.path, 1)
@@ -214,7 +214,12 @@ def _read_page(path: Path, folder: Path, root: Path) -> Page:
     if not PATH.fullmatch(path.relative_to(folder).as_posix()):
         cause = "the name of a page is its address: a-z, 0-9, _ and - alone, as in area/linear_regression.md; rename it"
         raise BuildError(cause, name)
-    return _page(name, read_text(path, root))
+    page = _page(name, read_text(path, root))
+    first = next((mark for mark in page.marks if mark["heading"]), None)
+    if not first or not first["heading"].startswith("# "):
+        cause = "the first heading must be the title of the page: `# Title { #id }`"
+        raise BuildError(cause, name, page.line(first) if first else 1)
+    return page
 
 
 def pairs(english: Pages, chinese: Pages) -> dict[str, tuple[Page, Page]]:

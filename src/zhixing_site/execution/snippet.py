@@ -76,9 +76,6 @@ def read_snippet(path: Path, root: Path) -> Snippet:
     relative = path.relative_to(root).as_posix()
     content = read_bytes(path, root)
     lines = decode(content, relative).split("\n")
-    for number, line in enumerate(lines, 1):
-        if character := UNSHOWABLE.search(line):
-            raise BuildError(f"contains the character {character[0]!r}; write it as an escape", relative, number)
     quoted = lines_in_strings("\n".join(lines))
     starts = [number for number, line in enumerate(lines) if re.match(r"#\s*%%", line) and number + 1 not in quoted]
     if not starts or any(line.strip() for line in lines[: starts[0]]):

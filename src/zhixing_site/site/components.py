@@ -146,7 +146,10 @@ class Components:
             expander = Expander(other, self.notebooks, self.root)
             mark = next(each for each in other.marks if each["figure"] == f"{other.snippet}:{cover}")
             card["alt"] = plain_text(expander.caption(mark))
-            card["pictures"] = expander.images(other.snippet, cover, _folder(page))
+            try:
+                card["pictures"] = expander.images(other.snippet, cover, _folder(page))
+            except ValueError as error:
+                raise BuildError(str(error), other.path, other.line(mark)) from error
         return card
 
     def _reading_path(self, path: str, page: Page) -> str:

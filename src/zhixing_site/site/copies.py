@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from zhixing_copy.catalogue import entries, shortest, write
+from zhixing_copy.catalogue import CopyError, entries, shortest, write
 from zhixing_copy.source import Module
 from zhixing_site.errors import BuildError
 from zhixing_site.project import site_url
@@ -15,8 +15,8 @@ def copy_files(modules: Mapping[str, Module]) -> tuple[Files, list[BuildError]]:
     for entry in entries(modules):
         try:
             files[f"code/{entry.name}.py"] = write(entry, modules, site_url())
-        except ValueError as error:
-            errors.append(BuildError(f"{entry.name} cannot be copied: {error}", f"src/zhixing/{entry.module}.py"))
+        except CopyError as error:
+            errors.append(BuildError(str(error), f"src/zhixing/{entry.module}.py"))
     return files, errors
 
 

@@ -41,9 +41,10 @@ def render_pages(config: str, folder: Path, language: str, navigation: list) -> 
         build(load_config(config, nav=navigation, **where), dirty=True)
     except MkDocsException as error:
         print(error, file=warnings)
-    except Exception:
-        if not warnings.tell():  # or it has named the page and the cause
-            traceback.print_exc(file=warnings)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
+        print(f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})", file=warnings)
     return warnings.getvalue()
 
 
