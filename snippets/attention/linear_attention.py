@@ -117,7 +117,7 @@ def recalled(keys, v):
     return {
         "sum": error(unit @ added, v),
         "delta rule": error(unit @ replaced, v),
-        "elu + 1": error(linear_attention(keys, keys, v), v),
+        "ELU + 1": error(linear_attention(keys, keys, v), v),
         "softmax": error(softmax_attention(keys, keys, v), v),
     }
 
@@ -136,7 +136,7 @@ figure, axes = plt.subplots(figsize=(5.0, 3.5))
 for name, marker in (
     ("sum", "o"),
     ("delta rule", "s"),
-    ("elu + 1", "^"),
+    ("ELU + 1", "^"),
     ("softmax", "v"),
 ):
     axes.plot(counts, [means[n][name] for n in counts], marker, label=name, ls="-")
@@ -150,20 +150,20 @@ axes.legend()
 # %% recall_holds tags=["hidden"]
 for n, of_n in errors.items():
     for e in of_n:
-        assert e["softmax"] < 0.8 * min(e["sum"], e["elu + 1"], e["delta rule"])
+        assert e["softmax"] < 0.8 * min(e["sum"], e["ELU + 1"], e["delta rule"])
         assert e["delta rule"] < 0.95 * e["sum"]
         assert abs(e["sum"] / math.sqrt((n - 1) / d) - 1) < 0.3 / math.sqrt(n)
-        assert n < 8 or 0.8 < e["elu + 1"] < 1
-    assert means[n]["elu + 1"] < math.sqrt(1 - 1 / n)
+        assert n < 8 or 0.8 < e["ELU + 1"] < 1
+    assert means[n]["ELU + 1"] < math.sqrt(1 - 1 / n)
 assert means[d]["delta rule"] < 0.85 * means[d]["sum"]
 # Keys ten times as long sharpen the softmax, but not elu + 1.
 longer = [
     recalled(10 * k, v) for k, v in (normal(2, 1, 100, 8, d, seed=s) for s in seeds)
 ]
 assert max(e["softmax"] for e in longer) < 0.05
-assert min(e["elu + 1"] for e in longer) > 0.65
-elu_at_8 = means[8]["elu + 1"]
-longer_elu = sum(e["elu + 1"] for e in longer) / len(seeds)
+assert min(e["ELU + 1"] for e in longer) > 0.65
+elu_at_8 = means[8]["ELU + 1"]
+longer_elu = sum(e["ELU + 1"] for e in longer) / len(seeds)
 delta_at_d, sum_at_d, softmax_at_d = (
     means[d][name] for name in ("delta rule", "sum", "softmax")
 )
