@@ -140,7 +140,7 @@ for name, marker in (
     ("softmax", "v"),
 ):
     axes.plot(counts, [means[n][name] for n in counts], marker, label=name, ls="-")
-many = torch.linspace(1, 64, 200)
+many = torch.linspace(2, 64, 200)
 axes.plot(many, ((many - 1) / d).sqrt(), ":", color=GREY, label="$\\sqrt{(n - 1)/D}$")
 axes.set_xscale("log", base=2)
 axes.set(xlabel="pairs stored, $n$", ylabel="relative error of the values")
