@@ -189,12 +189,13 @@ def test_vector_of_zeros_weighs_all_alike_and_has_gradient_0():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_query_whose_keys_are_all_opposite_gives_0(dtype):
-    q = normal(1, 1, 5, 7, dtype=dtype)
-    k = (-q[:, :, :1]).expand(1, 1, 5000, 7)
-    out, *gradients = with_gradients(taylor_attention, q, k, normal(1, 1, 5000, 3, seed=1, dtype=dtype))
-    assert (out[0, 0, 0] == 0).all()
-    assert (out[0, 0, 1:] != 0).all()
-    assert (gradients[0][0, 0, 0] == 0).all()
+    """In many heads, since rounding leaves a sum of either sign."""
+    q = normal(1, 64, 5, 7, dtype=dtype)
+    k = (-q[:, :, :1]).expand(1, 64, 500, 7)
+    out, *gradients = with_gradients(taylor_attention, q, k, normal(1, 64, 500, 3, seed=1, dtype=dtype))
+    assert (out[:, :, 0] == 0).all()
+    assert (out[:, :, 1:] != 0).all()
+    assert (gradients[0][:, :, 0] == 0).all()
     assert all(x.isfinite().all() for x in gradients)
 
 
