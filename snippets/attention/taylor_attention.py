@@ -214,7 +214,8 @@ assert costs[32][0] > 10 * costs[32][2]
 for h, w in (3, 5), (1, 5):
     x, mixed = torch.zeros(1, 1, h, w), torch.arange(h * w).view(1, 1, h * w)
     try:
-        print(f"H × W = {h} × {w}: sum of", *(x + mixed.view(1, 1, w, h)).shape[2:])
+        height, width = (x + mixed.view(1, 1, w, h)).shape[2:]
+        print(f"H × W = {h} × {w}: the sum is {height} × {width}")
     except RuntimeError:
         print(f"H × W = {h} × {w}: the shapes do not fit")
 
