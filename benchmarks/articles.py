@@ -28,6 +28,7 @@ from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.linear_attention import chunked_linear_attention
+from zhixing.attention.taylor_attention import taylor_attention
 from zhixing.attention.tiled_attention import tiled_attention
 from zhixing.convolution.channel_spatial_attention import CBAM
 from zhixing.convolution.deformable_convolution import deform_conv2d
@@ -127,6 +128,17 @@ def _() -> tuple[Call, Call]:
         return (q @ k.mT / 8).tril() @ v
 
     return both_ways(lambda q, k, v: chunked_linear_attention(q, k, v)[0], *qkv), both_ways(all_weights, *qkv)
+
+
+@row("attention/taylor_attention", "sums, all weights, N = 1024")
+def _() -> tuple[Call, Call]:
+    qkv = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)]
+
+    def all_weights(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = 1 + F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
+        return weights / weights.sum(dim=-1, keepdim=True) @ v
+
+    return both_ways(taylor_attention, *qkv), both_ways(all_weights, *qkv)
 
 
 @row("convolution/channel_spatial_attention", "CBAM, timm's, 256 channels")
