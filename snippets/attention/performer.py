@@ -126,6 +126,14 @@ assert draws.max() < 4
 assert (draws > 1).sum() > 20
 
 
+worst = relative_variance(torch.tensor([4.0]), torch.tensor([0.0]), 266).item()
+short, longer_by_eight = (
+    math.sqrt(math.log(1 + m) / (2 * math.sqrt(64))) for m in (266, 8 * 266)
+)
+at_most = torch.tensor([math.sqrt(2 * short**2 * math.sqrt(64))])
+assert abs(relative_variance(at_most, 0 * at_most, 266).item() - 1) < 1e-3
+
+
 # %% refinements
 def variances(squared, *, d=16, draws=20_000):
     """Measured relative variances of a weight, times the number of features."""
