@@ -55,7 +55,7 @@ def performer_attention(
         >>> performer_attention(q, k, v, projection, causal=True).flatten()
         tensor([0.0000, 0.5000, 1.0000, 1.5000])
     """
-    _check(q, k, v, projection)
+    _check_inputs(q, k, v, projection)
     if causal and q.shape[2] != k.shape[2]:
         raise ValueError(
             f"causal needs as many queries as keys, but there are {q.shape[2]} and {k.shape[2]}"
@@ -195,7 +195,7 @@ def _exponents(x: Tensor, projection: Tensor) -> Tensor:
     return x @ projection.mT - x.square().sum(dim=-1, keepdim=True) / 2
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, projection: Tensor) -> None:
+def _check_inputs(q: Tensor, k: Tensor, v: Tensor, projection: Tensor) -> None:
     if len({q.dtype, k.dtype, v.dtype}) > 1 or not q.is_floating_point():
         raise ValueError(
             "q, k and v must be of one floating-point type, "
