@@ -27,7 +27,7 @@ for axes, r in zip(panels, (1, 4), strict=True):
         axes.plot(at, curve, color=colour, lw=1.4, label=name)
     axes.plot(draws, torch.full_like(draws, -0.02), "|", color=DRAWN, ms=5, mew=0.5)
     axes.text(7.4, 0.2, f"$r = {r}$", ha="right", va="center", color=INK)
-    axes.set(ylabel="density", ylim=(-0.045, 0.45))
+    axes.set(ylabel="density", ylim=(-0.045, 0.56))
 panels[0].legend(loc="upper right", ncols=1)
 panels[1].set(xlabel="$g = \\omega \\cdot z / r$")
 
@@ -112,8 +112,8 @@ typical = round(typical, -5)
 # %% variances
 print("squared length of x + y: relative variance of a weight, 266 features")
 for squared in 0.25, 1, 4, 16:
-    x = torch.tensor([squared**0.5])
-    print(f"{squared:5}: {relative_variance(x, 0 * x, 266).item():11.4f}")
+    x = torch.tensor([squared**0.5], dtype=torch.float64)
+    print(f"{squared:5}: {relative_variance(x, 0 * x, 266).item():11,.4f}")
 
 # %% variances_hold tags=["hidden"]
 q, k = normal(2, 4000, 64)
@@ -311,7 +311,7 @@ for name, rows in ("plain QR", plain), ("ours", ours):
     # For x + y = (1, 0, …): the estimate over the exact weight, in the mean
     ratio = (rows[..., 0] - 0.5).exp().mean().item()
     print(f"{name:>8}: first entry positive in {positive:.0%},", end=" ")
-    print(f"estimate {ratio:.2f} of the weight")
+    print(f"estimate {ratio:.1f} of the weight")
 
 # %% signs_hold tags=["hidden"]
 assert abs((ours[:, 0, 0] > 0).double().mean().item() - 0.5) < 0.03

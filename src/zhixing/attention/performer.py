@@ -4,7 +4,7 @@ Source: Choromanski et al., Rethinking Attention with Performers, arXiv 2009.147
 lemmas 1 and 2, section 2.4, appendix B.
 
 Plain torch, to be read. Left out: dropout, a mask for padding, several query heads to a key head,
-the regularised kernel, and the state for generation token by token. Sums are kept in float32 for
+the regularised estimate, and the state for generation token by token. Sums are kept in float32 for
 types of fewer bits, also under autocast. Nothing is redrawn: the caller keeps the projection.
 """
 
@@ -81,7 +81,7 @@ def performer_attention(
             top = peak.amax(dim=-1, keepdim=True)
             falls = -top.squeeze(-1).diff(dim=2, prepend=top[:, :, :1, 0])
             log_q = log_q + top - (log_q.detach() + peak).amax(dim=-1, keepdim=True)
-            # Above 80 the sums of keys are 0 in float32, and e^80 times 0 is 0, but not ∞ times 0.
+            # Above 80, float32 has 0 for the sums of keys: not ∞ · 0, which is NaN.
             out, _ = chunked_linear_attention(
                 log_q.clamp(max=80).exp(), (log_k - top).exp(), v, log_decay=falls, scale=1.0
             )
