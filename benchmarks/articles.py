@@ -29,6 +29,7 @@ from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.linear_attention import chunked_linear_attention
 from zhixing.attention.taylor_attention import taylor_attention
+from zhixing.attention.performer import orthogonal_gaussian, performer_attention, positive_features
 from zhixing.attention.tiled_attention import tiled_attention
 from zhixing.convolution.channel_spatial_attention import CBAM
 from zhixing.convolution.deformable_convolution import deform_conv2d
@@ -139,6 +140,19 @@ def _() -> tuple[Call, Call]:
         return weights / weights.sum(dim=-1, keepdim=True) @ v
 
     return both_ways(taylor_attention, *qkv), both_ways(all_weights, *qkv)
+
+
+@row("attention/performer", "266 features, N × N weights, N = 1024")
+def _() -> tuple[Call, Call]:
+    q, k, v = (normal(1, 2, 1024, 64, seed=seed) / 2 for seed in range(3))
+    projection = orthogonal_gaussian(266, 64, generator=torch.Generator().manual_seed(0))
+
+    def all_weights(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k = (positive_features(x / 64**0.25, projection) for x in (q, k))
+        weights = q @ k.mT
+        return weights @ v / weights.sum(-1, keepdim=True)
+
+    return both_ways(lambda q, k, v: performer_attention(q, k, v, projection), q, k, v), both_ways(all_weights, q, k, v)
 
 
 @row("convolution/channel_spatial_attention", "CBAM, timm's, 256 channels")
