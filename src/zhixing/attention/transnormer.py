@@ -1,7 +1,7 @@
 """TransNormer: linear attention with a norm in place of its denominator, and attention in blocks.
 
-Sources: Qin et al., The Devil in Linear Transformer, arXiv 2210.10340, section 4; the norm without
-weights: Qin et al., TransNormerLLM, arXiv 2307.14995, where it is called SRMSNorm.
+Sources: Qin et al., The Devil in Linear Transformer, arXiv 2210.10340; the norm without weights:
+Qin et al., TransNormerLLM, arXiv 2307.14995, where it is called SRMSNorm.
 
 Left out: projections, output gates, dropout, a mask for padding, positional encodings, and a state
 to generate with, which `chunked_linear_attention` has. Sums are kept in float32 for types of fewer
@@ -31,7 +31,7 @@ def norm_attention(
 ) -> Float[Tensor, "b h n e"]:
     """NormAttention: RMSNorm(Q (Kᵀ V)), one norm for all heads of a position, no denominator.
 
-    Section 4.1 of arXiv 2210.10340. Queries and keys are features: apply a feature map before.
+    Equation 14 of arXiv 2210.10340. Queries and keys are features: apply a feature map before.
     It may be signed, such as `F.elu` or `F.silu`, since nothing is divided by a sum of scores.
 
     Args:
@@ -121,8 +121,9 @@ def block_attention(
 ) -> Float[Tensor, "b h n d"]:
     """DiagAttention: softmax attention within blocks of positions that do not overlap.
 
-    Section 4.2 of arXiv 2210.10340. The time grows with N · block, not with N². No position sees
-    beyond the borders of its block; under `causal`, the first of a block sees only itself.
+    For the early layers of TransNormer (arXiv 2210.10340). The time grows with N · block, not with
+    N². No position sees beyond the borders of its block; under `causal`, the first of a block sees
+    only itself.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
