@@ -115,11 +115,11 @@ def test_norm_per_head_makes_the_denominator_irrelevant(causal):
     qkv = make((2, 3, 9, 9, 4, 5))
 
     def divided(q, k, v):
-        return srms_norm(linear_attention(q, k, v, causal=causal), eps=0)
+        return srms_norm(linear_attention(q, k, v, causal=causal), eps=0.0)
 
     def undivided(q, k, v):
         heads = (x.flatten(0, 1).unsqueeze(1) for x in (elu_plus_one(q), elu_plus_one(k), v))
-        return norm_attention(*heads, causal=causal, eps=0).view(v.shape)
+        return norm_attention(*heads, causal=causal, eps=0.0).view(v.shape)
 
     assert_close(with_gradients(divided, *qkv), with_gradients(undivided, *qkv))
 
@@ -143,8 +143,8 @@ def test_merged_heads_see_the_denominator():
 
 def test_scale_of_all_scores_does_not_matter_and_their_gradient_grows_as_its_inverse():
     q, k, v = make((1, 2, 6, 6, 3, 4))
-    out, (d_q, d_k, d_v) = with_gradients(lambda *x: norm_attention(*x, eps=0), q, k, v)
-    small, (s_q, s_k, s_v) = with_gradients(lambda *x: norm_attention(*x, eps=0), 1e-3 * q, k, v)
+    out, (d_q, d_k, d_v) = with_gradients(lambda *x: norm_attention(*x, eps=0.0), q, k, v)
+    small, (s_q, s_k, s_v) = with_gradients(lambda *x: norm_attention(*x, eps=0.0), 1e-3 * q, k, v)
     assert_close(small, out)
     assert_close((s_q, s_k, s_v), (1e3 * d_q, d_k, d_v))
 
@@ -166,8 +166,8 @@ def test_gradient_with_respect_to_a_score_is_at_most_the_value_over_the_root_of_
 
 def test_first_causal_output_of_one_head_depends_on_the_sign_of_its_score_alone():
     q, k, v = make((1, 1, 3, 3, 4, 5))
-    out = norm_attention(q, k, v, causal=True, eps=0)[0, 0, 0]
-    assert_close(out, (q[0, 0, 0] @ k[0, 0, 0]).sign() * srms_norm(v[0, 0, 0], eps=0))
+    out = norm_attention(q, k, v, causal=True, eps=0.0)[0, 0, 0]
+    assert_close(out, (q[0, 0, 0] @ k[0, 0, 0]).sign() * srms_norm(v[0, 0, 0], eps=0.0))
 
 
 @CAUSAL
@@ -281,7 +281,7 @@ def test_srms_norm_is_torchs_rms_norm_without_weights(shape, eps):
 def test_srms_norm_divides_by_the_length_over_root_d_and_not_by_length_and_root_d():
     """(x/|x|)/√d is d times smaller."""
     x = normal(3, 256)
-    right, misread = srms_norm(x, eps=0), F.normalize(x, dim=-1) / 256**0.5
+    right, misread = srms_norm(x, eps=0.0), F.normalize(x, dim=-1) / 256**0.5
     assert_close(right.square().mean(-1), torch.ones(3).double())
     assert_close(right, 256 * misread)
 
