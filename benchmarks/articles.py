@@ -31,6 +31,7 @@ from zhixing.attention.linear_attention import chunked_linear_attention
 from zhixing.attention.taylor_attention import taylor_attention
 from zhixing.attention.performer import orthogonal_gaussian, performer_attention, positive_features
 from zhixing.attention.tiled_attention import tiled_attention
+from zhixing.attention.transnormer import norm_attention
 from zhixing.convolution.channel_spatial_attention import CBAM
 from zhixing.convolution.deformable_convolution import deform_conv2d
 from zhixing.convolution.dilated_convolution import dilated_conv2d
@@ -153,6 +154,17 @@ def _() -> tuple[Call, Call]:
         return weights @ v / weights.sum(-1, keepdim=True)
 
     return both_ways(lambda q, k, v: performer_attention(q, k, v, projection), q, k, v), both_ways(all_weights, q, k, v)
+
+
+@row("attention/transnormer", "norm_attention, all scores, N = 1024")
+def _() -> tuple[Call, Call]:
+    qkv = [normal(1, 8, 1024, 64, seed=seed) for seed in range(3)]
+
+    def all_scores(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        sums = ((q @ k.mT).tril() @ v).transpose(1, 2).flatten(2)
+        return F.rms_norm(sums, sums.shape[2:], eps=1e-6).unflatten(2, (8, 64)).transpose(1, 2)
+
+    return both_ways(lambda q, k, v: norm_attention(q, k, v, causal=True), *qkv), both_ways(all_scores, *qkv)
 
 
 @row("convolution/channel_spatial_attention", "CBAM, timm's, 256 channels")
