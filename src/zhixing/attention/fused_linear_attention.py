@@ -158,7 +158,10 @@ def _fused_forward(
     scale: float,
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The outputs, the last S and z, and the divisors (B, H, N); the last two empty if not normalised."""
+    """The outputs, the last S and z, and the divisors (B, H, N).
+
+    The last two are empty if nothing is normalised.
+    """
     _check_on_gpu(q)
     from zhixing.attention.linear_attention_triton import _launch_forward
 
@@ -181,7 +184,7 @@ def _fused_backward(
     scale: float,
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the first six inputs, also of those that were None."""
+    """The gradients of the first six inputs of `_fused_forward`; those of None are of no use."""
     from zhixing.attention.linear_attention_triton import _launch_backward
 
     tensors = (d_out, d_state, d_sums, q, k, v, log_decay, state, sums, out, divisors)
@@ -199,8 +202,9 @@ def _(q, k, v, log_decay, state, sums, scale, normalize):
 
 @_fused_backward.register_fake
 def _(d_out, d_state, d_sums, q, k, v, log_decay, state, sums, out, divisors, scale, normalize):
+    of_decay = _new(q, *(q.shape[:3] if log_decay is not None else (0,)))
     of_states = _new(q, *d_state.shape), _new(q, *d_sums.shape)
-    return *(torch.empty_like(x) for x in (q, k, v)), _new(q, *q.shape[:3]), *of_states
+    return *(torch.empty_like(x) for x in (q, k, v)), of_decay, *of_states
 
 
 def _new(x, *shape):
@@ -220,8 +224,8 @@ def _gradients(ctx, d_out, d_state, d_sums, _):
     gradients = _fused_backward(
         d_out, d_state, d_sums, *tensors, out, divisors, ctx.scale, ctx.normalize
     )
-    given = (gradient if x is not None else None for x, gradient in zip(tensors, gradients))
-    return *given, None, None
+    wanted = (None if x is None else d_x for x, d_x in zip(tensors, gradients, strict=True))
+    return *wanted, None, None
 
 
 _fused_forward.register_autograd(_gradients, setup_context=_keep)

@@ -90,10 +90,7 @@ def _carry(
         c, resets = _decays(log_decay, decay_strides, batch, head, rows, n)
         a_tile = _load_rows(a, a_strides, rows, n, d, SIZE_D).to(tl.float32)
         b_tile = _load_rows(b, b_strides, rows, n, e, SIZE_E)
-        if REVERSED:
-            weights = scale * _from_start(c, resets)
-        else:
-            weights = _to_end(c, resets)
+        weights = scale * _from_start(c, resets) if REVERSED else _to_end(c, resets)
         through = _through(c, resets)
         if sums is not None:
             place = (sequence * chunks + chunk) * SIZE_D + d
@@ -331,7 +328,7 @@ def _gradients_v(
     BLOCK_E: tl.constexpr,
 ):
     """A tile of a chunk's dV."""
-    tile, e, chunk, chunks, head, batch = _chunk_tile(n, heads, SIZE_E, CHUNK, BLOCK_E)
+    _, e, chunk, chunks, head, batch = _chunk_tile(n, heads, SIZE_E, CHUNK, BLOCK_E)
     rows = chunk * CHUNK + tl.arange(0, CHUNK)
     sequence = batch * heads + head
     q = _head(q, q_strides, batch, head)
@@ -516,6 +513,7 @@ class _Launch(NamedTuple):
 
     warps: int
     stages: int
+    since: int = 80  # the lowest compute capability where it is worth trying
 
 
 # Rows of a chunk, which are also the most columns of a tile.
@@ -523,10 +521,10 @@ CHUNKS = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
 INTERPRETED_CHUNK = 16
 # {kernel: what is worth trying}
 TRIED = {
-    "_carry": (_Launch(4, 2), _Launch(4, 3), _Launch(8, 2)),
+    "_carry": (_Launch(4, 2), _Launch(4, 3)),
     "_outputs": (_Launch(4, 2), _Launch(8, 2)),
     "_divisor_gradients": (_Launch(4, 2),),
-    "_gradients_qk": (_Launch(4, 2), _Launch(8, 2)),
+    "_gradients_qk": (_Launch(8, 2), _Launch(4, 2, since=90)),
     "_gradients_v": (_Launch(4, 2), _Launch(8, 2)),
 }
 
@@ -580,7 +578,9 @@ def _launch_backward(
     scale: float,
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v, log_decay, state and sums; the last three may be of no use.
+    """The gradients of q, k, v, log_decay (empty if None), the first state and its sums.
+
+    The last is empty if nothing is normalised.
 
     Examples:
         The first of two values is added to both rows. Set TRITON_INTERPRET=1 where no GPU is.
@@ -601,15 +601,14 @@ def _launch_backward(
         _launch_kernel(_divisor_gradients, q, v, tensors, (out, d_out), scale)
     else:
         divisors = d_last_sums = None
-    states, all_sums, _, _ = _carried(
-        k, v, log_decay, state, sums, None, None, scale, normalize
-    )
+    states, all_sums, _, _ = _carried(k, v, log_decay, state, sums, None, None, scale, normalize)
     d_states, d_sums, d_first, d_first_sums = _carried(
         q, d_out, log_decay, d_last, d_last_sums, divisors, d_divisors, scale, normalize, True
     )
-    batch, heads, n, size = q.shape
-    tiles = triton.cdiv(size, _blocks(q, v)["BLOCK_D"])
-    d_decay = _floats(q, batch, heads, tiles, n)
+    d_decay = None
+    if log_decay is not None:
+        tiles = triton.cdiv(q.shape[3], _blocks(_gradients_qk, q, v)["BLOCK_D"])
+        d_decay = _floats(q, *q.shape[:2], tiles, q.shape[2])
     tensors = (q, k, v, d_out, log_decay, states, all_sums, d_states, d_sums, divisors, d_divisors)
     _launch_kernel(
         _gradients_qk,
@@ -621,8 +620,9 @@ def _launch_backward(
     )
     tensors = (q, k, d_out, log_decay, d_states, divisors, d_v)
     _launch_kernel(_gradients_v, q, v, tensors, (q, k, d_out, log_decay, d_v), scale)
+    d_decay = _floats(q, 0) if d_decay is None else d_decay.sum(2)
     d_first_sums = _floats(q, 0) if d_first_sums is None else d_first_sums
-    return d_q, d_k, d_v, d_decay.sum(2), d_first, d_first_sums
+    return d_q, d_k, d_v, d_decay, d_first, d_first_sums
 
 
 def _carried(
@@ -647,7 +647,7 @@ def _carried(
         ([0.0], 3.0)
     """
     batch, heads, n, size_d, size_e = *a.shape, b.shape[3]
-    chunks = triton.cdiv(n, _blocks(a, b)["CHUNK"])
+    chunks = triton.cdiv(n, _blocks(_carry, a, b)["CHUNK"])
     states = _floats(a, batch, heads, chunks, size_d, size_e)
     last = _floats(a, batch, heads, size_d, size_e)
     sums, last_sums = None, None
@@ -670,24 +670,28 @@ def _launch_kernel(
     **constants: bool,
 ) -> None:
     (batch, heads, n, size_d), size_e = q.shape, v.shape[3]
-    blocks = _blocks(q, v)
+    blocks = _blocks(kernel, q, v)
     chunks, across_d, across_e = (
         triton.cdiv(size, block)
         for size, block in zip((n, size_d, size_e), blocks.values(), strict=True)
     )
-    programs = {
-        _carry: across_d * across_e,
-        _outputs: chunks * across_e,
-        _divisor_gradients: chunks,
-        _gradients_qk: chunks * across_d,
-        _gradients_v: chunks * across_e,
-    }[kernel] * batch * heads
+    programs = (
+        {
+            _carry: across_d * across_e,
+            _outputs: chunks * across_e,
+            _divisor_gradients: chunks,
+            _gradients_qk: chunks * across_d,
+            _gradients_v: chunks * across_e,
+        }[kernel]
+        * batch
+        * heads
+    )
     if programs == 0:
         return
     # The doublings of batch · heads and of the length: what is fastest depends on both.
     bucket = 64 * (batch * heads).bit_length() + n.bit_length()
     with torch.cuda.device_of(q):
-        _tuned(kernel, q.dtype, q.device)[(programs,)](
+        _tuned(kernel, q.device)[(programs,)](
             *tensors,
             *(None if x is None else x.stride() for x in strides),
             heads,
@@ -701,22 +705,25 @@ def _launch_kernel(
         )
 
 
-def _blocks(q: Tensor, v: Tensor) -> dict[str, int]:
+def _blocks(kernel: triton.KernelInterface, q: Tensor, v: Tensor) -> dict[str, int]:
     """The rows of a chunk, and the columns of a tile of Q and K and of a tile of V.
 
     Examples:
-        >>> _blocks(torch.zeros(1, 1, 1, 100), torch.zeros(1, 1, 1, 3))["BLOCK_E"]
+        >>> _blocks(_carry, torch.zeros(1, 1, 1, 100), torch.zeros(1, 1, 1, 3))["BLOCK_E"]
         16
     """
     chunk = INTERPRETED_CHUNK if INTERPRET else CHUNKS[q.dtype]
-    d, e = (min(chunk, max(16, triton.next_power_of_2(x.shape[3]))) for x in (q, v))
-    return {"CHUNK": chunk, "BLOCK_D": d, "BLOCK_E": e}
+    # Three tiles for the gradients of q and k at a time: whole ones would spill.
+    widest = chunk // 2 if kernel is _gradients_qk else chunk
+    columns = (
+        max(16, min(most, triton.next_power_of_2(x.shape[3])))
+        for most, x in ((widest, q), (chunk, v))
+    )
+    return dict(zip(("CHUNK", "BLOCK_D", "BLOCK_E"), (chunk, *columns), strict=True))
 
 
 @cache
-def _tuned(
-    kernel: triton.KernelInterface, dtype: torch.dtype, device: torch.device
-) -> triton.KernelInterface:
+def _tuned(kernel: triton.KernelInterface, device: torch.device) -> triton.KernelInterface:
     """The kernel, which tries its launches at the first call of each pair of head sizes and
     doubling of batch · heads and of the length, and stays with the fastest.
     """
@@ -724,15 +731,15 @@ def _tuned(
         tried = (_Launch(1, 1),)
     else:
         major, minor = torch.cuda.get_device_capability(device)
-        tried = _launches_to_try(kernel.__name__, dtype, 10 * major + minor)
+        tried = _launches_to_try(kernel.__name__, 10 * major + minor)
     configurations = [
         triton.Config({}, num_warps=each.warps, num_stages=each.stages) for each in tried
     ]
-    key = [name for name in kernel.arg_names if name.startswith("SIZE_") or name == "bucket"]
+    key = [x for x in ("bucket", "SIZE_D", "SIZE_E", "REVERSED") if x in kernel.arg_names]
     return triton.autotune(configurations, key=key)(kernel)
 
 
-def _launches_to_try(kernel: str, dtype: torch.dtype, capability: int) -> tuple[_Launch, ...]:
+def _launches_to_try(kernel: str, capability: int) -> tuple[_Launch, ...]:
     """What the autotuner may choose from for a kernel.
 
     Raises:
@@ -743,7 +750,7 @@ def _launches_to_try(kernel: str, dtype: torch.dtype, capability: int) -> tuple[
             "fused_linear_attention needs a GPU of compute capability 8.0 or later (A100, RTX 30), "
             f"but this one has {capability // 10}.{capability % 10}"
         )
-    return TRIED[kernel]
+    return tuple(each for each in TRIED[kernel] if each.since <= capability)
 
 
 def _floats(x: Tensor, *shape: int) -> Tensor:
