@@ -73,8 +73,8 @@ def _carry(
     d = tile // across * BLOCK_D + tl.arange(0, BLOCK_D)
     e = tile % across * BLOCK_E + tl.arange(0, BLOCK_E)
     sequence = batch * heads + head
-    a = _head(a, a_strides, batch, head)
-    b = _head(b, b_strides, batch, head)
+    a += batch * a_strides[0] + head * a_strides[1]
+    b += batch * b_strides[0] + head * b_strides[1]
 
     s = tl.zeros([BLOCK_D, BLOCK_E], tl.float32)
     if first is not None:
@@ -137,10 +137,10 @@ def _outputs(
     tile, e, chunk, chunks, head, batch = _chunk_tile(n, heads, SIZE_E, CHUNK, BLOCK_E)
     rows = chunk * CHUNK + tl.arange(0, CHUNK)
     sequence = batch * heads + head
-    q = _head(q, q_strides, batch, head)
-    k = _head(k, k_strides, batch, head)
-    v = _head(v, v_strides, batch, head)
-    out = _head(out, out_strides, batch, head)
+    q += batch * q_strides[0] + head * q_strides[1]
+    k += batch * k_strides[0] + head * k_strides[1]
+    v += batch * v_strides[0] + head * v_strides[1]
+    out += batch * out_strides[0] + head * out_strides[1]
 
     p = tl.zeros([CHUNK, CHUNK], tl.float32)
     acc = tl.zeros([CHUNK, BLOCK_E], tl.float32)
@@ -190,8 +190,8 @@ def _divisor_gradients(
     """Of each row's divisor: -(dO · O) / divisor."""
     chunk, head, batch = _locate(tl.cdiv(n, CHUNK), heads)
     rows = chunk * CHUNK + tl.arange(0, CHUNK)
-    out = _head(out, out_strides, batch, head)
-    d_out = _head(d_out, d_out_strides, batch, head)
+    out += batch * out_strides[0] + head * out_strides[1]
+    d_out += batch * d_out_strides[0] + head * d_out_strides[1]
     total = tl.zeros([CHUNK], tl.float32)
     for start in tl.range(0, SIZE_E, BLOCK_E):
         e = start + tl.arange(0, BLOCK_E)
@@ -240,8 +240,8 @@ def _gradients_qk(
     tile, d, chunk, chunks, head, batch = _chunk_tile(n, heads, SIZE_D, CHUNK, BLOCK_D)
     rows = chunk * CHUNK + tl.arange(0, CHUNK)
     sequence = batch * heads + head
-    v = _head(v, v_strides, batch, head)
-    d_out = _head(d_out, d_out_strides, batch, head)
+    v += batch * v_strides[0] + head * v_strides[1]
+    d_out += batch * d_out_strides[0] + head * d_out_strides[1]
 
     d_p = tl.zeros([CHUNK, CHUNK], tl.float32)
     q_acc = tl.zeros([CHUNK, BLOCK_D], tl.float32)
@@ -263,7 +263,7 @@ def _gradients_qk(
     before = scale * _from_start(c, resets)
     after = _to_end(c, resets)
     if sums is not None:
-        # A row of ones appended to V would give the sums, and the divisor as its output.
+        # z is the state, and the divisors the outputs, of a column of ones appended to V.
         place = (sequence * chunks + chunk) * SIZE_D + d
         z = tl.load(sums + place, d < SIZE_D, 0.0)
         d_z = tl.load(d_sums + place, d < SIZE_D, 0.0)
@@ -274,8 +274,10 @@ def _gradients_qk(
         k_acc += d_z[None, :]
         d_through += z * d_z
 
-    query = _load_rows(_head(q, q_strides, batch, head), q_strides, rows, n, d, SIZE_D)
-    key = _load_rows(_head(k, k_strides, batch, head), k_strides, rows, n, d, SIZE_D)
+    q += batch * q_strides[0] + head * q_strides[1]
+    k += batch * k_strides[0] + head * k_strides[1]
+    query = _load_rows(q, q_strides, rows, n, d, SIZE_D)
+    key = _load_rows(k, k_strides, rows, n, d, SIZE_D)
     d_p *= scale * _between(c, resets)
     # A row's own product does not decay; apart, its rounding stays out of the log decay's gradient.
     diagonal = tl.arange(0, CHUNK)[:, None] == tl.arange(0, CHUNK)[None, :]
@@ -287,8 +289,8 @@ def _gradients_qk(
     k_inside = _dot(tl.trans(d_p), query)
     query = query.to(tl.float32)
     key = key.to(tl.float32)
-    d_q = _head(d_q, d_q_strides, batch, head)
-    d_k = _head(d_k, d_k_strides, batch, head)
+    d_q += batch * d_q_strides[0] + head * d_q_strides[1]
+    d_k += batch * d_k_strides[0] + head * d_k_strides[1]
     _store_rows(d_q, d_q_strides, rows, n, d, q_inside + q_acc + own * key, SIZE_D)
     _store_rows(d_k, d_k_strides, rows, n, d, k_inside + k_acc + own * query, SIZE_D)
 
@@ -298,7 +300,10 @@ def _gradients_qk(
         to_end = tl.sum(key * k_acc, 1)
         through = tl.sum(d_through, 0) * _through(c, resets)
         passed = tl.cumsum(to_rows, 0, reverse=True) + (tl.cumsum(to_end, 0) - to_end) + through
-        passed = tl.where(_is_reset(log_decay, decay_strides, batch, head, rows, n), 0.0, passed)
+        log_decay += batch * decay_strides[0] + head * decay_strides[1]
+        g = tl.load(log_decay + rows.to(tl.int64) * decay_strides[2], rows < n, 0.0)
+        # Through a reset nothing goes but what rounding left over.
+        passed = tl.where(g < RESET, 0.0, passed)
         place = (sequence * tl.cdiv(SIZE_D, BLOCK_D) + tile) * n + rows
         tl.store(d_decay + place, passed, rows < n)
 
@@ -331,8 +336,8 @@ def _gradients_v(
     _, e, chunk, chunks, head, batch = _chunk_tile(n, heads, SIZE_E, CHUNK, BLOCK_E)
     rows = chunk * CHUNK + tl.arange(0, CHUNK)
     sequence = batch * heads + head
-    q = _head(q, q_strides, batch, head)
-    k = _head(k, k_strides, batch, head)
+    q += batch * q_strides[0] + head * q_strides[1]
+    k += batch * k_strides[0] + head * k_strides[1]
 
     p = tl.zeros([CHUNK, CHUNK], tl.float32)
     acc = tl.zeros([CHUNK, BLOCK_E], tl.float32)
@@ -348,9 +353,10 @@ def _gradients_v(
     p *= scale * _between(c, resets)
     if divisors is not None:
         p /= tl.load(divisors + sequence * n + rows, rows < n, 1.0)[:, None]
-    d_o = _load_rows(_head(d_out, d_out_strides, batch, head), d_out_strides, rows, n, e, SIZE_E)
+    d_out += batch * d_out_strides[0] + head * d_out_strides[1]
+    d_o = _load_rows(d_out, d_out_strides, rows, n, e, SIZE_E)
     acc = _dot(tl.trans(_round(p, d_o.dtype)), d_o, acc * _to_end(c, resets)[:, None])
-    d_v = _head(d_v, d_v_strides, batch, head)
+    d_v += batch * d_v_strides[0] + head * d_v_strides[1]
     _store_rows(d_v, d_v_strides, rows, n, e, acc, SIZE_E)
 
 
@@ -379,23 +385,17 @@ def _chunk_tile(n, heads, SIZE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.con
 
 
 @triton.jit
-def _is_reset(log_decay, strides, batch, head, rows, n):
-    places = _head(log_decay, strides, batch, head) + rows.to(tl.int64) * strides[2]
-    return tl.load(places, rows < n, 0.0) < RESET
-
-
-@triton.jit
 def _decays(log_decay, strides, batch, head, rows, n):
     """For each row of a chunk, the sum of the log decays up to it, and how many reset the state.
 
-    Resets are counted, since -inf - -inf is not a number, and left out of the sums. Beyond the end
-    nothing decays. In float64: a difference of float32 sums would lose what the sums have in front.
+    Resets are counted and left out of the sums, since -inf - -inf is not a number. Beyond the end
+    nothing decays. The sums are in float64, because weights are made of their differences.
     """
     c = tl.zeros(rows.shape, tl.float64)
     resets = tl.zeros(rows.shape, tl.int32)
     if log_decay is not None:
-        places = _head(log_decay, strides, batch, head) + rows.to(tl.int64) * strides[2]
-        g = tl.load(places, rows < n, 0.0)
+        log_decay += batch * strides[0] + head * strides[1]
+        g = tl.load(log_decay + rows.to(tl.int64) * strides[2], rows < n, 0.0)
         c = tl.cumsum(tl.where(g < RESET, 0.0, g).to(tl.float64), 0)
         resets = tl.cumsum((g < RESET).to(tl.int32), 0)
     return c, resets
@@ -428,9 +428,10 @@ def _last(x):
 
 @triton.jit
 def _between(c, resets):
-    """The weight of each row (a column here) in each row: 0 in earlier ones, and beyond a reset.
+    """The weight of each row (a column here) in each row: 0 in earlier ones, and across a reset.
 
-    A weight that is not 0 is masked before the exponential, which might overflow there.
+    Masked before the exponential, which would overflow above the diagonal. A difference of two
+    float32 sums would lose digits; their rests make up for it.
     """
     row = tl.arange(0, c.shape[0])
     high = c.to(tl.float32)
@@ -441,11 +442,6 @@ def _between(c, resets):
 
 
 # Memory.
-
-
-@triton.jit
-def _head(pointer, strides, batch, head):
-    return pointer + batch * strides[0] + head * strides[1]
 
 
 @triton.jit
