@@ -27,6 +27,7 @@ from zhixing.activations.gated_linear_units import gated_feed_forward
 from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
+from zhixing.attention.linear_attention import chunked_linear_attention
 from zhixing.attention.tiled_attention import tiled_attention
 from zhixing.convolution.channel_spatial_attention import CBAM
 from zhixing.convolution.deformable_convolution import deform_conv2d
@@ -116,6 +117,16 @@ def _() -> tuple[Call, Call]:
 def _() -> tuple[Call, Call]:
     qkv = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)]
     return both_ways(tiled_attention, *qkv), both_ways(F.scaled_dot_product_attention, *qkv)
+
+
+@row("attention/linear_attention", "in chunks, all weights, N = 1024")
+def _() -> tuple[Call, Call]:
+    qkv = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)]
+
+    def all_weights(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (q @ k.mT / 8).tril() @ v
+
+    return both_ways(lambda q, k, v: chunked_linear_attention(q, k, v)[0], *qkv), both_ways(all_weights, *qkv)
 
 
 @row("convolution/channel_spatial_attention", "CBAM, timm's, 256 channels")

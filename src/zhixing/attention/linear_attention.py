@@ -31,8 +31,8 @@ def linear_attention(
 ) -> Float[Tensor, "b h n e"]:
     """The mean of the values, weighted by φ(q) · φ(k) with φ(x) = elu(x) + 1.
 
-    Equations 8 to 12 of arXiv 2006.16236. The time grows with N + M and not with N M. There is no
-    factor 1/√D: φ is not homogeneous, so scale q and k before if you want one.
+    Equation 5 of arXiv 2006.16236, and 9 to 12 where causal. The time grows with N + M, not with
+    N M. There is no factor 1/√D: scale q and k before if you want one.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
