@@ -600,7 +600,7 @@ def test_copied_file_without_triton(monkeypatch):
 @pytest.mark.wrong_input
 def test_gpu_without_bfloat16_is_named(monkeypatch):
     new = _tuned.__wrapped__
-    monkeypatch.setitem(new.__globals__, "INTERPRET", False)
+    monkeypatch.setitem(new.__globals__, "INTERPRETER", False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(RuntimeError, match=r"compute capability 8\.0 or later .* has 7\.5"):
         new(_carry, torch.device("cuda"))

@@ -27,7 +27,7 @@ MUTATIONS = {
     "scale left out of what comes from the state": ("_outputs", "scale * _from_start", "_from_start", False),
     "decay within a chunk left out": ("_outputs", "p *= scale * _between(c, resets)", "p *= scale", False),
     "sums of the state left out of the divisor": ("_outputs", "total * before + ", "", True),
-    "gradient of the divisors of the wrong sign": ("_divisor_gradients", "-total", "total", True),
+    "gradient of the divisors of the wrong sign": ("_divisor_gradients", "-tl.sum", "tl.sum", True),
     "own products counted twice": ("_gradients_qk", "tl.where(diagonal, 0.0, d_p)", "d_p", False),
     "own products left out": ("_gradients_qk", " + own * query", "", False),
     "divisor's gradient left out": ("_gradients_qk", "d_p / divisor + d_divisor", "d_p / divisor", True),

@@ -232,9 +232,9 @@ _fused_forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _check_on_gpu(q: Tensor) -> None:
-    from zhixing.attention.linear_attention_triton import INTERPRET
+    from zhixing.attention.linear_attention_triton import INTERPRETER
 
-    if q.device.type != "cuda" and not INTERPRET:
+    if q.device.type != "cuda" and not INTERPRETER:
         raise RuntimeError(
             f"fused_linear_attention runs on a GPU, but q is on {q.device}: move all tensors to "
             "one with q.to('cuda'); or set TRITON_INTERPRET=1 before Python starts, and Triton's "

@@ -9,11 +9,10 @@ a chunk's log decays up to and with a row; the weight of row j in row i is exp(c
 at each chunk's border. The other kernels have a program for each chunk, and need no other chunk.
 No two programs write to one place, so there are no atomic sums.
 
-`_dot` and `_round` are those of `flash_attention_triton`, repeated so that a copied file needs
-nothing of flash attention, and so that the error without Triton names the right function.
+Some helpers are those of `flash_attention_triton` under other names: imported from there, they
+would bring along its error without Triton, which names flash attention.
 """
 
-import math
 from functools import cache
 from typing import NamedTuple
 
@@ -30,8 +29,7 @@ except ModuleNotFoundError:
 else:
     tl = triton.language
 
-INTERPRET: tl.constexpr = tl.constexpr(triton.knobs.runtime.interpret)
-INFINITY: tl.constexpr = tl.constexpr(math.inf)
+INTERPRETER: tl.constexpr = tl.constexpr(triton.knobs.runtime.interpret)
 EPSILON: tl.constexpr = tl.constexpr(1e-10)
 # exp of less is 0 in float32: such a decay resets the state, as -inf does.
 RESET: tl.constexpr = tl.constexpr(-104.0)
@@ -69,7 +67,7 @@ def _carry(
     If reversed, a tile of the gradient of the state at each chunk's end, from a = Q, b = dO.
     """
     across = tl.cdiv(SIZE_E, BLOCK_E)
-    tile, head, batch = _locate(tl.cdiv(SIZE_D, BLOCK_D) * across, heads)
+    tile, head, batch = _place(tl.cdiv(SIZE_D, BLOCK_D) * across, heads)
     d = tile // across * BLOCK_D + tl.arange(0, BLOCK_D)
     e = tile % across * BLOCK_E + tl.arange(0, BLOCK_E)
     sequence = batch * heads + head
@@ -100,8 +98,8 @@ def _carry(
                 of_sum *= tl.load(d_divisors + sequence * n + rows, rows < n, 0.0)
                 weights /= tl.load(divisors + sequence * n + rows, rows < n, 1.0)
             z = z * through + tl.sum(a_tile * of_sum[:, None], 0)
-        weighted = _round(a_tile * weights[:, None], b_tile.dtype)
-        s = _dot(tl.trans(weighted), b_tile, s * through)
+        weighted = _rounded(a_tile * weights[:, None], b_tile.dtype)
+        s = _product(tl.trans(weighted), b_tile, s * through)
 
     _store_state(last, sequence, d, e, s, SIZE_D, SIZE_E)
     if sums is not None:
@@ -150,8 +148,8 @@ def _outputs(
         query = _load_rows(q, q_strides, rows, n, d, SIZE_D)
         key = _load_rows(k, k_strides, rows, n, d, SIZE_D)
         s = _load_state(states, sequence * chunks + chunk, d, e, SIZE_D, SIZE_E)
-        p = _dot(query, tl.trans(key), p)
-        acc = _dot_state(query, s, acc)
+        p = _product(query, tl.trans(key), p)
+        acc = _state_product(query, s, acc)
         if sums is not None:
             place = (sequence * chunks + chunk) * SIZE_D + d
             z = tl.load(sums + place, d < SIZE_D, 0.0)
@@ -161,7 +159,7 @@ def _outputs(
     before = scale * _from_start(c, resets)
     p *= scale * _between(c, resets)
     value = _load_rows(v, v_strides, rows, n, e, SIZE_E)
-    acc = _dot(_round(p, value.dtype), value, acc * before[:, None])
+    acc = _product(_rounded(p, value.dtype), value, acc * before[:, None])
     if sums is not None:
         total = total * before + tl.sum(p, 1) + EPSILON
         acc /= total[:, None]
@@ -188,19 +186,19 @@ def _divisor_gradients(
     BLOCK_E: tl.constexpr,
 ):
     """Of each row's divisor: -(dO · O) / divisor."""
-    chunk, head, batch = _locate(tl.cdiv(n, CHUNK), heads)
+    chunk, head, batch = _place(tl.cdiv(n, CHUNK), heads)
     rows = chunk * CHUNK + tl.arange(0, CHUNK)
     out += batch * out_strides[0] + head * out_strides[1]
     d_out += batch * d_out_strides[0] + head * d_out_strides[1]
-    total = tl.zeros([CHUNK], tl.float32)
+    acc = tl.zeros([CHUNK, BLOCK_E], tl.float32)
     for start in tl.range(0, SIZE_E, BLOCK_E):
         e = start + tl.arange(0, BLOCK_E)
         out_tile = _load_rows(out, out_strides, rows, n, e, SIZE_E).to(tl.float32)
         d_out_tile = _load_rows(d_out, d_out_strides, rows, n, e, SIZE_E).to(tl.float32)
-        total += tl.sum(out_tile * d_out_tile, 1)
+        acc += out_tile * d_out_tile
     place = (batch * heads + head) * n + rows
-    total /= tl.load(divisors + place, rows < n, 1.0)
-    tl.store(d_divisors + place, -total, rows < n)
+    divisor = tl.load(divisors + place, rows < n, 1.0)
+    tl.store(d_divisors + place, -tl.sum(acc, 1) / divisor, rows < n)
 
 
 @triton.jit(do_not_specialize=["heads", "n", "bucket"])
@@ -253,9 +251,9 @@ def _gradients_qk(
         value = _load_rows(v, v_strides, rows, n, e, SIZE_E)
         s = _load_state(states, sequence * chunks + chunk, d, e, SIZE_D, SIZE_E)
         d_s = _load_state(d_states, sequence * chunks + chunk, d, e, SIZE_D, SIZE_E)
-        d_p = _dot(d_o, tl.trans(value), d_p)
-        q_acc = _dot_state(d_o, tl.trans(s), q_acc)
-        k_acc = _dot_state(value, tl.trans(d_s), k_acc)
+        d_p = _product(d_o, tl.trans(value), d_p)
+        q_acc = _state_product(d_o, tl.trans(s), q_acc)
+        k_acc = _state_product(value, tl.trans(d_s), k_acc)
         if log_decay is not None:
             d_through += tl.sum(s * d_s, 1)
 
@@ -282,11 +280,11 @@ def _gradients_qk(
     # A row's own product does not decay; apart, its rounding stays out of the log decay's gradient.
     diagonal = tl.arange(0, CHUNK)[:, None] == tl.arange(0, CHUNK)[None, :]
     own = tl.sum(tl.where(diagonal, d_p, 0.0), 1)[:, None]
-    d_p = _round(tl.where(diagonal, 0.0, d_p), query.dtype)
+    d_p = _rounded(tl.where(diagonal, 0.0, d_p), query.dtype)
     q_acc *= before[:, None]
     k_acc *= after[:, None]
-    q_inside = _dot(d_p, key)
-    k_inside = _dot(tl.trans(d_p), query)
+    q_inside = _product(d_p, key)
+    k_inside = _product(tl.trans(d_p), query)
     query = query.to(tl.float32)
     key = key.to(tl.float32)
     d_q += batch * d_q_strides[0] + head * d_q_strides[1]
@@ -346,8 +344,8 @@ def _gradients_v(
         query = _load_rows(q, q_strides, rows, n, d, SIZE_D)
         key = _load_rows(k, k_strides, rows, n, d, SIZE_D)
         d_s = _load_state(d_states, sequence * chunks + chunk, d, e, SIZE_D, SIZE_E)
-        p = _dot(query, tl.trans(key), p)
-        acc = _dot_state(key, d_s, acc)
+        p = _product(query, tl.trans(key), p)
+        acc = _state_product(key, d_s, acc)
 
     c, resets = _decays(log_decay, decay_strides, batch, head, rows, n)
     p *= scale * _between(c, resets)
@@ -355,7 +353,7 @@ def _gradients_v(
         p /= tl.load(divisors + sequence * n + rows, rows < n, 1.0)[:, None]
     d_out += batch * d_out_strides[0] + head * d_out_strides[1]
     d_o = _load_rows(d_out, d_out_strides, rows, n, e, SIZE_E)
-    acc = _dot(tl.trans(_round(p, d_o.dtype)), d_o, acc * _to_end(c, resets)[:, None])
+    acc = _product(tl.trans(_rounded(p, d_o.dtype)), d_o, acc * _to_end(c, resets)[:, None])
     d_v += batch * d_v_strides[0] + head * d_v_strides[1]
     _store_rows(d_v, d_v_strides, rows, n, e, acc, SIZE_E)
 
@@ -364,7 +362,7 @@ def _gradients_v(
 
 
 @triton.jit
-def _locate(tiles, heads):
+def _place(tiles, heads):
     """This program's tile, head and batch entry; neighbours share a head, and what they read."""
     program = tl.program_id(0)
     head = program // tiles
@@ -376,7 +374,7 @@ def _chunk_tile(n, heads, SIZE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.con
     """This program's tile of columns and these, its chunk of so many, head and batch entry."""
     tiles = tl.cdiv(SIZE, BLOCK)
     chunks = tl.cdiv(n, CHUNK)
-    tile, head, batch = _locate(tiles * chunks, heads)
+    tile, head, batch = _place(tiles * chunks, heads)
     columns = tile % tiles * BLOCK + tl.arange(0, BLOCK)
     return tile % tiles, columns, tile // tiles, chunks, head, batch
 
@@ -404,20 +402,20 @@ def _decays(log_decay, strides, batch, head, rows, n):
 @triton.jit
 def _from_start(c, resets):
     """The weight in each row of the state before the chunk."""
-    return tl.exp(tl.where(resets == 0, c.to(tl.float32), -INFINITY))
+    return tl.exp(tl.where(resets == 0, c.to(tl.float32), float("-inf")))
 
 
 @triton.jit
 def _to_end(c, resets):
     """The weight of each row in the state after the chunk."""
     rest = (_last(c) - c).to(tl.float32)
-    return tl.exp(tl.where(resets == tl.max(resets, 0), rest, -INFINITY))
+    return tl.exp(tl.where(resets == tl.max(resets, 0), rest, float("-inf")))
 
 
 @triton.jit
 def _through(c, resets):
     """The weight of the state before the chunk in the state after it."""
-    return tl.exp(tl.where(tl.max(resets, 0) == 0, _last(c).to(tl.float32), -INFINITY))
+    return tl.exp(tl.where(tl.max(resets, 0) == 0, _last(c).to(tl.float32), float("-inf")))
 
 
 @triton.jit
@@ -438,7 +436,7 @@ def _between(c, resets):
     low = (c - high).to(tl.float32)
     rest = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
     seen = (row[:, None] >= row[None, :]) & (resets[:, None] == resets[None, :])
-    return tl.exp(tl.where(seen, rest, -INFINITY))
+    return tl.exp(tl.where(seen, rest, float("-inf")))
 
 
 # Memory.
@@ -453,7 +451,7 @@ def _load_rows(pointer, strides, rows, n, columns, SIZE: tl.constexpr):
 @triton.jit
 def _store_rows(pointer, strides, rows, n, columns, x, SIZE: tl.constexpr):
     places = rows[:, None].to(tl.int64) * strides[2] + columns[None, :] * strides[3]
-    x = _round(x, pointer.dtype.element_ty)
+    x = _rounded(x, pointer.dtype.element_ty)
     tl.store(pointer + places, x, (rows < n)[:, None] & (columns < SIZE)[None, :])
 
 
@@ -473,16 +471,16 @@ def _store_state(pointer, index, d, e, s, SIZE_D: tl.constexpr, SIZE_E: tl.const
 
 
 @triton.jit
-def _dot(a, b, acc=None):
+def _product(a, b, acc=None):
     """a b + acc, in float32, not TF32. The interpreter cannot multiply bfloat16."""
-    if INTERPRET:
+    if INTERPRETER:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision="ieee")
 
 
 @triton.jit
-def _dot_state(a, s, acc):
+def _state_product(a, s, acc):
     """a S + acc. S may exceed float16: where a has 16 bits, S is rounded to TF32, not to them."""
     if a.dtype == tl.float32:
         acc = tl.dot(a, s, acc, input_precision="ieee")
@@ -492,9 +490,9 @@ def _dot_state(a, s, acc):
 
 
 @triton.jit
-def _round(x, dtype: tl.constexpr):
+def _rounded(x, dtype: tl.constexpr):
     """x in a type, to the nearest, ties to even. The interpreter cuts off what bfloat16 lacks."""
-    if INTERPRET and dtype == tl.bfloat16:
+    if INTERPRETER and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
         x = bits.to(tl.float32, bitcast=True)
@@ -708,7 +706,7 @@ def _blocks(kernel: triton.KernelInterface, q: Tensor, v: Tensor) -> dict[str, i
         >>> _blocks(_carry, torch.zeros(1, 1, 1, 100), torch.zeros(1, 1, 1, 3))["BLOCK_E"]
         16
     """
-    chunk = INTERPRETED_CHUNK if INTERPRET else CHUNKS[q.dtype]
+    chunk = INTERPRETED_CHUNK if INTERPRETER else CHUNKS[q.dtype]
     # Three tiles for the gradients of q and k at a time: whole ones would spill.
     widest = chunk // 2 if kernel is _gradients_qk else chunk
     columns = (
@@ -723,7 +721,7 @@ def _tuned(kernel: triton.KernelInterface, device: torch.device) -> triton.Kerne
     """The kernel, which tries its launches at the first call of each pair of head sizes and
     doubling of batch · heads and of the length, and stays with the fastest.
     """
-    if INTERPRET:
+    if INTERPRETER:
         tried = (_Launch(1, 1),)
     else:
         major, minor = torch.cuda.get_device_capability(device)
