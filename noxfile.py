@@ -127,12 +127,13 @@ def bench(session: nox.Session) -> None:
 
     `-- articles` times each article's main function and its reference (or `-- articles activations/gelu …`). `-- ddp`
     records the timelines of the page on DDP again, `-- attention_cpu` the cost of attention on the CPU, and
-    `-- attention_compiled` properties of its compiled kernels for several GPUs. `-- lighthouse` scores site/.
+    `-- attention_compiled` properties of its compiled kernels for several GPUs, `-- linear_attention_compiled` those of
+    linear attention. `-- lighthouse` scores site/.
 
     Needs `pip install -c constraints.txt -e '.[dev]'`, Chromium and npm.
     """
     part, *rest = session.posargs or [""]
-    if part in ("articles", "ddp", "attention_cpu", "attention_compiled", "lighthouse"):
+    if part in ("articles", "ddp", "attention_cpu", "attention_compiled", "linear_attention_compiled", "lighthouse"):
         run(session, "python", f"benchmarks/{part}.py", *rest)
         return
     if part != "pages":
@@ -144,5 +145,6 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """On a machine with a GPU: test the compiled kernels, and compare their speed with torch's."""
-    run_pytest(session, "tests/attention", "-k", "flash", *session.posargs)
+    run_pytest(session, "tests/attention", "-k", "flash or fused_linear", *session.posargs)
     run(session, "python", "benchmarks/attention.py")
+    run(session, "python", "benchmarks/linear_attention.py")

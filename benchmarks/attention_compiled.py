@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,18 +50,18 @@ def cases() -> list[dict]:
     ]
 
 
-def compile_all(wanted: list[dict]) -> list[dict]:
+def compile_all(wanted: list[dict], script: str = __file__) -> list[dict]:
     """Return the properties of each case, in the same order; each core compiles a share of them in its own process."""
     workers = min(os.cpu_count(), len(wanted))
     with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(_in_child, [wanted[i::workers] for i in range(workers)]))
+        parts = list(pool.map(partial(_in_child, script), [wanted[i::workers] for i in range(workers)]))
     return [parts[i % workers][i // workers] for i in range(len(wanted))]
 
 
-def _in_child(wanted: list[dict]) -> list[dict]:
+def _in_child(script: str, wanted: list[dict]) -> list[dict]:
     # With this variable Triton's interpreter would replace the compiler.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, __file__, "--child", json.dumps(wanted)]
+    command = [sys.executable, script, "--child", json.dumps(wanted)]
     with tempfile.TemporaryDirectory() as cache:
         environment["TRITON_CACHE_DIR"] = cache  # empty
         completed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -105,25 +106,24 @@ def compile_one(
     compiled = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
     ptx = compiled.asm["ptx"]
     return {
-        **_usage(compiled.asm["cubin"]),
-        "shared": compiled.metadata.shared,
+        **usage(compiled),
         "matrix": next((name for name in INSTRUCTIONS if name in ptx), None),
         "tf32": "tf32" in ptx,
         "tma": "cp.async.bulk.tensor" in ptx,
     }
 
 
-def _usage(cubin: bytes) -> dict[str, int]:
-    """Return the registers and the bytes of stack of a thread."""
+def usage(compiled) -> dict[str, int]:
+    """Return the registers and the bytes of stack of a thread, and the bytes of shared memory of a block."""
     import triton
 
     cuobjdump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
+        file.write(compiled.asm["cubin"])
         file.flush()
         output = subprocess.run([cuobjdump, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", output).groups()
-    return {"registers": int(registers), "stack": int(stack)}
+    return {"registers": int(registers), "stack": int(stack), "shared": compiled.metadata.shared}
 
 
 def digest() -> str:
