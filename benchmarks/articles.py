@@ -27,6 +27,7 @@ from zhixing.activations.gated_linear_units import gated_feed_forward
 from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
+from zhixing.attention.efficient_attention import window_attention, window_mask
 from zhixing.attention.linear_attention import chunked_linear_attention
 from zhixing.attention.taylor_attention import taylor_attention
 from zhixing.attention.performer import orthogonal_gaussian, performer_attention, positive_features
@@ -114,6 +115,16 @@ def _() -> tuple[Call, Call]:
 def _() -> tuple[Call, Call]:
     x = normal(1000, 1000)
     return both_ways(swish, x), both_ways(F.silu, x)
+
+
+@row("attention/efficient_attention", "window of 128, torch's with a mask, N = 1024")
+def _() -> tuple[Call, Call]:
+    qkv, mask = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)], window_mask(1024, window=128)
+
+    def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    return both_ways(lambda *x: window_attention(*x, window=128), *qkv), both_ways(reference, *qkv)
 
 
 @row("attention/flash_attention", "tiled, torch's, N = 1024")
