@@ -29,8 +29,8 @@ from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.efficient_attention import window_attention, window_mask
 from zhixing.attention.linear_attention import chunked_linear_attention
-from zhixing.attention.taylor_attention import taylor_attention
 from zhixing.attention.performer import orthogonal_gaussian, performer_attention, positive_features
+from zhixing.attention.taylor_attention import taylor_attention
 from zhixing.attention.tiled_attention import tiled_attention
 from zhixing.attention.transnormer import norm_attention
 from zhixing.convolution.channel_spatial_attention import CBAM
