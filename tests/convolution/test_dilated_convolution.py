@@ -145,6 +145,7 @@ def test_rates_that_are_no_rates_are_an_error(function, rates, kernel_size, matc
         function(rates, kernel_size=kernel_size)
 
 
+@pytest.mark.wrong_input
 def test_numbers_of_other_libraries_count_as_numbers():
     expected = path_counts([1, 2, 4])
     assert torch.equal(path_counts(torch.tensor([1, 2, 4]), kernel_size=torch.tensor(3)), expected)

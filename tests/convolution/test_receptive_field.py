@@ -618,6 +618,7 @@ def test_probe_is_not_misled_by_autocast_around_it(dtype):
         assert nan_probe(net, (1, 64)) == (30, 34)
 
 
+@pytest.mark.wrong_input
 def test_probe_counts_units_by_any_integer():
     assert nan_probe(lambda x: x, (1, 9), unit=torch.tensor(3)) == (3, 3)
     assert nan_probe(lambda x: x, (1, 9), unit=True) == (1, 1)

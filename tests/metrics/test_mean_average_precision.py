@@ -800,6 +800,7 @@ def test_labels_and_flags_that_are_no_integers_are_an_error(key, wrong):
             mean_average_precision([{**PREDICTION, key: wrong}], [TARGET])
 
 
+@pytest.mark.wrong_input
 def test_whole_labels_may_be_floats():
     for kind in (torch.float16, torch.float64, torch.uint8):
         assert mean_average_precision([PREDICTION], [{**TARGET, "labels": ONE.to(kind)}]) == 1.0
