@@ -40,13 +40,13 @@ def block(axes, x, y, width, height, color, label):
     axes.text(x + width / 2, y + height / 2, label, ha="center", va="center")
 
 
-low_rank, kernel = grid.flat[4:]
+low_rank, linear = grid.flat[4:]
 low_rank.set_title("low rank", fontsize=10)
 block(low_rank, 0, 0, 4, n, ORANGE, "$N × r$")
 block(low_rank, 5.5, 0, n - 5.5, 4, ORANGE, "$r × N$")
-kernel.set_title("kernel", fontsize=10)
-block(kernel, 0, 0, 5, n, GREEN, "$N × D$")
-block(kernel, 7.5, 0, 5, 5, GREEN, "$D × D$")
+linear.set_title("linear", fontsize=10)
+block(linear, 0, 0, 5, n, GREEN, "$N × D$")
+block(linear, 7.5, 0, 5, 5, GREEN, "$D × D$")
 for axes in grid.flat:
     axes.add_patch(plt.Rectangle((0, 0), n, n, fill=False, edgecolor=GREY, lw=0.8))
     axes.set(xlim=(-0.4, n + 0.4), ylim=(n + 0.4, -0.4), xticks=[], yticks=[])
@@ -60,18 +60,24 @@ import warnings
 
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from zhixing.attention.efficient_attention import (
     latent_cache_elements,
     projected_attention,
     reach,
+    strided_attention,
+    strided_mask,
+    window_mask,
 )
 from zhixing.attention.linear_attention import (
     chunked_linear_attention,
     elu_plus_one,
     linear_attention,
+    recurrent_linear_attention,
 )
+from zhixing.attention.softmax_attention import causal_mask
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -90,6 +96,51 @@ def apart(gap):
     """A gap without the digits of rounding, in which processors differ."""
     return "less than 1e-12" if gap < 1e-12 else f"{gap:.2f}"
 
+
+# %% shares
+width, heads, head_size = 4096, 32, 128
+caches = {
+    "MHA": lambda n: cache_elements(n, key_heads=32, head_size=128),
+    "GQA": lambda n: cache_elements(n, key_heads=8, head_size=128),
+    "MLA": lambda n: latent_cache_elements(n, latent=512, rotary=64),
+    "window": lambda n: cache_elements(n, key_heads=8, head_size=128, window=1024),
+    "state": lambda n: 2 * heads * head_size**2,  # float32, so 32 bits each
+}
+print("tokens, attention's share of the work, cache of a layer in MB (16 bits)")
+print(f"{'':>9} {'share':>5}", *(f"{name:>7}" for name in caches))
+for n in 4096, 32_768, 131_072, 1_048_576:
+    share = n * width / (n * width + 12 * width**2)
+    sizes = [2 * of(n) / 1e6 for of in caches.values()]
+    print(f"{n:9,} {share:5.0%}", *(f"{size:7.1f}" for size in sizes))
+
+# %% shares_hold tags=["hidden"]
+# The count of 12 d² and of N d, on small layers.
+small = torch.nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+x = normal(1, 128, 64, dtype=torch.float32)
+layers_flops = multiply_adds(lambda: small(x.requires_grad_()))
+assert layers_flops == 128 * (12 * 64**2 + 2 * 128 * 64)
+_, state = chunked_linear_attention(*normal(3, 1, heads, 5, head_size).float())
+assert 4 * state.numel() == 2 * caches["state"](10**6)
+assert state.dtype == torch.float32
+half_share = 12 * width
+assert half_share * width == 12 * width**2
+full_cache = 6 * width
+assert caches["MHA"](full_cache) == 12 * width**2
+assert caches["GQA"](4 * full_cache) == 12 * width**2
+k, v = torch.zeros(2, 1, 8, 100, 128)
+assert caches["GQA"](100) == k.numel() + v.numel()
+# DeepSeek-V2: 60 layers, 576 numbers of 6 bits; 67B: 95 layers, 8 key heads, 16 bits.
+mla, grouped = 60 * caches["MLA"](1), 95 * caches["GQA"](1)
+assert caches["MLA"](1) == 4.5 * 128 == 2.25 * 2 * 128
+mla_layer = 1 - caches["MLA"](1) / caches["GQA"](1)
+mla_alone, with_six_bits = 1 - mla / grouped, 1 - 6 * mla / (16 * grouped)
+assert round(with_six_bits, 3) == 0.933
+# Five layers of six with a window of 1024.
+tokens = 131_072
+mixed = (5 * caches["window"](tokens) + caches["GQA"](tokens)) / (
+    6 * caches["GQA"](tokens)
+)
+assert abs(mixed - (1 / 6 + 5 / 6 * 1024 / tokens)) < 1e-12
 
 # %% exact
 q, k, v = normal(1, 4, 1000, 16), *normal(2, 1, 2, 1000, 16, seed=1)
@@ -122,6 +173,29 @@ assert layers == (n - 1) / 15 == 17
 assert both
 assert reach(stride, window).equal(every)
 assert not reach(window_mask(n, window=15), stride).equal(every)
+
+# %% strides
+positions = {
+    "causal": lambda b, h, i, j: i >= j,
+    "window": lambda b, h, i, j: (i >= j) & (i - j < 64),
+    "stride": lambda b, h, i, j: (i >= j) & ((i - j) % 64 == 0),
+}
+for name, seen in positions.items():
+    block_mask = create_block_mask(seen, None, None, 4096, 4096, device="cpu")
+    print(f"{name}: flex_attention skips {block_mask.sparsity():.0f}% of the blocks")
+q, k, v = normal(3, 1, 2, 1000, 16)
+regrouped = strided_attention(q, k, v, stride=64)
+mask = strided_mask(1000, stride=64)
+masked = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+print(f"strided_attention: {apart((regrouped - masked).abs().max())} from all logits")
+
+# %% strides_hold tags=["hidden"]
+assert (regrouped - masked).abs().max() < 1e-12
+# A block of 128 × 128 holds 255 distances in a row, so one of them is a multiple.
+for stride, none_empty in {1: True, 64: True, 255: True, 256: False}.items():
+    by_block = strided_mask(1024, stride=stride).unflatten(1, (8, 128))
+    by_block = by_block.unflatten(0, (8, 128)).any(3).any(1)
+    assert by_block.equal(causal_mask(8, 8)) == none_empty
 
 
 # %% sharpness
@@ -203,50 +277,6 @@ linformer_half, linformer_tenth = (
 )
 assert linformer_tenth > 4096
 
-# %% shares
-width, heads, head_size = 4096, 32, 128
-caches = {
-    "MHA": lambda n: cache_elements(n, key_heads=32, head_size=128),
-    "GQA": lambda n: cache_elements(n, key_heads=8, head_size=128),
-    "MLA": lambda n: latent_cache_elements(n, latent=512, rotary=64),
-    "window": lambda n: cache_elements(n, key_heads=8, head_size=128, window=1024),
-    "state": lambda n: 2 * heads * head_size**2,  # float32, so 32 bits each
-}
-print("tokens, attention's share of the work, cache of a layer in MB (16 bits)")
-print(f"{'':>9} {'share':>5}", *(f"{name:>7}" for name in caches))
-for n in 4096, 32_768, 131_072, 1_048_576:
-    share = n * width / (n * width + 12 * width**2)
-    sizes = [2 * of(n) / 1e6 for of in caches.values()]
-    print(f"{n:9,} {share:5.0%}", *(f"{size:7.1f}" for size in sizes))
-
-# %% shares_hold tags=["hidden"]
-# The count of 12 d² and of N d, on small layers.
-small = torch.nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
-x = normal(1, 128, 64, dtype=torch.float32)
-layers_flops = multiply_adds(lambda: small(x.requires_grad_()))
-assert layers_flops == 128 * (12 * 64**2 + 2 * 128 * 64)
-_, state = chunked_linear_attention(*normal(3, 1, heads, 5, head_size).float())
-assert 4 * state.numel() == 2 * caches["state"](10**6)
-assert state.dtype == torch.float32
-half_share = 12 * width
-assert half_share * width == 12 * width**2
-full_cache = 6 * width
-assert caches["MHA"](full_cache) == 12 * width**2
-assert caches["GQA"](4 * full_cache) == 12 * width**2
-k, v = torch.zeros(2, 1, 8, 100, 128)
-assert caches["GQA"](100) == k.numel() + v.numel()
-# DeepSeek-V2: 60 layers, 576 numbers of 6 bits; 67B: 95 layers, 8 key heads, 16 bits.
-mla, grouped = 60 * caches["MLA"](1), 95 * caches["GQA"](1)
-assert caches["MLA"](1) == 4.5 * 128 == 2.25 * 2 * 128
-mla_alone, with_six_bits = 1 - mla / grouped, 1 - 6 * mla / (16 * grouped)
-assert round(with_six_bits, 3) == 0.933
-# Five layers of six with a window of 1024.
-tokens = 131_072
-mixed = (5 * caches["window"](tokens) + caches["GQA"](tokens)) / (
-    6 * caches["GQA"](tokens)
-)
-assert abs(mixed - (1 / 6 + 5 / 6 * 1024 / tokens)) < 1e-12
-
 # %% conventions
 left = 4  # flash-attn's window_size=(left, 0): keys i - left … i, both included
 i, j = torch.arange(12)[:, None], torch.arange(12)
@@ -290,50 +320,43 @@ print(f"earlier outputs that change with the last value: {changed - 1} of 99")
 assert changed == 100
 
 # %% recipe_runs tags=["hidden"]
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-
-def seen(i, j, window):
-    return (i >= j) & (i - j < window)
-
-
-def strided(i, j, stride):
-    return (i >= j) & ((i - j) % stride == 0)
-
-
 q, k, v = normal(1, 4, 256, 16), *normal(2, 1, 2, 256, 16, seed=1)
 every = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-assert every.shape == q.shape
+# Generation: a single query sees all keys of the cache, and needs no mask.
+last = F.scaled_dot_product_attention(q[:, :, -1:], k, v, enable_gqa=True)
+assert (last - every[:, :, -1:]).abs().max() < 1e-9
+block_mask = create_block_mask(
+    lambda b, h, i, j: (i >= j) & (i - j < 16), None, None, 256, 256, device="cpu"
+)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that it is not compiled
+    found = flex_attention(q, k, v, block_mask=block_mask, enable_gqa=True)
 ours = window_attention(q, k, v, window=16)
-for mask, wanted in (
-    (lambda b, h, i, j: seen(i, j, 16), window_mask(256, window=16)),
-    (lambda b, h, i, j: strided(i, j, 16), strided_mask(256, stride=16)),
+assert (found - ours).abs().max() < 1e-9
+for call, mask in (
+    (lambda: ours, window_mask(256, window=16)),
+    (lambda: strided_attention(q, k, v, stride=16), strided_mask(256, stride=16)),
 ):
-    block_mask = create_block_mask(mask, None, None, 256, 256, device="cpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is not compiled
-        found = flex_attention(q, k, v, block_mask=block_mask, enable_gqa=True)
-    reference = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=wanted, enable_gqa=True
-    )
-    assert (found - reference).abs().max() < 1e-9
-    if wanted.equal(window_mask(256, window=16)):
-        assert (found - ours).abs().max() < 1e-9
+    wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    assert (call() - wanted).abs().max() < 1e-9
 k, v = (x.repeat_interleave(2, dim=1) for x in (k, v))
 e, f = normal(2, 8, 256, seed=2) / 16
 assert projected_attention(q, k, v, e, f).shape == q.shape
-out, state = chunked_linear_attention(
-    elu_plus_one(q), elu_plus_one(k), v, normalize=True
-)
-assert out.shape == q.shape
+features = elu_plus_one(q), elu_plus_one(k)
+out, _ = chunked_linear_attention(*features, v, normalize=True)
 assert (linear_attention(q, k, v, causal=True) - out).abs().max() < 1e-9
+# Read all but the last token in chunks, then generate it with the state.
+past, now = ([x[:, :, :-1] for x in features], [x[:, :, -1:] for x in features])
+_, state = chunked_linear_attention(*past, v[:, :, :-1], normalize=True)
+step, _ = recurrent_linear_attention(*now, v[:, :, -1:], state=state, normalize=True)
+assert (step - out[:, :, -1:]).abs().max() < 1e-9
 assert linear_attention(q, k, v).shape == q.shape
 # Growth of what the recipe calls, from 512 to 1024 tokens: 2 or 4 times.
 growth = {}
 for name, call in {
     "exact": lambda *qkv: F.scaled_dot_product_attention(*qkv),
     "window": lambda *qkv: window_attention(*qkv, window=16),
-    "kernel": lambda *qkv: chunked_linear_attention(*qkv),
+    "linear": lambda *qkv: chunked_linear_attention(*qkv),
     "low rank": lambda *qkv: projected_attention(*qkv, *normal(2, 8, qkv[0].shape[2])),
 }.items():
     counts = []
@@ -342,4 +365,4 @@ for name, call in {
         with sdpa_kernel(SDPBackend.MATH):
             counts.append(multiply_adds(lambda call=call, qkv=qkv: call(*qkv)))
     growth[name] = counts[1] / counts[0]
-assert growth == {"exact": 4, "window": 2, "kernel": 2, "low rank": 2}
+assert growth == {"exact": 4, "window": 2, "linear": 2, "low rank": 2}

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +16,7 @@ from zhixing.attention.efficient_attention import (
     latent_cache_elements,
     projected_attention,
     reach,
+    strided_attention,
     strided_mask,
     window_attention,
     window_mask,
@@ -166,6 +168,87 @@ def test_multiply_adds_grow_with_n_times_the_window():
         counts[n, window] = counter.get_total_flops() // 2
     # Two products, of each query and the 2 · window keys of its block.
     assert counts == {(n, window): n * 2 * window * 2 * 8 for n, window in counts}
+
+
+# Strides
+
+
+def by_loops(n, stride):
+    return torch.tensor([[j in range(i, -1, -stride) for j in range(n)] for i in range(n)])
+
+
+@EACH_SHAPE
+@pytest.mark.parametrize("stride", [1, 2, 3, 5, 8, 10**9])
+def test_strided_attention_is_torchs_attention_under_the_mask(shape, stride):
+    q, k, v = make(shape)
+    ours = with_gradients(lambda *x: strided_attention(*x, stride=stride, scale=0.7), q, k, v)
+    if shape[3] == 0:
+        assert [x.shape for x in ours] == [x.shape for x in (q, q, k, v)]
+    else:
+        mask = by_loops(shape[3], stride)
+        wanted = with_gradients(
+            lambda *x: F.scaled_dot_product_attention(*x, mask, scale=0.7, enable_gqa=True), q, k, v
+        )
+        assert_close(ours, wanted)
+
+
+@pytest.mark.parametrize("n", [63, 64, 65, 130])
+def test_lengths_around_a_multiple_of_the_stride(n):
+    q, k, v = make((1, 2, 1, n, 4))
+    wanted = F.scaled_dot_product_attention(q, k, v, by_loops(n, 16), enable_gqa=True)
+    assert_close(strided_attention(q, k, v, stride=16), wanted)
+
+
+def test_strided_attention_passes_gradcheck():
+    qkv = [x.requires_grad_() for x in make((1, 2, 1, 5, 2))]
+    assert torch.autograd.gradcheck(lambda *x: strided_attention(*x, stride=2), qkv)
+
+
+def test_last_query_needs_every_strideth_key_of_the_cache_and_no_mask():
+    q, k, v = make((2, 4, 2, 23, 3))
+    seen = [x[:, :, (23 - 1) % 4 :: 4] for x in (k, v)]
+    last = F.scaled_dot_product_attention(q[:, :, -1:], *seen, enable_gqa=True)
+    assert_close(strided_attention(q, k, v, stride=4)[:, :, -1:], last)
+
+
+@HALVES
+def test_strided_attention_in_low_precision(dtype):
+    q, k, v = make((1, 4, 2, 65, 16), dtype)
+    out = strided_attention(q, k, v, stride=8)
+    exact = strided_attention(*(x.double() for x in (q, k, v)), stride=8)
+    eager = F.scaled_dot_product_attention(q, k, v, by_loops(65, 8), enable_gqa=True)
+    assert out.dtype == dtype
+    assert (out.double() - exact).abs().max() <= 2 * (eager.double() - exact).abs().max()
+
+
+def test_strided_attention_takes_non_contiguous_input_and_leaves_arguments_alone():
+    qkv = make((2, 3, 3, 9, 4))
+    transposed = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in qkv]
+    copies = [x.clone() for x in transposed]
+    assert_close(strided_attention(*transposed, stride=4), strided_attention(*qkv, stride=4))
+    assert all(torch.equal(x, copy) for x, copy in zip(transposed, copies, strict=True))
+
+
+def test_multiply_adds_of_a_stride_shrink_with_the_stride():
+    counts = {}
+    for n, stride in itertools.product((256, 512), (8, 16)):
+        q, k, v = make((1, 1, 1, n, 8))
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            strided_attention(q, k, v, stride=stride)
+        counts[n, stride] = counter.get_total_flops() // 2
+    assert counts == {(n, stride): 2 * n * n // stride * 8 for n, stride in counts}
+
+
+@pytest.mark.parametrize("stride", [1, 64, 127, 128, 255])
+def test_stride_below_256_leaves_no_causal_block_of_128_empty(stride):
+    """Why flex_attention, which skips blocks of 128 × 128, saves nothing there."""
+    block = (8, 128)
+
+    def blocks(mask):
+        return mask.unflatten(1, block).unflatten(0, block).any(3).any(1)
+
+    assert blocks(strided_mask(1024, stride=stride)).equal(causal_mask(8, 8))
+    assert not blocks(strided_mask(1024, stride=256)).equal(causal_mask(8, 8))
 
 
 # Patterns
@@ -338,6 +421,15 @@ WRONG = {
     "types": (lambda: window_attention(ZEROS, ZEROS.double(), ZEROS, window=2), "one floating-point type"),
     "key heads": (lambda: window_attention(ZEROS[:, :1], ZEROS, ZEROS, window=2), "must divide those of q"),
     "a cache": (lambda: window_attention(ZEROS[:, :, -1:], ZEROS, ZEROS, window=2), "but there are 1 and 4; a single"),
+    "a cache with a stride": (
+        lambda: strided_attention(ZEROS[:, :, -1:], ZEROS, ZEROS, stride=2),
+        "but there are 1 and 4; a single query needs only every `stride`-th key",
+    ),
+    "types with a stride": (
+        lambda: strided_attention(ZEROS, ZEROS.double(), ZEROS, stride=2),
+        "one floating-point type",
+    ),
+    "stride 0": (lambda: strided_attention(ZEROS, ZEROS, ZEROS, stride=0), "stride must be .* but is 0"),
     "window 0": (lambda: window_attention(ZEROS, ZEROS, ZEROS, window=0), "window must be .* at least 1, but is 0"),
     "window 2.0": (lambda: window_attention(ZEROS, ZEROS, ZEROS, window=2.0), r"window must be .* but is 2\.0"),
     "mask's window": (lambda: window_mask(4, window=-1), "window must be .* but is -1"),

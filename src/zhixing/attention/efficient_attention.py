@@ -28,8 +28,9 @@ def window_attention(
     Exact, in time and memory that grow with N · window: equals `scaled_dot_product_attention` with
     `attn_mask=window_mask(N, window=window)`, which computes all N² logits. Queries are cut into
     blocks of W = `window`, and each block meets its own keys and those of the block before, 2 W of
-    them. For training, or for reading a prompt; it has no dropout and no mask of padding. With a
-    cache, keep its last `window` keys, and one query needs no mask.
+    them. To be read: it writes N · 2 W logits for each head, which a GPU kernel does not. For
+    training, or for reading a prompt; it has no dropout and no mask of padding. With a cache, keep
+    its last `window` keys, and one query needs no mask.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
@@ -57,12 +58,8 @@ def window_attention(
     """
     check_qkv(q, k, v)
     _check_positive("window", window)
+    _check_one_length(q, k, "the last keys")
     n = q.shape[2]
-    if k.shape[2] != n:
-        raise ValueError(
-            f"there must be as many queries as keys, but there are {n} and {k.shape[2]}; a single "
-            "query needs only the last keys of a cache, and no mask"
-        )
     if n == 0:
         return softmax_attention(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -77,6 +74,62 @@ def window_attention(
     visible = _visible_in_blocks(blocks, w, q.device)
     p = torch.softmax(logits.masked_fill(~visible, -math.inf), dim=-1)
     return (p @ v.mT).flatten(2, 3)[:, :, :n]
+
+
+def strided_attention(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g n d"],
+    v: Float[Tensor, "b g n d"],
+    *,
+    stride: int,
+    scale: float | None = None,
+) -> Float[Tensor, "b h n d"]:
+    """Softmax attention in which each query sees its own key, and every `stride`-th before it.
+
+    Exact, in work that grows with N² / stride: equals `scaled_dot_product_attention` with
+    `attn_mask=strided_mask(N, stride=stride)`, which computes all N² logits. Positions with the
+    same remainder form a sequence of their own, which gets plain causal attention. The second half
+    of the strided pattern in section 4.3 of arXiv 1904.10509; the first is `window_attention`. It
+    has no dropout and no mask of padding.
+
+    Args:
+        q: Queries (B, H, N, D), in a floating-point type.
+        k: Keys (B, G, N, D), where G divides H: query head h reads head h // (H / G).
+        v: Values (B, G, N, D).
+        stride: The distance between the keys that a query sees.
+        scale: The factor before the softmax; 1/√D by default.
+
+    Returns:
+        (B, H, N, D), of the type and device of q.
+
+    Raises:
+        ValueError: `check_qkv` rejects the inputs; there are not as many queries as keys; or the
+            stride is not an integer of at least 1.
+
+    Examples:
+        Logits of 0 give the visible keys equal weights.
+
+        >>> import torch
+        >>> q = k = torch.zeros(1, 1, 5, 1)
+        >>> v = torch.arange(5.0).view(1, 1, 5, 1)
+        >>> strided_attention(q, k, v, stride=2).flatten()
+        tensor([0., 1., 1., 2., 2.])
+    """
+    check_qkv(q, k, v)
+    _check_positive("stride", stride)
+    _check_one_length(q, k, "every `stride`-th key, back from the last,")
+    batch, _, n, _ = q.shape
+    if n == 0:
+        return softmax_attention(q, k, v)
+    s = min(stride, n)
+    rows = -(-n // s)
+    # (B, H, N, D) → (B · S, H, N / S, D). Padding comes last, so the causal mask hides it.
+    q, k, v = (
+        F.pad(x, (0, 0, 0, rows * s - n)).unflatten(2, (rows, s)).movedim(3, 1).flatten(0, 1)
+        for x in (q, k, v)
+    )
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    return out.unflatten(0, (batch, s)).movedim(1, 3).flatten(2, 3)[:, :, :n]
 
 
 def window_mask(n: int, *, window: int, device: torch.device | str = "cpu") -> Bool[Tensor, "n n"]:
@@ -254,6 +307,14 @@ def _distances(n: int, device: torch.device | str) -> Tensor:
     _check_length(n)
     positions = torch.arange(n, device=device)
     return positions[:, None] - positions
+
+
+def _check_one_length(q: Tensor, k: Tensor, wanted: str) -> None:
+    if q.shape[2] != k.shape[2]:
+        raise ValueError(
+            f"there must be as many queries as keys, but there are {q.shape[2]} and "
+            f"{k.shape[2]}; a single query needs only {wanted} of a cache, and no mask"
+        )
 
 
 def _check_length(n: int) -> None:
