@@ -96,7 +96,10 @@ def positive_features(
 
     Lemma 1 of arXiv 2009.14794. Nothing is scaled: for attention, x is q / D^¼ or k / D^¼. With
     rows ω and -ω, `torch.cat([projection, -projection])`, these are the paper's hyperbolic
-    features. They can overflow where |ω|² / 2 is large: `performer_attention` never computes them.
+    features. They can overflow where |ω|² / 2 is large, and become tiny for long x:
+    `performer_attention` never computes them. To generate token by token, give them to
+    `recurrent_linear_attention` with `normalize=True`. Its 1e-10 must stay far below the sums of
+    weights.
 
     Args:
         x: (..., D).
