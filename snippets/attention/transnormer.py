@@ -22,7 +22,7 @@ GREY = "#6b7280"
 x = torch.linspace(-8, 4, 241, dtype=torch.float64)
 
 
-def slope(of):
+def derivative(of):
     """Of the first of two equal weights, with respect to what `of` returns for it."""
     first, score = of(x.clone())
     (found,) = torch.autograd.grad((score / (score + score.detach())).sum(), first)
@@ -42,22 +42,24 @@ def by_key(feature_map):
 
 
 figure, axes = plt.subplots(figsize=(5.0, 3.6))
-axes.semilogy(x, slope(by_score), label="by the score")
-relu = slope(by_key(torch.relu)).masked_fill(x <= 0, torch.nan)
+axes.semilogy(x, derivative(by_score), label="by the score")
+relu = derivative(by_key(torch.relu)).masked_fill(x <= 0, torch.nan)
 axes.semilogy(x, relu, "--", label="by the key, ReLU")
-axes.semilogy(x, slope(by_key(elu_plus_one)), label="by the key, ELU + 1")
+axes.semilogy(x, derivative(by_key(elu_plus_one)), label="by the key, ELU + 1")
 axes.axhline(0.25, ls=":", color=GREY, label="softmax, by the logit")
-axes.set(xlabel="key $x$", ylabel="slope of a weight", ylim=(0.02, 2e3))
+axes.set(xlabel="key $x$", ylabel="derivative of a weight", ylim=(0.02, 2e3))
 axes.legend()
 
 # %% picture_holds tags=["hidden"]
-assert torch.allclose(slope(by_score), 1 / (4 * elu_plus_one(x)))
+assert torch.allclose(derivative(by_score), 1 / (4 * elu_plus_one(x)))
 assert torch.allclose(relu[x > 0], 1 / (4 * x[x > 0]))
-assert slope(by_key(elu_plus_one)).max() <= 0.25
-assert torch.allclose(slope(by_key(elu_plus_one))[x < 0], torch.tensor(0.25).double())
+assert derivative(by_key(elu_plus_one)).max() <= 0.25
+assert torch.allclose(
+    derivative(by_key(elu_plus_one))[x < 0], torch.tensor(0.25).double()
+)
 
 # %% setup
-from zhixing.attention.linear_attention import linear_attention
+from zhixing.attention.linear_attention import elu_plus_one, linear_attention
 from zhixing.attention.transnormer import block_attention, srms_norm
 
 
@@ -82,7 +84,7 @@ def weights(scores):
 
 
 def steepest(of, *tensors):
-    """The largest slope of any weight, with respect to any element."""
+    """The largest derivative of any weight, with respect to any element."""
     found = torch.autograd.functional.jacobian(of, tensors)
     return max(part.abs().max().item() for part in found)
 
@@ -109,7 +111,7 @@ for seed in range(5):
         )
         assert found <= 0.25
 assert steep[8][0] > 1e4
-# The same for softplus; and the bound on its relative slope.
+# The same for softplus; and the bound on its relative derivative.
 y = torch.linspace(-20, 20, 401, dtype=torch.float64)
 assert (y.sigmoid() <= F.softplus(y)).all()
 assert steepest(lambda q, k: weights(F.softplus(q) @ F.softplus(k).mT), q, k) <= 0.25
@@ -122,7 +124,7 @@ def divided(q, k, v):
 
 
 def largest_gradient(attention, feature_map, q, k, v):
-    """In any query, of a random unit combination of each output; a typical output."""
+    """In any query, of a random unit combination of each output; a typical length."""
     q = q.clone().requires_grad_()
     out = attention(feature_map(q), feature_map(k), v)
     combination = F.normalize(normal(*out.shape, seed=99), dim=-1)
@@ -143,11 +145,11 @@ figure, axes = plt.subplots(figsize=(5.0, 3.6))
 for (name, found), style in zip(lines.items(), ("-", "--"), strict=True):
     axes.loglog(factors, [g for g, _ in found], style, label=f"{name}, gradient")
 axes.loglog(factors, [size for _, size in lines["normed"]], ":", label="normed, output")
-axes.set(xlabel="factor $c$ before queries and keys", ylabel="gradient, or output")
+axes.set(xlabel="factor $c$ before queries and keys", ylabel="length")
 axes.legend()
 
 # %% scales_hold tags=["hidden"]
-peaks = []
+peaks, relative, longer = [], {"divided": [], "normed": []}, []
 for seed in range(5):
     q, k, v = normal(3, 1, 4, 64, 16, seed=seed)
     by_c = {
@@ -161,10 +163,20 @@ for seed in range(5):
     assert abs(by_c["normed", 1e-5][0] / by_c["normed", 1e-4][0] / 0.1 - 1) < 0.1
     assert by_c["normed", 1e-4][1] < 0.01
     assert abs(by_c["normed", 1][1] / 4 - 1) < 0.25
+    # The longer gradient is that of a longer output; by its length, neither is ahead.
+    longer.append(by_c["normed", 1][1] / by_c["divided", 1][1])
+    assert by_c["normed", 1][0] > by_c["divided", 1][0]
+    for name in relative:
+        relative[name].append(by_c[name, 1][0] / by_c[name, 1][1])
     peaks += [
         largest_gradient(norm_attention, torch.relu, c * q, c * k, v)[0]
         for c in factors
     ]
+ratios = [n / d for n, d in zip(relative["normed"], relative["divided"], strict=True)]
+assert min(ratios) < 1 < max(ratios)
+least, most = min(ratios), max(ratios)
+least_longer, most_longer = min(longer), max(longer)
+assert least_longer > 2.5
 peak = max(g for g, _ in lines["normed"])
 assert all(p < 1500 for p in peaks)
 
@@ -191,10 +203,10 @@ gradients, negative = {}, {}
 for name, feature_map in maps.items():
     for seed in range(5):
         q, k, v = normal(3, 1, 4, 64, 16, seed=seed)
-        gradients[name, seed] = [
-            largest_gradient(attention, feature_map, q, k, v)[0]
-            for attention in (divided, norm_attention)
-        ]
+        gradients[name, seed] = []
+        for attention in divided, norm_attention:
+            gradient, length = largest_gradient(attention, feature_map, q, k, v)
+            gradients[name, seed].append(gradient / length)
         sums = (feature_map(q) @ feature_map(k).mT).sum(-1)
         negative[name, seed] = (sums < 0).double().mean().item()
     share = sum(negative[name, seed] for seed in range(5)) / 5
@@ -202,7 +214,7 @@ for name, feature_map in maps.items():
         sorted(gradients[name, seed][i] for seed in range(5))[2] for i in (0, 1)
     )
     print(
-        f"{name:>7}: {share:3.0%} of sums negative; largest gradient",
+        f"{name:>7}: {share:3.0%} of sums negative; gradient over output",
         f"divided {by_sum:8,.2g}, normed {by_norm:.2g}",
     )
 
@@ -210,13 +222,17 @@ for name, feature_map in maps.items():
 for seed in range(5):
     for name in maps:
         by_sum, by_norm = gradients[name, seed]
-        assert by_norm < 8
+        assert by_norm < 2
         if name == "ELU + 1":
             assert negative[name, seed] == 0
-            assert by_sum < 0.1 < by_norm
+            assert by_sum < by_norm
         else:
             assert negative[name, seed] > 0.02
             assert by_sum > 20 * by_norm
+by_sum, by_norm = (
+    sorted(gradients["ELU + 1", seed][i] for seed in range(5))[2] for i in (0, 1)
+)
+tamer = by_norm / by_sum
 
 # %% blocks
 q, k, v = normal(3, 1, 2, 200, 16)
@@ -237,7 +253,7 @@ assert seen.mean() == 32.5
 heads, layers = 64, 80
 rate = 2 ** (-8 * torch.arange(1, heads + 1, dtype=torch.float64) / heads)
 reach = {}
-print("sum of the decays of all earlier tokens, for heads 1, 32, 64")
+print("sum of the decays, of the token itself and all before, for heads 1, 32, 64")
 for layer in 0, 40, 78:
     per_token = rate * (1 - layer / (layers - 1))  # -ln of the decay
     reach[layer] = -1 / torch.expm1(-per_token)
@@ -245,6 +261,12 @@ for layer in 0, 40, 78:
 
 # %% reach_holds tags=["hidden"]
 assert reach[0][0] < 2 < 80 < reach[78][0]
+for h in 0, 31, 63:  # up to the middle twice as far, and then 20 times
+    assert reach[40][h] < 2.1 * reach[0][h] < 2.1 * reach[78][h] / 20
+assert all(far[63] > 100 * far[0] for far in reach.values())
+# By explicit loops, for the first head of the first layer.
+decay = torch.exp(-rate[0]).item()
+assert abs(sum(decay**k for k in range(200)) - reach[0][0].item()) < 1e-9
 assert abs(reach[0][63] / 256.5 - 1) < 1e-3
 
 # %% costs

@@ -8,7 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from zhixing.attention.linear_attention import elu_plus_one, linear_attention
+from zhixing.attention.linear_attention import (
+    chunked_linear_attention,
+    elu_plus_one,
+    linear_attention,
+    recurrent_linear_attention,
+)
 from zhixing.attention.transnormer import block_attention, norm_attention, srms_norm
 
 # B, H, N, M, D, E
@@ -176,6 +181,24 @@ def test_features_of_0_take_padding_out(causal):
     k[:, :, 4:] = 0
     out = norm_attention(q, k, v, causal=causal)[:, :, :4]
     assert_close(out, norm_attention(*(x[:, :, :4] for x in (q, k, v)), causal=causal))
+
+
+@pytest.mark.parametrize("of", [chunked_linear_attention, recurrent_linear_attention], ids=["chunks", "recurrence"])
+@pytest.mark.parametrize("c", [1.0, 0.01], ids=["unit scores", "small scores"])
+def test_linear_attention_of_scale_1_and_a_norm_over_merged_heads_equals_causal_norm_attention(of, c):
+    q, k, v = make((2, 3, 70, 70, 16, 5))
+    q, k = F.silu(c * q), F.silu(c * k)
+    expected = norm_attention(q, k, v, causal=True)
+    head, state = of(*(x[:, :, :40] for x in (q, k, v)), scale=1.0)
+    tail, _ = of(*(x[:, :, 40:] for x in (q, k, v)), scale=1.0, state=state)
+    merged = torch.cat([head, tail], dim=2).transpose(1, 2).flatten(2)
+    assert_close(srms_norm(merged).unflatten(2, (3, 5)).transpose(1, 2), expected)
+    # The default scale divides the sums by √D, so that eps counts D times as much.
+    sums, _ = of(q, k, v)
+    scaled = srms_norm(sums.transpose(1, 2).flatten(2), eps=1e-6).unflatten(2, (3, 5)).transpose(1, 2)
+    assert_close(scaled, norm_attention(q, k, v, causal=True, eps=16e-6))
+    if c < 1:
+        assert error(scaled, expected) > 0.1
 
 
 def test_later_tokens_change_no_earlier_output():

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from zhixing.attention.linear_attention import State, _check, _check_per_token
+from zhixing.attention.arguments import check_features
+from zhixing.attention.linear_attention import State, _check_per_token
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32)
 LARGEST_HEAD = 256
@@ -103,7 +104,7 @@ def fused_linear_attention(
 
 
 def _check_fused(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> None:
-    _check(q, k, v)
+    check_features(q, k, v)
     if q.shape[2] != k.shape[2]:
         raise ValueError(
             f"there must be as many queries as keys, but there are {q.shape[2]} and {k.shape[2]}"

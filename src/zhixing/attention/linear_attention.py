@@ -10,12 +10,12 @@ autocast.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from zhixing.attention.arguments import autocast_off, check_features, widened
 from zhixing.attention.softmax_attention import causal_mask
 
 State = Float[Tensor, "b h d e"] | tuple[Float[Tensor, "b h d e"], Float[Tensor, "b h d"]]
@@ -57,14 +57,14 @@ def linear_attention(
         >>> linear_attention(q, k, v, causal=True).flatten()
         tensor([0.0000, 0.5000, 1.0000, 1.5000])
     """
-    _check(q, k, v)
+    check_features(q, k, v)
     if causal and q.shape[2] != k.shape[2]:
         raise ValueError(
             f"causal needs as many queries as keys, but there are {q.shape[2]} and {k.shape[2]}: "
             "give recurrent_linear_attention the state of the earlier keys"
         )
     dtype = v.dtype
-    q, k, v = _widened(q, k, v)
+    q, k, v = widened(q, k, v)
     q, k = elu_plus_one(q), elu_plus_one(k)
     if key_mask is not None:
         if key_mask.shape != (k.shape[0], k.shape[2]) or key_mask.dtype != torch.bool:
@@ -79,7 +79,7 @@ def linear_attention(
     if causal:
         out, _ = chunked_linear_attention(q, k, v, scale=1.0)
     else:
-        with _autocast_off(q):
+        with autocast_off(q):
             out = q @ (k.mT @ v)
     numerator, denominator = out[..., :-1], out[..., -1:]
     return (numerator / denominator.masked_fill(denominator == 0, 1)).to(dtype)
@@ -151,7 +151,7 @@ def recurrent_linear_attention(
     dtype = v.dtype
     q, k, v, log_decay, s = _prepared(q, k, v, log_decay, state, scale, normalize)
     outputs = [v[:, :, :0]]
-    with _autocast_off(v):
+    with autocast_off(v):
         for i in range(q.shape[2]):
             if log_decay is not None:
                 s = log_decay[:, :, i, None, None].exp() * s
@@ -206,7 +206,7 @@ def chunked_linear_attention(
     dtype = v.dtype
     q, k, v, log_decay, s = _prepared(q, k, v, log_decay, state, scale, normalize)
     outputs = [v[:, :, :0]]
-    with _autocast_off(v):
+    with autocast_off(v):
         for start in range(0, q.shape[2], chunk):
             q_c, k_c, v_c = (x[:, :, start : start + chunk] for x in (q, k, v))
             if log_decay is None:
@@ -265,7 +265,7 @@ def delta_rule(
     q, k, v, _, s = _prepared(q, k, v, None, state, scale, False)
     beta = beta.to(q.dtype)
     outputs = [v[:, :, :0]]
-    with _autocast_off(v):
+    with autocast_off(v):
         for i in range(q.shape[2]):
             k_i, v_i = k[:, :, i : i + 1], v[:, :, i : i + 1]
             s = s + beta[:, :, i, None, None] * k_i.mT @ (v_i - k_i @ s)
@@ -293,7 +293,7 @@ def _prepared(
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """The inputs in float32 or float64, q scaled, and v and S with a column for z if wanted."""
-    _check(q, k, v)
+    check_features(q, k, v)
     if q.shape[2] != k.shape[2]:
         raise ValueError(
             f"there must be as many queries as keys, but there are {q.shape[2]} and {k.shape[2]}"
@@ -306,7 +306,7 @@ def _prepared(
                 f"but its largest element is {log_decay.max().item():.3g}"
             )
     shape = *k.shape[:2], k.shape[3], v.shape[3]
-    q, k, v = _widened(q, k, v)
+    q, k, v = widened(q, k, v)
     if state is None:
         s = v.new_zeros(shape)
         z = v.new_zeros(shape[:3])
@@ -334,45 +334,9 @@ def _finished(out: Tensor, s: Tensor, dtype: torch.dtype, normalize: bool) -> tu
     return (out[..., :-1] / (out[..., -1:] + 1e-10)).to(dtype), (s[..., :-1], s[..., -1])
 
 
-def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """In float64 if they are, and else in float32."""
-    return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
-
-
 def _with_ones(v: Tensor) -> Tensor:
     """v and a last column of ones."""
     return torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
-
-
-def _autocast_off(x: Tensor) -> AbstractContextManager:
-    """No autocast on the device of x, so that sums are kept in the types given."""
-    if not torch.amp.is_autocast_available(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
-    if len({q.dtype, k.dtype, v.dtype}) > 1 or not q.is_floating_point():
-        raise ValueError(
-            "q, k and v must be of one floating-point type, "
-            f"but are {q.dtype}, {k.dtype}, {v.dtype}"
-        )
-    if len({q.device, k.device, v.device}) > 1:
-        raise ValueError(
-            f"q, k and v must be on one device, but are on {q.device}, {k.device}, {v.device}"
-        )
-    shapes = f"q {(*q.shape,)}, k {(*k.shape,)}, v {(*v.shape,)}"
-    fit = (
-        q.ndim == k.ndim == v.ndim == 4
-        and q.shape[:2] == k.shape[:2]
-        and k.shape[:3] == v.shape[:3]
-    )
-    if not fit or q.shape[3] != k.shape[3]:
-        raise ValueError(
-            f"q, k and v must be (B, H, N, D), (B, H, M, D) and (B, H, M, E), but are {shapes}"
-        )
-    if q.shape[3] == 0:
-        raise ValueError(f"the head size must be positive, but the shapes are {shapes}")
 
 
 def _check_per_token(x: Tensor, name: str, q: Tensor) -> None:

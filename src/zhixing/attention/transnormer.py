@@ -4,7 +4,8 @@ Sources: Qin et al., The Devil in Linear Transformer, arXiv 2210.10340; the norm
 Qin et al., TransNormerLLM, arXiv 2307.14995, where it is called SRMSNorm.
 
 Left out: projections, output gates, dropout, a mask for padding, positional encodings, and a state
-to generate with, which `chunked_linear_attention` has. Sums are kept in float32 for types of fewer
+to generate with. `recurrent_linear_attention` has one: with scale=1, and then `srms_norm` over the
+merged heads, it gives what `norm_attention` gives. Sums are kept in float32 for types of fewer
 bits, also under autocast.
 """
 
@@ -12,12 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zhixing.attention.linear_attention import (
-    _autocast_off,
-    _check,
-    _widened,
-    chunked_linear_attention,
-)
+from zhixing.attention.arguments import autocast_off, check_features, widened
+from zhixing.attention.linear_attention import chunked_linear_attention
 from zhixing.attention.softmax_attention import check_qkv, softmax_attention
 
 
@@ -60,18 +57,18 @@ def norm_attention(
         tensor([[[[ 0.8485,  1.1314],
                   [-0.8485, -1.1314]]]])
     """
-    _check(q, k, v)
+    check_features(q, k, v)
     if causal and q.shape[2] != k.shape[2]:
         raise ValueError(
             f"causal needs as many queries as keys, but there are {q.shape[2]} and {k.shape[2]}"
         )
     dtype = v.dtype
-    q, k, v = _widened(q, k, v)
+    q, k, v = widened(q, k, v)
     if causal:
         # Keys times values first would add up all positions, the future too.
         out, _ = chunked_linear_attention(q, k, v, scale=1.0)
     else:
-        with _autocast_off(q):
+        with autocast_off(q):
             out = q @ (k.mT @ v)
     # In float32 up to the norm: in float16 the sums overflow.
     merged = srms_norm(out.transpose(1, 2).flatten(2), eps=eps)
@@ -107,7 +104,7 @@ def srms_norm(x: Float[Tensor, "*batch d"], *, eps: float = 1e-6) -> Float[Tenso
         )
     if not eps >= 0:
         raise ValueError(f"eps must not be negative, but is {eps}")
-    (wide,) = _widened(x)
+    (wide,) = widened(x)
     return (wide * (wide.square().mean(dim=-1, keepdim=True) + eps).rsqrt()).to(x.dtype)
 
 
