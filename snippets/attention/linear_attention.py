@@ -1,13 +1,22 @@
 # %% quick_start
 import torch
 
-from zhixing.attention.linear_attention import chunked_linear_attention, elu_plus_one
+from zhixing.attention.linear_attention import (
+    chunked_linear_attention,
+    elu_plus_one,
+    recurrent_linear_attention,
+)
 
 generator = torch.Generator().manual_seed(0)
 # (batch, heads, positions, head dimension)
 q, k, v = torch.randn(3, 1, 8, 1000, 64, generator=generator)
 q, k = elu_plus_one(q), elu_plus_one(k)
 out, state = chunked_linear_attention(q, k, v, normalize=True)
+print(tuple(out.shape), [tuple(part.shape) for part in state])
+
+# Generation: the next token, here the last one again.
+token = q[:, :, -1:], k[:, :, -1:], v[:, :, -1:]
+out, state = recurrent_linear_attention(*token, state=state, normalize=True)
 print(tuple(out.shape), [tuple(part.shape) for part in state])
 
 # %% picture
@@ -53,11 +62,7 @@ import math
 
 import torch.nn.functional as F
 
-from zhixing.attention.linear_attention import (
-    delta_rule,
-    linear_attention,
-    recurrent_linear_attention,
-)
+from zhixing.attention.linear_attention import delta_rule, linear_attention
 from zhixing.attention.softmax_attention import softmax_attention
 
 
@@ -142,6 +147,8 @@ for name, marker in (
     axes.plot(counts, [means[n][name] for n in counts], marker, label=name, ls="-")
 many = torch.linspace(2, 64, 200)
 axes.plot(many, ((many - 1) / d).sqrt(), ":", color=GREY, label="$\\sqrt{(n - 1)/D}$")
+axes.axhline(1, color=GREY, lw=0.8, ls="--")
+axes.text(8, 1.02, "answering 0", color=GREY, fontsize=9, va="bottom")
 axes.set_xscale("log", base=2)
 axes.set(xlabel="pairs stored, $n$", ylabel="relative error of the values")
 axes.set_xticks(counts, [str(n) for n in counts])
@@ -156,6 +163,18 @@ for n, of_n in errors.items():
         assert n < 8 or 0.8 < e["ELU + 1"] < 1
     assert means[n]["ELU + 1"] < math.sqrt(1 - 1 / n)
 assert means[d]["delta rule"] < 0.85 * means[d]["sum"]
+for seed in seeds:
+    keys, v = normal(2, 1, 100, 2 * d, d, seed=seed)
+    unit = F.normalize(keys, dim=-1)
+    _, replaced = delta_rule(unit, unit, v, torch.ones(unit.shape[:3]).double())
+    read = unit @ replaced
+    assert error(read[:, :, -1], v[:, :, -1]) < 1e-12
+    assert error(read[:, :, 0], v[:, :, 0]) > 1
+    # Some state recalls D pairs exactly, since their keys are linearly independent.
+    unit, v = unit[:, :, :d], v[:, :, :d]
+    assert error(unit @ torch.linalg.solve(unit, v), v) < 1e-6
+assert means[2 * d]["sum"] > 1.3
+assert all(0.9 < e["delta rule"] < 1.2 for e in errors[2 * d])
 # Keys ten times as long sharpen the softmax, but not elu + 1.
 longer = [
     recalled(10 * k, v) for k, v in (normal(2, 1, 100, 8, d, seed=s) for s in seeds)
@@ -167,7 +186,14 @@ longer_elu = sum(e["ELU + 1"] for e in longer) / len(seeds)
 delta_at_d, sum_at_d, softmax_at_d = (
     means[d][name] for name in ("delta rule", "sum", "softmax")
 )
-softmax_at_8 = means[8]["softmax"]
+# Keys of length 1 flatten the softmax: the weights are almost those of a mean.
+flat = []
+for seed in seeds:
+    keys, v = normal(2, 1, 100, d, d, seed=seed)
+    unit = F.normalize(keys, dim=-1)
+    flat.append(error(softmax_attention(unit, unit, v), v))
+assert min(flat) > 0.95
+unit_softmax_at_d = sum(flat) / len(seeds)
 
 
 # %% rewriting
@@ -234,8 +260,62 @@ with FlopCounterMode(display=False) as counter:
 assert counter.get_total_flops() == 2 * 512 * 512 * 2 * d_head
 fewer = costs["all weights"][0] / costs["chunks of 64"][0]
 assert fewer == n / (2 * d_head)
+# Fused causal attention computes half of the weights.
+fewer_than_fused = costs["all weights"][0] / 2 / costs["chunks of 64"][0]
+assert fewer_than_fused == n / (4 * d_head)
 assert costs["chunks of 64"][0] == 2 * costs["token by token"][0]
 assert min(costs, key=lambda form: costs[form][1]) == "chunks of 64"
+
+# %% compiled
+import json
+from importlib.resources import files
+
+recorded = files("zhixing") / "results"
+table = json.loads((recorded / "linear_attention_compiled.json").read_text())
+compiled = {
+    (gpu, bits): [
+        row
+        for row in table["rows"]
+        if row["capability"] == capability
+        and (row["dtype"] == "float32") == (bits == 32)
+    ]
+    for bits in (16, 32)
+    for capability, gpu in ((80, "A100"), (90, "H100"), (100, "B200"))
+}
+print("bits, GPU, configurations, spilled; most registers, shared memory; products by")
+for (gpu, bits), rows in compiled.items():
+    spilled = sum(row["stack"] > 0 for row in rows)
+    registers, shared = (max(row[of] for row in rows) for of in ("registers", "shared"))
+    numbers = f"{len(rows):3} {spilled:2} {registers:4} {shared / 1024:3.0f} KB"
+    matrix = {row["matrix"] for row in rows} - {None} or {"ordinary units"}
+    print(bits, gpu, numbers, *matrix)
+
+# %% compiled_holds tags=["hidden"]
+halves = [row for (_, bits), rows in compiled.items() if bits == 16 for row in rows]
+singles = [row for (_, bits), rows in compiled.items() if bits == 32 for row in rows]
+assert len(halves) + len(singles) == len(table["rows"])
+instructions = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
+for row in halves:
+    products = row["kernel"] != "_divisor_gradients"
+    assert row["matrix"] == (instructions[row["capability"]] if products else None)
+assert not any(row["stack"] for row in halves)
+assert not any(row["matrix"] or row["tf32"] for row in singles)
+assert any(row["tf32"] for row in halves)
+half_count, single_count = len(halves), len(singles)
+single_spilled = sum(row["stack"] > 0 for row in singles)
+most_shared = max(row["shared"] for row in table["rows"]) / 1024
+assert most_shared <= 99
+
+# %% gpu
+paths = sorted(recorded.glob("linear-attention-*.json"))
+records = [json.loads(path.read_text()) for path in paths]
+for of_gpu in records:
+    print(f"{of_gpu['device']}, torch {of_gpu['torch']}: {of_gpu['unit']}")
+    for row in of_gpu["rows"]:
+        case = f"{row['pass']:8} D {row['head_size']:3} N {row['length']:5}"
+        print(case, *(f"{name} {ms}" for name, ms in row["milliseconds"].items()))
+if not records:
+    print("not timed on any GPU yet")
 
 # %% lost_features
 x = torch.tensor([-4.0, -5.0, -6.0, -7.0], dtype=torch.bfloat16)

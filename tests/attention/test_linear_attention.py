@@ -474,6 +474,14 @@ def test_orthogonal_keys_are_recalled_exactly_up_to_the_head_size():
     assert_close(k @ added, v)
 
 
+def test_rules_agree_for_orthogonal_keys_of_any_lengths():
+    k = torch.arange(1, 9).double().unsqueeze(-1) * torch.linalg.qr(normal(1, 1, 8, 8)).Q.mT
+    v = normal(1, 1, 8, 3, seed=1)
+    _, added = recurrent_linear_attention(k, k, v)
+    _, replaced = delta_rule(k, k, v, torch.ones(1, 1, 8, dtype=torch.float64))
+    assert_close(added, replaced)
+
+
 def test_delta_rule_with_long_keys_grows_without_bound():
     _, k, v, beta, _ = deltas(60)
     sizes = [delta_rule(k, length * k, v, torch.ones_like(beta))[1].abs().max() for length in (1, 2)]

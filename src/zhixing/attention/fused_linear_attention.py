@@ -32,8 +32,9 @@ def fused_linear_attention(
     """`chunked_linear_attention` by Triton kernels: no chunk's products are written to memory.
 
     S ← e^{log_decay} S + k vᵀ, then o = scale · Sᵀ q, for each token. Features are the caller's:
-    q and k are taken as they are. For RetNet, give a constant log decay for each head; for Mamba-2,
-    q = C, k = B, v = Δ x and log_decay = Δ A, with scale=1.
+    q and k are taken as they are. For RetNet, give a constant log decay for each head and q and k
+    rotated by position, and normalise the output; for Mamba-2, q = C, k = B, v = Δ x and
+    log_decay = Δ A, with scale=1.
 
     Differentiable once, in all tensors, through the outputs and the last state, by backward; not in
     forward mode, nor by `torch.func.grad`. Works under `torch.compile`; autocast leaves the types
