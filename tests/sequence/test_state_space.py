@@ -238,6 +238,12 @@ def test_discretisation_passes_gradcheck(method, diagonal):
     assert torch.autograd.gradcheck(lambda a, b, dt: discretize(a, b, dt, method=method), inputs)
 
 
+def test_a_wider_step_does_not_change_the_type():
+    a, dt = torch.full((2, 3), -1.0), torch.full((2, 1), 0.1, dtype=torch.float64)
+    for method in ("euler", "bilinear", "zoh"):
+        assert {x.dtype for x in discretize(a, a, dt, method=method)} == {torch.float32}
+
+
 def test_default_is_bilinear():
     a, b, _ = stable_system(3)
     assert_close(discretize(a, b, 0.1), discretize(a, b, 0.1, method="bilinear"))

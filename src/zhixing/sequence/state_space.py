@@ -440,7 +440,7 @@ def s4d_kernel(
 ) -> Float[Tensor, "{length} d"]:
     """S4D's kernels, by zero-order hold: 2 Re Σ c (e^{Δa} - 1) / a · e^{Δ a k} for k = 0, …, L - 1.
 
-    Equation 6 of arXiv 2206.11893, with B = 1. a holds one eigenvalue of each conjugate pair, hence
+    Section 3 of arXiv 2206.11893, with B = 1. a holds one eigenvalue of each conjugate pair, hence
     twice the real part.
 
     Args:
@@ -483,7 +483,7 @@ def s4d_kernel(
 class S4D(nn.Module):
     """Diagonal state-space layer, S4D-Lin: a long convolution to train, a recurrence to generate.
 
-    Section 4 of arXiv 2206.11893. For each channel y = Re(C x) twice, plus D u, of the diagonal
+    Sections 3 and 4 of arXiv 2206.11893. For each channel y = Re(C x) twice, plus D u, of the diagonal
     system A = -½ + iπn. The names of the parameters are those of state-spaces/s4's minimal `S4D`
     and its `kernel`. This is its convolution and D u alone: no GELU, dropout or mixing of
     channels. A block needs them; see the article.
