@@ -13,20 +13,20 @@ with torch.no_grad():
         last, state = layer.step(u[:, k], state)
 print(tuple(y.shape), tuple(state.shape), torch.allclose(last, y[:, -1], atol=1e-4))
 
-# %% picture
+# %% setup
 import math
 
-import matplotlib.pyplot as plt
-
 from zhixing.sequence.state_space import (
+    causal_convolution,
     discretize,
     hippo_legs,
     legs_basis,
     legs_memory,
+    legs_normal_plus_low_rank,
+    s4_kernel,
+    ssm_kernel,
     ssm_recurrence,
 )
-
-GREY, OURS, OTHER = "#6b7280", "#c2410c", "#0b62b8"
 
 
 def signals(length, count=8, waves=20, seed=0):
@@ -36,41 +36,6 @@ def signals(length, count=8, waves=20, seed=0):
     t = (torch.arange(length, dtype=torch.float64) + 0.5) / length
     angles = math.pi * t[:, None, None] * torch.arange(1, waves + 1) + 9 * draws[1]
     return (draws[0] * angles.sin()).sum(dim=-1)[None]
-
-
-u, n = signals(1000), 64
-ages = torch.arange(999.5, 0, -1, dtype=torch.float64)
-# All history alike, x' = (A x + B u) / t: where in [0, 1] each sample lies.
-everything = legs_memory(u, n)[0, -1]
-stretched = legs_basis(1 - ages / 1000, n) @ everything.mT
-# The recent best, x' = A x + B u.
-a_bar, b_bar = discretize(*hippo_legs(n), 0.02)
-_, recent = ssm_recurrence(u, a_bar, b_bar, torch.zeros(n).double())
-warped = legs_basis(torch.exp(-0.02 * ages), n) @ recent[0].mT
-
-figure, axes = plt.subplots(2, 1, figsize=(5.2, 4.4), sharex=True)
-panels = (stretched, "x' = (Ax + Bu) / t", OURS), (warped, "x' = Ax + Bu", OTHER)
-for ax, (rebuilt, equation, color) in zip(axes, panels, strict=True):
-    ax.plot(u[0, :, 0], color=GREY, lw=2.5, alpha=0.5, label="signal")
-    ax.plot(rebuilt[:, 0], color=color, lw=1.2, label=f"from 64 numbers: ${equation}$")
-    ax.set(ylim=(-18, 24), yticks=[])
-    ax.legend(loc="upper left", ncols=2, fontsize=9)
-axes[1].set(xlabel="sample")
-
-# %% picture_holds tags=["hidden"]
-assert ((stretched - u[0]).norm(dim=0) / u[0].norm(dim=0)).max() < 0.02
-for part, least, most in (slice(800, 1000), 0, 0.1), (slice(0, 400), 0.5, math.inf):
-    missed = (warped - u[0])[part].norm(dim=0) / u[0][part].norm(dim=0)
-    assert missed.min() > least
-    assert missed.max() < most
-
-# %% setup
-from zhixing.sequence.state_space import (
-    causal_convolution,
-    legs_normal_plus_low_rank,
-    s4_kernel,
-    ssm_kernel,
-)
 
 
 def normal(*shape, seed=0):
@@ -86,6 +51,38 @@ def apart(gap):
 def error(found, wanted):
     """The largest relative error of the states of all channels."""
     return ((found - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max().item()
+
+
+# %% picture
+import matplotlib.pyplot as plt
+
+GREY, OURS, OTHER = "#6b7280", "#c2410c", "#0b62b8"
+u, n = signals(1000), 64
+ages = torch.arange(999.5, 0, -1, dtype=torch.float64)
+# All history alike, x' = (A x + B u) / t: where in [0, 1] each sample lies.
+everything = legs_memory(u, n)[0, -1]
+stretched = legs_basis(1 - ages / 1000, n) @ everything.mT
+# The recent best, x' = A x + B u.
+a_bar, b_bar = discretize(*hippo_legs(n), 0.02)
+_, recent = ssm_recurrence(u, a_bar, b_bar, torch.zeros(n).double())
+warped = legs_basis(torch.exp(-0.02 * ages), n) @ recent[0].mT
+
+figure, axes = plt.subplots(2, 1, figsize=(5.2, 4.4), sharex=True)
+forgetful = r"\dot x = Ax + Bu"
+panels = (stretched, r"\dot x = (Ax + Bu) / t", OURS), (warped, forgetful, OTHER)
+for ax, (rebuilt, equation, color) in zip(axes, panels, strict=True):
+    ax.plot(u[0, :, 0], color=GREY, lw=2.5, alpha=0.5, label="signal")
+    ax.plot(rebuilt[:, 0], color=color, lw=1.2, label=f"from 64 numbers: ${equation}$")
+    ax.set(ylim=(-10, 14), yticks=[])
+    ax.legend(loc="upper left", ncols=2, fontsize=9)
+axes[1].set(xlabel="sample")
+
+# %% picture_holds tags=["hidden"]
+assert ((stretched - u[0]).norm(dim=0) / u[0].norm(dim=0)).max() < 0.02
+for part, least, most in (slice(800, 1000), 0, 0.1), (slice(0, 400), 0.5, math.inf):
+    missed = (warped - u[0])[part].norm(dim=0) / u[0][part].norm(dim=0)
+    assert missed.min() > least
+    assert missed.max() < most
 
 
 # %% steps
@@ -268,13 +265,13 @@ assert abs(eigenvalues.abs().max() - 5.4) < 1e-6
 
 # %% weight_decay
 layer = S4D(16, dt_min=0.001, dt_max=0.001)
-optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-3, weight_decay=0.1)
+optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01, weight_decay=0.1)
 for parameter in layer.parameters():
     parameter.grad = torch.zeros_like(parameter)  # no loss, so decay alone
-for _ in range(10_000):
+for _ in range(1000):
     optimizer.step()
 drifted = layer.log_dt[0].exp().item()
-print(f"Δ after 10,000 steps: {drifted:.3f} instead of 0.001")
+print(f"Δ after 1,000 steps: {drifted:.3f} instead of 0.001")
 
 slow = {"log_dt", "log_A_real", "A_imag"}
 groups = [
@@ -288,5 +285,5 @@ groups = [
 optimizer = torch.optim.AdamW(groups, lr=4e-3, weight_decay=0.05)
 
 # %% weight_decay_holds tags=["hidden"]
-assert abs(drifted - 0.001 ** (1 - 1e-4) ** 10_000) < 1e-3
+assert abs(drifted - 0.001 ** (1 - 1e-3) ** 1000) < 1e-3
 assert sum(len(group["params"]) for group in groups) == 5

@@ -121,24 +121,9 @@ def discretize(
         [0.3678794503211975, 0.3333333432674408, 0.0]
     """
     _check_method(method)
-    # In 16 bits, e^{Δ A} would round to 1 for most Δ.
-    if a.dtype != b.dtype or a.dtype not in _TYPES:
-        raise ValueError(
-            "A and B must be of one type, real or complex, of at least 32 bits a number, "
-            f"but are {a.dtype} and {b.dtype}"
-        )
-    diagonal = a.ndim > 0 and a.shape == b.shape
-    if not diagonal and (a.ndim != 2 or a.shape != (*b.shape, *b.shape)):
-        raise ValueError(
-            "A and B must be (N, N) and (N,), or two diagonals of the same shape, "
-            f"but are {(*a.shape,)} and {(*b.shape,)}"
-        )
+    _check_equation(a, b, dt)
+    diagonal = a.shape == b.shape
     if isinstance(dt, Tensor):
-        if not dt.is_floating_point() or (not diagonal and dt.ndim > 0):
-            raise ValueError(
-                "dt must be real, and for a matrix a number or a tensor of no dimensions, "
-                f"but is {dt.dtype} of shape {(*dt.shape,)}"
-            )
         dt = dt.to(a.real.dtype)
     if method == "euler":
         return (1 + dt * a if diagonal else _eye(a) + dt * a), dt * b
@@ -483,8 +468,8 @@ def s4d_kernel(
 class S4D(nn.Module):
     """Diagonal state-space layer, S4D-Lin: a long convolution to train, a recurrence to generate.
 
-    Sections 3 and 4 of arXiv 2206.11893. For each channel y = Re(C x) twice, plus D u, of the diagonal
-    system A = -½ + iπn. The names of the parameters are those of state-spaces/s4's minimal `S4D`
+    Sections 3 and 4 of arXiv 2206.11893. For each channel, y = 2 Re(C x) + D u of the diagonal
+    system with A = -½ + iπn at first. The names of the parameters are those of state-spaces/s4's minimal `S4D`
     and its `kernel`. This is its convolution and D u alone: no GELU, dropout or mixing of
     channels. A block needs them; see the article.
 
@@ -605,6 +590,26 @@ def _check_length(length: int) -> None:
 def _check_method(method: str) -> None:
     if method not in ("euler", "bilinear", "zoh"):
         raise ValueError(f'method must be "euler", "bilinear" or "zoh", but is {method!r}')
+
+
+def _check_equation(a: Tensor, b: Tensor, dt: float | Tensor) -> None:
+    # In 16 bits, e^{Δ A} would round to 1 for many Δ.
+    if a.dtype != b.dtype or a.dtype not in _TYPES:
+        raise ValueError(
+            "A and B must be of one type, real or complex, of at least 32 bits a number, "
+            f"but are {a.dtype} and {b.dtype}"
+        )
+    diagonal = a.shape == b.shape
+    if not (diagonal or (a.ndim == 2 and a.shape == (*b.shape, *b.shape))):
+        raise ValueError(
+            "A and B must be (N, N) and (N,), or two diagonals of the same shape, "
+            f"but are {(*a.shape,)} and {(*b.shape,)}"
+        )
+    if isinstance(dt, Tensor) and not (dt.is_floating_point() and (diagonal or dt.ndim == 0)):
+        raise ValueError(
+            "dt must be real, and for a matrix a number or a tensor of no dimensions, "
+            f"but is {dt.dtype} of shape {(*dt.shape,)}"
+        )
 
 
 def _check_signal(u: Tensor) -> None:
