@@ -469,9 +469,9 @@ class S4D(nn.Module):
     """Diagonal state-space layer, S4D-Lin: a long convolution to train, a recurrence to generate.
 
     Sections 3 and 4 of arXiv 2206.11893. For each channel, y = 2 Re(C x) + D u of the diagonal
-    system with A = -½ + iπn at first. The names of the parameters are those of state-spaces/s4's minimal `S4D`
-    and its `kernel`. This is its convolution and D u alone: no GELU, dropout or mixing of
-    channels. A block needs them; see the article.
+    system with A = -½ + iπn at first. The names of the parameters are those of the minimal `S4D`
+    of state-spaces/s4 and of its `kernel`. This is its convolution and D u alone: no GELU, dropout
+    or mixing of channels, which a block needs.
 
     A is -exp(log_A_real) + i A_imag, so that its real part stays negative, and Δ is exp(log_dt).
     Give log_A_real, A_imag and log_dt no weight decay, and a learning rate of at most 0.001.
