@@ -1,0 +1,1 @@
+"""State-space models: a state that is updated by a linear recurrence."""
