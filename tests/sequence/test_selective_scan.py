@@ -136,6 +136,22 @@ def test_scan_of_ones_counts_and_of_factors_multiplies():
     assert_close(scan(0.5 * ones, 0 * ones)[0], (0.5 * ones).cumprod(1))
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 16, 17, 1000, 1024])
+def test_scan_takes_2_log_l_steps_in_a_row_and_2_l_combinations(monkeypatch, length):
+    from zhixing.sequence import selective_scan as module
+
+    combined = []
+
+    def counting(left, right):
+        combined.append(left[0].shape[1])
+        return combine(left, right)
+
+    monkeypatch.setattr(module, "combine", counting)
+    module.scan(torch.ones(1, length), torch.ones(1, length))
+    assert len(combined) <= 2 * math.log2(length)
+    assert sum(combined) <= 2 * length
+
+
 def test_combine_is_associative_but_not_commutative():
     first, second, third = ((normal(5, seed=i), normal(5, seed=i + 3)) for i in range(3))
     assert_close(combine(combine(first, second), third), combine(first, combine(second, third)))
