@@ -181,8 +181,8 @@ parameters += width + words * width  # last norm; embedding, also the output lay
 state_bytes = blocks * 2 * width * state * 4  # float32
 token_bytes = 32 * 2 * width * 2  # a key and a value in each of 32 layers, bfloat16
 print(f"parameters: {parameters:,}")
-tokens = state_bytes // token_bytes
-print(f"states: {state_bytes / 2**20:.0f} MiB, the cache of {tokens} tokens")
+state_mib, tokens = state_bytes / 2**20, state_bytes // token_bytes
+print(f"states: {state_mib:.0f} MiB, the cache of {tokens} tokens")
 
 # %% size_holds tags=["hidden"]
 assert parameters == 2_768_345_600
