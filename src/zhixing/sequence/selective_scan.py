@@ -77,12 +77,14 @@ def selective_scan(
         # Factors and terms (B, L, D, N) of the recurrence h ← factor · h + term.
         exponents = dt[..., None] * a
         step = dt[..., None] * _mean_of_exp(exponents) if exact_b else dt[..., None]
-        factors, states = scan(exponents.exp(), step * b[:, :, None] * u[..., None])
+        factors, terms = exponents.exp(), step * b[:, :, None] * u[..., None]
         if state is None:
             state = u.new_zeros(u.shape[0], *a.shape)
         else:
             state = state.to(wide)
-            states = states + factors * state[:, None]
+            first = factors[:, :1] * state[:, None] + terms[:, :1]
+            terms = torch.cat([first, terms[:, 1:]], dim=1)
+        states = scan(factors, terms)
         y = (states @ c[..., None]).squeeze(-1)
         if d is not None:
             y = y + d.to(wide) * u
@@ -116,36 +118,34 @@ def combine(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[
 
 def scan(
     factors: Float[Tensor, "b l ..."], terms: Float[Tensor, "b l ..."]
-) -> tuple[Float[Tensor, "b l ..."], Float[Tensor, "b l ..."]]:
-    """All prefixes of L steps h ← factor · h + term, combined along dimension 1.
+) -> Float[Tensor, "b l ..."]:
+    """The states of L steps h ← factor · h + term from h = 0, along dimension 1.
 
-    Pairs of neighbours make a problem of half the length; its results are those at the odd
-    positions. About 2 L calls of `combine` in all, in 2 log₂ L steps (Blelloch).
+    Pairs of neighbours make a problem of half the length; its states are those after every second
+    step. Each state in between takes one step more. In 2 log₂ L rounds, not in L (Blelloch).
 
     Args:
         factors: (B, L, ...).
         terms: Of the same shape.
 
     Returns:
-        The products of the factors, and the states from h = 0, both (B, L, ...).
+        The states after each step (B, L, ...).
 
     Examples:
         >>> import torch
         >>> scan(torch.full((1, 4), 0.5), torch.ones(1, 4))
-        (tensor([[0.5000, 0.2500, 0.1250, 0.0625]]), tensor([[1.0000, 1.5000, 1.7500, 1.8750]]))
+        tensor([[1.0000, 1.5000, 1.7500, 1.8750]])
     """
     length = terms.shape[1]
     if length < 2:
-        return factors, terms
+        return terms
     even, odd = ((factors[:, start::2], terms[:, start::2]) for start in (0, 1))
-    first = (even[0][:, : length // 2], even[1][:, : length // 2])
-    after_odd = scan(*combine(first, odd))
-    # Each even position but the first continues the odd one before it.
-    n = (length - 1) // 2
-    rest = combine((after_odd[0][:, :n], after_odd[1][:, :n]), (even[0][:, 1:], even[1][:, 1:]))
-    after_even = (torch.cat([x[:, :1], y], dim=1) for x, y in zip(even, rest, strict=True))
-    products, states = (_interleaved(x, y) for x, y in zip(after_even, after_odd, strict=True))
-    return products, states
+    pairs = combine((even[0][:, : length // 2], even[1][:, : length // 2]), odd)
+    after_odd = scan(*pairs)
+    # Each even step but the first starts from the state after the odd one before it.
+    rest = even[0][:, 1:] * after_odd[:, : (length - 1) // 2] + even[1][:, 1:]
+    after_even = torch.cat([even[1][:, :1], rest], dim=1)
+    return _interleaved(after_even, after_odd)
 
 
 class MambaBlock(nn.Module):
