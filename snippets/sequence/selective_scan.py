@@ -66,7 +66,7 @@ def filtered(p, seed, taps=100, length=20_000):
 import matplotlib.pyplot as plt
 
 INK, GREY, SCAN, FILTER = "#24292f", "#6b7280", "#0b62b8", "#c2410c"
-v, marks, wanted = marked(60, 0.1, seed=9)
+v, marks, wanted = marked(60, 0.1, seed=2854)
 time = torch.arange(60)
 smeared = windows(v * marks, 60) @ 0.9 ** torch.arange(59.0, -1, -1).double()
 figure, axes = plt.subplots(figsize=(5.0, 3.3))
