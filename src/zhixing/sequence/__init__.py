@@ -1,1 +1,1 @@
-"""Sequence models with a state of fixed size."""
+"""State-space models: a state that is updated by a linear recurrence."""
