@@ -49,6 +49,7 @@ from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
 from zhixing.sequence.selective_scan import selective_scan
+from zhixing.sequence.state_space import causal_convolution
 
 RESULT = Path(__file__).parent / "results/articles.json"
 TURNS = 21  # after a warm-up
@@ -412,6 +413,16 @@ def _() -> tuple[Call, Call]:
         return MambaBlock.selective_scan(None, *tensors)
 
     return both_ways(ours, u, dt, a, b, c, d), both_ways(reference, u, dt, a, b, c, d)
+
+
+@row("sequence/state_space", "causal convolution by FFT, F.conv1d, L = 1024")
+def _() -> tuple[Call, Call]:
+    u, kernel = normal(2, 1024, 16), normal(1024, 16, seed=1) / 32
+
+    def reference(u: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv1d(F.pad(u.mT, (1023, 0)), kernel.flip(0).mT[:, None], groups=16).mT
+
+    return both_ways(causal_convolution, u, kernel), both_ways(reference, u, kernel)
 
 
 def main() -> None:

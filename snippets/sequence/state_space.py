@@ -89,7 +89,7 @@ def error(found, wanted):
 
 
 # %% steps
-def as_published(u, n, method):
+def in_steps_of_1_over_k(u, n, method):
     """The state after the last sample, with steps 1/k instead of ln((k + 1) / k)."""
     a, b = hippo_legs(n)
     x = u[0, 0, :, None] * torch.eye(n)[0]
@@ -103,8 +103,8 @@ def last_states(u, n=32):
     return {
         "exact": legs_memory(u, n)[0, -1],
         "bilinear, Δ = ln((k + 1)/k)": legs_memory(u, n, method="bilinear")[0, -1],
-        "bilinear, Δ = 1/k": as_published(u, n, "bilinear"),
-        "Euler, Δ = 1/k": as_published(u, n, "euler"),
+        "bilinear, Δ = 1/k": in_steps_of_1_over_k(u, n, "bilinear"),
+        "Euler, Δ = 1/k": in_steps_of_1_over_k(u, n, "euler"),
     }
 
 
@@ -133,6 +133,9 @@ assert torch.allclose(
 
 
 # %% horizon
+from itertools import pairwise
+
+
 def by_age(u, dt, n=64):
     """The relative error, for each age, of the signal rebuilt from x' = A x + B u."""
     system = *discretize(*hippo_legs(n), dt), torch.zeros(n).double()
@@ -140,11 +143,8 @@ def by_age(u, dt, n=64):
     ages = torch.arange(u.shape[1]) + 0.5
     rebuilt = legs_basis(torch.exp(-dt * ages).double(), n) @ x[0].mT
     past = u[0].flip(0)  # the newest sample first
-    bins = torch.tensor([0, 3, 10, 30, 100, 300, 1000])
-    off = [
-        (rebuilt - past)[i:j].norm() / past[i:j].norm() for i, j in bins.unfold(0, 2, 1)
-    ]
-    return torch.stack(off)
+    bins = [slice(*ages) for ages in pairwise((0, 3, 10, 30, 100, 300, 1000))]
+    return torch.stack([(rebuilt - past)[i].norm() / past[i].norm() for i in bins])
 
 
 u = signals(1000, waves=40)
