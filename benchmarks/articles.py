@@ -404,7 +404,7 @@ def _() -> tuple[Call, Call]:
 
     u, dt = normal(1, 1024, 64), F.softplus(normal(1, 1024, 64, seed=1) - 3)
     a, d = -torch.arange(1.0, 17).repeat(64, 1), normal(64, seed=2)
-    b, c = normal(1, 1024, 16, seed=3), normal(1, 1024, 16, seed=4)
+    b, c = normal(1, 1024, 16, seed=3) / 4, normal(1, 1024, 16, seed=4) / 4
 
     def ours(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
         return selective_scan(u, dt, a, b, c, d=d)[0]
