@@ -48,6 +48,7 @@ from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
+from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
 RESULT = Path(__file__).parent / "results/articles.json"
@@ -400,6 +401,23 @@ def _() -> tuple[Call, Call]:
         return step
 
     return stepping(AdamW), stepping(torch.optim.AdamW)
+
+
+@row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")
+def _() -> tuple[Call, Call]:
+    from mambapy.mamba import MambaBlock
+
+    u, dt = normal(1, 1024, 64), F.softplus(normal(1, 1024, 64, seed=1) - 3)
+    a, d = -torch.arange(1.0, 17).repeat(64, 1), normal(64, seed=2)
+    b, c = normal(1, 1024, 16, seed=3) / 4, normal(1, 1024, 16, seed=4) / 4
+
+    def ours(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        return selective_scan(u, dt, a, b, c, d=d)[0]
+
+    def reference(*tensors: Tensor) -> Tensor:
+        return MambaBlock.selective_scan(None, *tensors)
+
+    return both_ways(ours, u, dt, a, b, c, d), both_ways(reference, u, dt, a, b, c, d)
 
 
 @row("sequence/state_space", "causal convolution by FFT, F.conv1d, L = 1024")
