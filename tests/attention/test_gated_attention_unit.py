@@ -153,7 +153,8 @@ def mixed_by_loops(q, k, q_linear, k_linear, v, bias, *, chunk, causal):
 @CAUSAL
 @pytest.mark.parametrize(("n", "chunk"), [(1, 1), (6, 3), (7, 3), (5, 8), (6, 1)], ids=str)
 def test_mixed_chunks_and_all_gradients_equal_loops(n, chunk, causal):
-    inputs = [normal(2, 2, n, 3, seed=seed) for seed in range(4)] + [normal(2, 2, n, 4, seed=4)]
+    inputs = [normal(2, 2, n, d, seed=d) for d in (3, 3, 2, 2, 4)]
+    inputs[1:4:2] = normal(2, 2, n, 3, seed=8), normal(2, 2, n, 2, seed=9)
     bias = normal(chunk, chunk, seed=5)
     ours = with_gradients(
         lambda *x: mixed_chunk_attention(*x[:5], chunk=chunk, bias=x[5], causal=causal), *inputs, bias
@@ -518,9 +519,10 @@ def test_refuses_wrong_chunks_masks_and_linear_parts():
             mixed_chunk_attention(q, k, q, k, v, chunk=chunk)
     with pytest.raises(ValueError, match=r"broadcast to the scores \(256, 256\)"):
         mixed_chunk_attention(q, k, q, k, v, bias=torch.zeros(5, 5))
-    narrow = torch.zeros(2, 3, 5, 2)
-    with pytest.raises(ValueError, match="all queries and keys must be of one shape"):
-        mixed_chunk_attention(q, k, narrow, narrow, v)
+    fewer = torch.zeros(2, 3, 4, 4)
+    for queries in (fewer, k, q, k), (q, k, fewer, k):
+        with pytest.raises(ValueError, match="there must be as many queries as keys"):
+            mixed_chunk_attention(*queries, v)
     for mask in torch.ones(2, 5), torch.ones(2, 4).bool(), torch.ones(2, 1, 5).bool(), [True]:
         with pytest.raises(ValueError, match=r"key_mask must be boolean and of shape \(2, 5\)"):
             mixed_chunk_attention(q, k, q, k, v, key_mask=mask)

@@ -29,7 +29,7 @@ def squared_relu_attention(
     k: Float[Tensor, "b h m d"],
     v: Float[Tensor, "b h m e"],
     *,
-    length: float,
+    length: int | float,
     bias: Float[Tensor, "..."] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h n e"]:
@@ -86,8 +86,8 @@ def squared_relu_attention(
 def mixed_chunk_attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b h n d"],
-    q_linear: Float[Tensor, "b h n d"],
-    k_linear: Float[Tensor, "b h n d"],
+    q_linear: Float[Tensor, "b h n f"],
+    k_linear: Float[Tensor, "b h n f"],
     v: Float[Tensor, "b h n e"],
     *,
     chunk: int = 256,
@@ -103,8 +103,8 @@ def mixed_chunk_attention(
     Args:
         q: Queries within chunks (B, H, N, D), in a floating-point type.
         k: Keys within chunks (B, H, N, D).
-        q_linear: Queries of the linear part (B, H, N, D), taken as they are.
-        k_linear: Keys of the linear part (B, H, N, D).
+        q_linear: Queries of the linear part (B, H, N, F), taken as they are.
+        k_linear: Keys of the linear part (B, H, N, F).
         v: Values (B, H, N, E), for both parts.
         chunk: Tokens of a chunk. The length need not be a multiple.
         bias: (chunk, chunk), added to the scores within each chunk.
@@ -129,9 +129,9 @@ def mixed_chunk_attention(
     """
     _check_all(q, k, v)
     _check_all(q_linear, k_linear, v)
-    if not q.shape == k.shape == q_linear.shape == k_linear.shape:
+    if q.shape != k.shape or q_linear.shape != k_linear.shape:
         raise ValueError(
-            f"all queries and keys must be of one shape, but are q {(*q.shape,)}, k {(*k.shape,)}, "
+            f"there must be as many queries as keys, but q is {(*q.shape,)}, k {(*k.shape,)}, "
             f"q_linear {(*q_linear.shape,)}, k_linear {(*k_linear.shape,)}"
         )
     if not isinstance(chunk, int) or chunk < 1:
