@@ -1,8 +1,7 @@
 """FLASH: gated attention units, one layer for attention and feed-forward, and mixed chunks.
 
-Source: Hua et al., Transformer Quality in Linear Time, arXiv 2202.10447, section 2 for the unit and
-section 3 for mixed chunks. FLASH stands for Fast Linear Attention with a Single Head: it is not
-FlashAttention, which computes softmax attention.
+Source: Hua et al., Transformer Quality in Linear Time, arXiv 2202.10447. FLASH stands for Fast
+Linear Attention with a Single Head: it is not FlashAttention, which computes softmax attention.
 
 Left out: the norm before and the residual connection around a unit, dropout, rotary positions,
 token shift, and a cache to generate with. Attention is computed in float32 for types of fewer bits,
@@ -97,8 +96,8 @@ def mixed_chunk_attention(
 ) -> Float[Tensor, "b h n e"]:
     """Squared-ReLU attention within chunks, plus linear attention: N · chunk weights, not N².
 
-    Section 3.2 of arXiv 2202.10447, with the divisors of lucidrains' FLASH-pytorch: the chunk
-    within chunks and for causal sums, else the number of tokens.
+    Mixed chunk attention of arXiv 2202.10447, with the divisors of lucidrains' FLASH-pytorch: the
+    chunk within chunks and for causal sums, else the number of tokens.
 
     Args:
         q: Queries within chunks (B, H, N, D), in a floating-point type.
@@ -171,7 +170,7 @@ def mixed_chunk_attention(
 class GatedAttentionUnit(nn.Module):
     """(U ⊙ A V) W_o: one layer in place of attention and feed-forward, with a single head.
 
-    Equation 2 and figure 2 of arXiv 2202.10447. U and V are projections after SiLU, with a hidden
+    Figure 2 of arXiv 2202.10447. U and V are projections after SiLU, with a hidden
     size of expansion · width. Queries and keys are scaled and shifted copies of one third
     projection. The scores get a learned bias for each distance, up to 128.
 
