@@ -93,7 +93,7 @@ def attend(q, k, v, rule):
     if rule == "softmax":
         return softmax_attention(q, k, v, scale=1.0)
     n, s = k.shape[2], k.shape[3]
-    length = {"n, at hand": n, "√(ns)": math.sqrt(n * s), "64, fixed": 64}[rule]
+    length = {"n, at hand": n, "root of ns": math.sqrt(n * s), "64, fixed": 64}[rule]
     return squared_relu_attention(q, k, v, length=length)
 
 
@@ -104,7 +104,7 @@ doubled = torch.cat([k, k], 2), torch.cat([v, v], 2)
 diluted = torch.cat([k, away], 2), torch.cat([v, normal(1, 1, 64, 16, seed=9)], 2)
 print("divided by    each token twice   64 irrelevant tokens more")
 ratios = {}
-for rule in "n, at hand", "√(ns)", "64, fixed", "softmax":
+for rule in "n, at hand", "root of ns", "64, fixed", "softmax":
     before = attend(q, k, v, rule).norm()
     ratios[rule] = [
         (attend(q, *more, rule).norm() / before).item() for more in (doubled, diluted)
@@ -114,7 +114,7 @@ for rule in "n, at hand", "√(ns)", "64, fixed", "softmax":
 # %% lengths_hold tags=["hidden"]
 expected = {
     "n, at hand": (0.5, 0.25),
-    "√(ns)": (1, 0.5),
+    "root of ns": (1, 0.5),
     "64, fixed": (2, 1),
     "softmax": (1, 1),
 }

@@ -449,6 +449,13 @@ def test_every_parameter_gets_a_gradient(chunk):
     assert all(bool((p.grad != 0).any()) for p in module.parameters())
 
 
+def test_linear_rows_learn_nothing_from_texts_of_a_single_causal_chunk():
+    module = unit(chunk=8, causal=True)
+    module(normal(2, 8, 6)).sum().backward()
+    assert bool((module.gamma.grad[2:] == 0).all() and (module.beta.grad[2:] == 0).all())
+    assert bool((module.gamma.grad[:2] != 0).any())
+
+
 @CHUNK
 @HALVES
 def test_unit_in_low_precision_and_under_autocast(chunk, dtype):
