@@ -55,7 +55,10 @@ import math
 
 import torch.nn.functional as F
 
-from zhixing.attention.gated_attention_unit import squared_relu_attention
+from zhixing.attention.gated_attention_unit import (
+    mixed_chunk_attention,
+    squared_relu_attention,
+)
 from zhixing.attention.softmax_attention import softmax_attention
 
 
