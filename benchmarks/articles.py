@@ -29,6 +29,8 @@ from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.efficient_attention import window_attention, window_mask
 from zhixing.attention.linear_attention import chunked_linear_attention, elu_plus_one
+from zhixing.attention.gated_attention_unit import mixed_chunk_attention
+from zhixing.attention.linear_attention import chunked_linear_attention
 from zhixing.attention.performer import orthogonal_gaussian, performer_attention, positive_features
 from zhixing.attention.taylor_attention import taylor_attention
 from zhixing.attention.tiled_attention import tiled_attention
@@ -133,6 +135,21 @@ def _() -> tuple[Call, Call]:
 def _() -> tuple[Call, Call]:
     qkv = [normal(1, 2, 1024, 64, seed=seed) for seed in range(3)]
     return both_ways(tiled_attention, *qkv), both_ways(F.scaled_dot_product_attention, *qkv)
+
+
+@row("attention/gated_attention_unit", "mixed chunks of 128, all weights, N = 1024")
+def _() -> tuple[Call, Call]:
+    quadratic = [normal(1, 4, 1024, 64, seed=seed) for seed in range(2)]
+    linear = [normal(1, 4, 1024, 64, seed=seed) for seed in range(2, 5)]
+    place = torch.arange(1024) // 128
+    before, same = place[:, None] > place, (place[:, None] == place) & torch.ones(1024, 1024).tril().bool()
+
+    def all_weights(q: Tensor, k: Tensor, q_linear: Tensor, k_linear: Tensor, v: Tensor) -> Tensor:
+        squares = F.relu(q @ k.mT / 128).square().where(same, 0)
+        return (squares + (q_linear @ k_linear.mT / 128).where(before, 0)) @ v
+
+    ours = both_ways(lambda *x: mixed_chunk_attention(*x, chunk=128, causal=True), *quadratic, *linear)
+    return ours, both_ways(all_weights, *quadratic, *linear)
 
 
 @row("attention/linear_attention", "in chunks, all weights, N = 1024")
