@@ -279,7 +279,8 @@ def _softplus(x):
 
 @triton.jit
 def _sigmoid(x):
-    return 1 / (1 + tl.exp(-x))
+    s = tl.exp(-tl.abs(x))
+    return tl.where(x < 0, s, 1.0) / (1 + s)
 
 
 @triton.jit
@@ -504,8 +505,8 @@ def _blocks(size: int) -> dict[str, int]:
         32
     """
     padded = triton.next_power_of_2(size)
-    channels = 4 if INTERPRETER else min(64, 256 // padded)
-    return {"CHUNK": CHUNK, "BLOCK_D": channels, "BLOCK_N": padded}
+    chunk, channels = (4, 2) if INTERPRETER else (CHUNK, min(64, 256 // padded))
+    return {"CHUNK": chunk, "BLOCK_D": channels, "BLOCK_N": padded}
 
 
 @cache
