@@ -363,7 +363,7 @@ def _rounded(x, dtype: tl.constexpr):
 # Steps of a chunk: few, since a thread has all of them, of each of its numbers, in registers.
 CHUNK = 8
 # {kernel: warps worth trying}
-TRIED = {"_forward": (2, 4, 8), "_backward": (4, 8)}
+TRIED = {"_forward": (4, 8), "_backward": (4, 8)}
 
 
 def _launch_forward(
