@@ -128,12 +128,13 @@ def bench(session: nox.Session) -> None:
     `-- articles` times each article's main function and its reference (or `-- articles activations/gelu …`). `-- ddp`
     records the timelines of the page on DDP again, `-- attention_cpu` the cost of attention on the CPU, and
     `-- attention_compiled` properties of its compiled kernels for several GPUs, `-- linear_attention_compiled` those of
-    linear attention. `-- lighthouse` scores site/.
+    linear attention, `-- selective_scan_compiled` those of the selective scan. `-- lighthouse` scores site/.
 
     Needs `pip install -c constraints.txt -e '.[dev]'`, Chromium and npm.
     """
     part, *rest = session.posargs or [""]
-    if part in ("articles", "ddp", "attention_cpu", "attention_compiled", "linear_attention_compiled", "lighthouse"):
+    compiled = ("attention_compiled", "linear_attention_compiled", "selective_scan_compiled")
+    if part in ("articles", "ddp", "attention_cpu", *compiled, "lighthouse"):
         run(session, "python", f"benchmarks/{part}.py", *rest)
         return
     if part != "pages":
@@ -145,6 +146,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """On a machine with a GPU: test the compiled kernels, and compare their speed with torch's."""
-    run_pytest(session, "tests/attention", "-k", "flash or fused_linear", *session.posargs)
+    run_pytest(session, "tests/attention", "tests/sequence", "-k", "flash or fused", *session.posargs)
     run(session, "python", "benchmarks/attention.py")
     run(session, "python", "benchmarks/linear_attention.py")
+    run(session, "python", "benchmarks/selective_scan.py")
