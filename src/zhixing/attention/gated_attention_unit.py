@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zhixing.activations.history import squared_relu
-from zhixing.attention.linear_attention import _autocast_off, _check, _widened
+from zhixing.attention.arguments import autocast_off, check_features, widened
 from zhixing.attention.softmax_attention import causal_mask
 
 # Tokens further apart share one bias, as in T5.
@@ -71,8 +71,8 @@ def squared_relu_attention(
     if bias is not None:
         _check_bias(bias, shape, q)
     dtype = v.dtype
-    q, k, v = _widened(q, k, v)
-    with _autocast_off(q):
+    q, k, v = widened(q, k, v)
+    with autocast_off(q):
         scores = q @ k.mT / length
         if bias is not None:
             scores = scores + bias
@@ -140,7 +140,7 @@ def mixed_chunk_attention(
         bias = bias.expand(chunk, chunk)
     b, h, n, _ = v.shape
     dtype = v.dtype
-    q, k, q_linear, k_linear, v = _widened(q, k, q_linear, k_linear, v)
+    q, k, q_linear, k_linear, v = widened(q, k, q_linear, k_linear, v)
     tokens = max(n, 1)
     if key_mask is not None:
         _check_mask(key_mask, v)
@@ -156,7 +156,7 @@ def mixed_chunk_attention(
     )
     bias = None if bias is None else bias.to(v.dtype)[:c, :c]
     out = squared_relu_attention(q, k, v, length=chunk, bias=bias, causal=causal)
-    with _autocast_off(v):
+    with autocast_off(v):
         sums = k_linear.mT @ v
         if causal:
             # The sums of the chunks before, without a chunk's own.
@@ -273,7 +273,7 @@ def _check_all(q: Tensor, k: Tensor, v: Tensor) -> None:
     if not all(isinstance(x, Tensor) for x in (q, k, v)):
         kinds = ", ".join(type(x).__name__ for x in (q, k, v))
         raise ValueError(f"queries, keys and values must be tensors, but are {kinds}")
-    _check(q, k, v)
+    check_features(q, k, v)
 
 
 def _check_bias(bias: Tensor, shape: tuple[int, ...], q: Tensor) -> None:
