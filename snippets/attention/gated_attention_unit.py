@@ -96,7 +96,7 @@ def attend(q, k, v, rule):
     if rule == "softmax":
         return softmax_attention(q, k, v, scale=1.0)
     n, s = k.shape[2], k.shape[3]
-    length = {"n, at hand": n, "root of ns": math.sqrt(n * s), "64, fixed": 64}[rule]
+    length = {"N, at hand": n, "root of Ns": math.sqrt(n * s), "64, fixed": 64}[rule]
     return squared_relu_attention(q, k, v, length=length)
 
 
@@ -107,7 +107,7 @@ doubled = torch.cat([k, k], 2), torch.cat([v, v], 2)
 diluted = torch.cat([k, away], 2), torch.cat([v, normal(1, 1, 64, 16, seed=9)], 2)
 print("divided by    each token twice   64 irrelevant tokens more")
 ratios = {}
-for rule in "n, at hand", "root of ns", "64, fixed", "softmax":
+for rule in "N, at hand", "root of Ns", "64, fixed", "softmax":
     before = attend(q, k, v, rule).norm()
     ratios[rule] = [
         (attend(q, *more, rule).norm() / before).item() for more in (doubled, diluted)
@@ -116,8 +116,8 @@ for rule in "n, at hand", "root of ns", "64, fixed", "softmax":
 
 # %% lengths_hold tags=["hidden"]
 expected = {
-    "n, at hand": (0.5, 0.25),
-    "root of ns": (1, 0.5),
+    "N, at hand": (0.5, 0.25),
+    "root of Ns": (1, 0.5),
     "64, fixed": (2, 1),
     "softmax": (1, 1),
 }
@@ -182,6 +182,31 @@ silent = unit.distance_bias.grad == 0
 silent_share = silent.float().mean().item()
 assert torch.equal(silent, unit.distance_bias < 0)
 assert 0.35 < silent_share < 0.65
+silent_pairs = (unit.bias(512) < 0).float().mean().item()
+
+
+def gamma_gradient(seed, with_bias):
+    """The norm of the gradient of gamma in a new unit, for a mean squared error."""
+    torch.manual_seed(seed)
+    unit = GatedAttentionUnit(512)
+    if not with_bias:
+        torch.nn.init.zeros_(unit.distance_bias)
+    tokens, target = torch.randn(2, 1, 512, 512)
+    (unit(tokens) - target).square().mean().backward()
+    return unit.gamma.grad.norm().item()
+
+
+fewer = [gamma_gradient(seed, True) / gamma_gradient(seed, False) for seed in range(3)]
+assert min(fewer) > 1000
+weaker = round(sum(fewer) / 3, -3)
+# Without a bias the outputs round to 0 in float16. In bfloat16 they do not.
+q, k, *_ = fresh(512, 512, 0)
+q, k, v = q[None, None], k[None, None], normal(1, 1, 512, 1024, dtype=torch.float32)
+for dtype in torch.float16, torch.bfloat16:
+    attended = squared_relu_attention(q.to(dtype), k.to(dtype), v.to(dtype), length=512)
+    assert (attended == 0).all() == (dtype == torch.float16)
+in_bfloat16 = torch.relu(q.bfloat16() @ k.bfloat16().mT / 512).square()
+assert (in_bfloat16 != 0).float().mean() > 0.2
 
 # %% chunks
 from zhixing.attention.linear_attention import chunked_linear_attention
@@ -200,6 +225,9 @@ print(
     apart(mixed[:, :, 64:], before[:, :, 64:]),
     "off",
 )
+ones = torch.ones(1, 1, 96, 1)
+linear = mixed_chunk_attention(0 * ones, ones, ones, ones, ones, chunk=32, causal=True)
+print("of ones, the linear part of each chunk is", linear[0, 0, ::32, 0].tolist())
 one = mixed_chunk_attention(q, k, q_linear, k_linear, v, chunk=96, causal=True)
 whole = squared_relu_attention(q, k, v, length=96, causal=True)
 print("one chunk is squared ReLU over all tokens:", apart(one, whole), "off")
@@ -210,6 +238,7 @@ print("two chunks are another layer:", apart(two, whole), "off")
 assert (mixed[:, :, 64:] - before[:, :, 64:]).abs().max() < 1e-12
 assert (one - whole).abs().max() < 1e-12
 assert (two - whole).abs().max() > 1
+assert linear[0, 0, ::32, 0].tolist() == [0, 1, 2]
 
 # %% costs
 d, e, s, C = 512, 1024, 128, 256
@@ -242,6 +271,12 @@ q8 = torch.zeros(1, 8, n, d // 8)
 assert multiplied(lambda: softmax_attention(q8, q8, q8), n) == n * 2 * d
 break_even = C + 2 * s * e / (s + e)
 assert costs[512][2] < costs[512][1]
+# For attention and MLP: 12 d² + 2 d N = the cost in chunks.
+break_even_pair = (costs[512][2] - 12 * d * d) / (2 * d)
+assert costs[512][2] > costs[512][0]
+assert costs[4096][2] < costs[4096][0]
+sum_entries = s * e / C
+assert sum_entries > C
 more_units = costs[32768][1] / costs[32768][0]
 fewer_chunks = costs[32768][1] / costs[32768][2]
 assert costs[512][1] > costs[512][0]

@@ -255,6 +255,15 @@ def test_tiny_scores_survive_in_float16_where_the_formula_gives_zero():
     assert bool((squared_relu_attention(q, q, v, length=64) > 0).all())
 
 
+def test_results_below_float16_round_to_zero_in_its_type_and_not_in_bfloat16():
+    q, v = torch.full((1, 1, 4, 16), 0.002), torch.ones(1, 1, 4, 1)
+    half, brain = (
+        squared_relu_attention(q.to(t), q.to(t), v.to(t), length=512) for t in (torch.float16, torch.bfloat16)
+    )
+    assert bool((half == 0).all())
+    assert bool((brain > 0).all())
+
+
 def test_large_scores_do_not_overflow_before_the_last_cast():
     q = torch.full((1, 1, 2, 16), 100.0, dtype=torch.float16)
     v = torch.full((1, 1, 2, 1), 0.1, dtype=torch.float16)
@@ -351,6 +360,22 @@ def test_gau_of_half_the_input_is_four_times_as_large_and_flash_does_not_change(
     assert_close(flash(x[:, :16]), flash(x)[:, :16])
 
 
+def test_gau_has_a_bias_whatever_its_switch_says(theirs):
+    """Recorded of version 0.1.9."""
+    gau = theirs.GAU(dim=6, query_key_dim=4, rel_pos_bias=False)
+    assert isinstance(gau.rel_pos_bias, theirs.T5RelativePositionBias)
+
+
+@CAUSAL
+def test_padding_at_the_end_changes_flash_only_without_the_causal_mask(theirs, causal):
+    """Recorded of version 0.1.9."""
+    norm = {"norm_klass": lambda _: nn.Identity()}
+    flash = shaken(theirs.FLASH(dim=6, query_key_dim=4, group_size=8, causal=causal, **norm).double())
+    x, mask = normal(1, 32, 6), torch.arange(32)[None] < 16
+    gap = (flash(x, mask=mask)[:, :16] - flash(x[:, :16])).abs().max()
+    assert gap < 1e-12 if causal else gap > 0.01
+
+
 def test_padding_weakens_their_linear_part_and_not_ours(theirs):
     norm = {"norm_klass": lambda _: nn.Identity()}
     reference = shaken(theirs.FLASH(dim=6, query_key_dim=4, group_size=8, **norm).double())
@@ -400,6 +425,12 @@ def test_cutting_the_future_off_changes_no_causal_output(chunk):
     out = module(x)
     for n in 1, 7, 8, 13, 16, 20:
         assert_close(module(x[:, :n]), out[:, :n])
+
+
+def test_the_causal_linear_part_of_ones_is_the_number_of_chunks_before():
+    ones = torch.ones(1, 1, 20, 1)
+    linear = mixed_chunk_attention(0 * ones, ones, ones, ones, ones, chunk=4, causal=True)
+    assert linear.flatten().tolist() == [i // 4 for i in range(20)]
 
 
 def test_an_inclusive_sum_of_chunks_would_see_the_future():

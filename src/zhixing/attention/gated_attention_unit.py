@@ -3,9 +3,9 @@
 Source: Hua et al., Transformer Quality in Linear Time, arXiv 2202.10447. FLASH stands for Fast
 Linear Attention with a Single Head: it is not FlashAttention, which computes softmax attention.
 
-Left out: the norm before and the residual connection around a unit, dropout, rotary positions,
-token shift, and a cache to generate with. Attention is computed in float32 for types of fewer bits,
-also under autocast.
+Left out: the norm before and the residual connection around a unit, dropout, absolute and rotary
+positions, token shift, and a cache to generate with. Attention is computed in float32 for types of
+fewer bits, also under autocast; its result has the type of the values.
 """
 
 import math
@@ -19,7 +19,7 @@ from zhixing.activations.history import squared_relu
 from zhixing.attention.arguments import autocast_off, check_features, widened
 from zhixing.attention.softmax_attention import causal_mask
 
-# Tokens further apart share one bias, as in T5.
+# Tokens at least so far apart share one bias on each side.
 MAX_DISTANCE = 128
 
 
@@ -35,13 +35,13 @@ def squared_relu_attention(
     """A v with A = max(q kᵀ / length + bias, 0)², without a softmax and without a denominator.
 
     As in the code that arXiv 2202.10447 prints in its appendix, the division is inside the square.
-    For max(q kᵀ, 0)² / (n D), which Su proposes, give √(n D) and no bias.
+    For max(q kᵀ, 0)² / (M D), which Su proposes, give √(M D) and no bias.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
         k: Keys (B, H, M, D).
         v: Values (B, H, M, E). Set those of padding to 0: nothing else of a key counts.
-        length: The number to divide by. Keep the one of training, also for shorter inputs.
+        length: The number to divide by. For inputs shorter than in training, keep that of training.
         bias: Added to the scores after the division; of a shape that broadcasts to (B, H, N, M).
         causal: Query i sees the keys j ≤ i. Needs N = M.
 
@@ -97,7 +97,8 @@ def mixed_chunk_attention(
     """Squared-ReLU attention within chunks, plus linear attention: N · chunk weights, not N².
 
     Mixed chunk attention of arXiv 2202.10447, with the divisors of lucidrains' FLASH-pytorch: the
-    chunk within chunks and for causal sums, else the number of tokens.
+    chunk within chunks and for causal sums, else the number of tokens. So the causal linear part
+    grows with the number of chunks before: train with inputs as long as those in use.
 
     Args:
         q: Queries within chunks (B, H, N, D), in a floating-point type.
@@ -172,7 +173,8 @@ class GatedAttentionUnit(nn.Module):
 
     Figure 2 of arXiv 2202.10447. U and V are projections after SiLU, with a hidden
     size of expansion · width. Queries and keys are scaled and shifted copies of one third
-    projection. The scores get a learned bias for each distance, up to 128.
+    projection. The scores get a learned bias for each query position minus key position; from
+    128 on, all share one on each side.
 
     Put a norm before it and a residual connection around it, and use two units for one attention
     and one feed-forward layer. `to_hidden` (values first, then gates) and `to_qk` are named as in
@@ -184,7 +186,8 @@ class GatedAttentionUnit(nn.Module):
         head_size: Features s of queries and keys.
         chunk: Tokens of a chunk for `mixed_chunk_attention`; None for `squared_relu_attention`
             over all tokens.
-        length: The number that scores are divided by if `chunk` is None. Keep that of training.
+        length: The number that scores are divided by if `chunk` is None. For inputs shorter than in
+            training, keep that of training.
         causal: A token sees only those up to itself.
 
     Raises:
@@ -263,7 +266,7 @@ class GatedAttentionUnit(nn.Module):
         return self.to_out(gate * out.squeeze(1))
 
     def bias(self, n: int) -> Float[Tensor, "n n"]:
-        """The bias of each of n queries to each of n keys, by their distance."""
+        """The bias of each of n queries to each of n keys, by the difference of their positions."""
         position = torch.arange(n, device=self.distance_bias.device)
         distance = (position[:, None] - position).clamp(-MAX_DISTANCE, MAX_DISTANCE)
         return self.distance_bias[distance + MAX_DISTANCE]
