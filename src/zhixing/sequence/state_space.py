@@ -5,8 +5,8 @@ Sequences with Structured State Spaces (S4), arXiv 2111.00396, section 3; Gu et 
 Parameterization and Initialization of Diagonal State Space Models (S4D), arXiv 2206.11893.
 
 A is negative here, as in S4: x' = A x + B u. Plain torch, to be read. Left out: the measures other
-than LegS, A and Δ that depend on the input, bidirectional kernels, and fused kernels: the diagonal
-layer keeps D · N/2 · L complex numbers for its backward pass.
+than LegS, A and Δ that depend on the input, bidirectional kernels, the state after a convolution,
+and fused kernels: the diagonal layer keeps D · N/2 · L complex numbers for its backward pass.
 """
 
 import math
@@ -475,11 +475,13 @@ class S4D(nn.Module):
 
     A is -exp(log_A_real) + i A_imag, so that its real part stays negative, and Δ is exp(log_dt).
     Give log_A_real, A_imag and log_dt no weight decay, and a learning rate of at most 0.001.
+    In a model, look for these names in the last part of each parameter's name.
 
     Args:
         width: D, the number of channels.
         state: N, the number of states of each channel, even; N/2 complex numbers are kept.
-        dt_min: The smallest Δ drawn; they are log-uniform, a Δ for each channel.
+        dt_min: The smallest Δ drawn; they are log-uniform, a Δ for each channel. For inputs of more
+            than some 1,000 steps, choose about 1/L.
         dt_max: The largest.
 
     Raises:
@@ -519,7 +521,7 @@ class S4D(nn.Module):
         return torch.complex(-log_a_real.exp(), a_imag), torch.view_as_complex(c), log_dt.exp()
 
     def forward(self, u: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        """All outputs at once, by a convolution: (B, L, D) to (B, L, D)."""
+        """All outputs at once, by a convolution: (B, L, D) to (B, L, D). No state is returned."""
         _check_signal(u)
         self._check_width(u)
         wide = u.to(_wide(u.dtype))
