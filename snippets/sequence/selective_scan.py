@@ -79,6 +79,9 @@ axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.24))
 
 # %% picture_holds tags=["hidden"]
 assert (held(v, marks) - wanted).abs().max() < 1e-6
+one = torch.ones(1, 1, 1).double()
+euler, _ = selective_scan(v[:1].view(1, 1, 1), 25 * one, -one[0], one, one)
+assert abs(euler.item() / v[0] - 25) < 1e-6
 
 # %% filters
 rows, seeds = {}, range(5)
@@ -119,12 +122,16 @@ for exact_b in True, False:
 y, _ = selective_scan(u, F.softplus(s), a, ones, ones, exact_b=True)
 assert (y - wanted).abs().max() < 1e-12
 assert 0.5 < gap < 1.2
-gains = {delta: delta / (1 - math.exp(-delta)) for delta in (0.001, 0.1, 1, 3)}
+gains = {delta: delta / (1 - math.exp(-delta)) for delta in (0.1, 1, 1.6, 3)}
 many = torch.ones(1, 400, 1).double()
 for delta in 0.1, 1, 3:
     _, final = selective_scan(many, delta * many, a[:1], many, many)
     assert abs(final.item() / gains[delta] - 1) < 1e-9
-gain_small, gain_one = gains[0.1] - 1, gains[1] - 1
+_, final = selective_scan(many, 0.1 * many, 16 * a[:1], many, many)
+assert abs(16 * final.item() / gains[1.6] - 1) < 1e-9
+_, final = selective_scan(many, 0.1 * many, 16 * a[:1], many, many, exact_b=True)
+assert abs(16 * final.item() - 1) < 1e-9
+gain_small, gain_one, gain_start = gains[0.1] - 1, gains[1] - 1, gains[1.6] - 1
 
 # %% loop
 u, dt = normal(2, 300, 8), F.softplus(normal(2, 300, 8, seed=1))
@@ -234,14 +241,21 @@ assert (zero_dt - wanted).abs().max() < 1e-12
 assert zero_u.norm() < 0.3 * wanted.norm()
 
 # %% weight_decay
+torch.manual_seed(0)
 block = MambaBlock(64)
 optimizer = torch.optim.AdamW(block.parameters(), lr=1e-3, weight_decay=0.1)
-before = -block.A_log[0, -1].exp().item()
-block.A_log.grad = torch.zeros_like(block.A_log)
+bias = block.dt_proj.bias
+rate, slowest = -block.A_log[0, -1].exp().item(), F.softplus(bias).min().item()
+block.A_log.grad, bias.grad = torch.zeros_like(block.A_log), torch.zeros_like(bias)
 for _ in range(10_000):
     optimizer.step()
-print(f"fastest rate: {before:.1f} → {-block.A_log[0, -1].exp().item():.1f}")
+print(f"fastest rate: {rate:.1f} → {-block.A_log[0, -1].exp().item():.1f}")
+print(f"smallest softplus(bias): {slowest:.4f} → {F.softplus(bias).min().item():.3f}")
 
 # %% weight_decay_holds tags=["hidden"]
 after = -block.A_log[0, -1].exp().item()
 assert abs(after + 16 ** ((1 - 1e-4) ** 10_000)) < 0.01
+shrunk = math.log(math.expm1(slowest)) * (1 - 1e-4) ** 10_000
+faster = F.softplus(bias).min().item() / slowest
+assert abs(F.softplus(bias).min().item() - math.log1p(math.exp(shrunk))) < 1e-3
+assert faster > 30

@@ -12,7 +12,9 @@ from torch.nn.functional import silu, softplus
 from torch.testing import assert_close
 
 from zhixing.sequence import fused_selective_scan as module
+from zhixing.sequence import selective_scan
 from zhixing.sequence.fused_selective_scan import fused_selective_scan
+from zhixing.sequence.selective_scan import MambaBlock
 from zhixing.sequence.selective_scan_triton import _blocks, _forward, _launch_kernel, _tuned
 from zhixing_copy.catalogue import installed
 from zhixing_copy.standalone import standalone
@@ -248,6 +250,20 @@ def test_steps_of_one_token_equal_a_sequence():
         outputs.append(y)
     for mine, other in zip((torch.cat(outputs, 1), state), fused(x), strict=True):
         assert_close(mine, other)
+
+
+def test_mamba_block_may_call_it_in_place_of_selective_scan(monkeypatch):
+    torch.manual_seed(0)
+    block, x = MambaBlock(4, state=3).to(DEVICE), torch.randn(2, C + 3, 4, device=DEVICE)
+
+    def of_two_calls():
+        start, cache = block.step(x[:, :C])
+        y = torch.cat([start, block.step(x[:, C:], cache)[0]], 1)
+        return y, *torch.autograd.grad(y.square().sum(), [*block.parameters()])
+
+    expected = of_two_calls()
+    monkeypatch.setattr(selective_scan, "selective_scan", fused_selective_scan)
+    assert_close(of_two_calls(), expected)
 
 
 @HALVES

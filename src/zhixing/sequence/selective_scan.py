@@ -153,7 +153,7 @@ class MambaBlock(nn.Module):
 
     Figure 3 of arXiv 2312.00752, without the norm and the residual connection around it.
     Parameters have the names of transformers' `MambaMixer` and mamba_ssm's `Mamba`, whose weights
-    it accepts. A_log and D should have no weight decay.
+    it accepts. A_log, D and the bias of dt_proj should have no weight decay.
 
     Args:
         width: Channels of inputs and outputs.

@@ -5,9 +5,10 @@ channel, N numbers; Δ the size of a step, at which h decays by exp(Δ A) and Δ
 
 A program has a block of channels of one batch entry, and goes through the sequence chunk by chunk,
 forward or backward. A chunk is a tile (steps, channels, N), which a parallel scan turns into the
-states after each step. The backward pass gets the states at the chunks' beginnings, and computes
-those inside once more. No two programs write to one place: what several blocks of channels add to
-the gradients of B and C is added up afterwards, so there are no atomic sums.
+states after each step. The backward pass first runs the forward one again, for the states at the
+chunks' beginnings, and then computes those inside. No two programs write to one place: what several
+blocks of channels add to the gradients of B and C is added up afterwards, so there are no atomic
+sums.
 """
 
 from functools import cache
