@@ -1,9 +1,10 @@
-"""Draw a live matplotlib figure as SVG, in both languages and both colour schemes."""
+"""Draw live matplotlib figures as SVG, in both languages and both colour schemes."""
 
 import io
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -71,40 +72,48 @@ def read_catalogue(path: str, root: Path) -> dict[str, dict]:
     return catalogue
 
 
+def in_chinese(labels: Iterable[str], snippet: str, root: Path) -> dict[str, str]:
+    """{label: the label in Chinese}, from the file beside the snippet; raises ValueError with those that it lacks."""
+    path = snippet.removesuffix(".py") + ".toml"
+    catalogue = read_catalogue(path, root)
+    texts = {label: translate(label, catalogue) for label in labels}
+    if unknown := [repr(label) for label, text in texts.items() if text is None]:
+        raise ValueError(f"no Chinese in {path}, below [text] or [names], for {', '.join(unknown)}")
+    return texts
+
+
 def draw(figure, snippet: str, root: Path) -> dict[str, str]:
     """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
 
-    The file beside the snippet has the labels in Chinese; raises ValueError with those that it lacks, or if
-    the drawing is too large for a page.
+    Raises ValueError if labels have no Chinese, or if the drawing is too large for a page.
     """
-    path = snippet.removesuffix(".py") + ".toml"
-    catalogue, unknown = read_catalogue(path, root), []
-    english = to_svg(figure)
+    labels = {}
+    english = _with_texts(figure, lambda label: labels.setdefault(label, label))
     if len(english) > MAX_SIZE:
         raise ValueError(_too_large(english))
-    get_text = Text.get_text
+    texts = in_chinese(labels, snippet, root)
 
-    def chinese_text(self: Text) -> str:
-        label = get_text(self)
-        chinese = translate(label, catalogue)
-        if chinese is None:
-            unknown.append(repr(label))
-        return chinese or ""
+    def chinese_text(label: str) -> str:  # longer labels may leave room for other ticks
+        return texts[label] if label in texts else in_chinese([label], snippet, root)[label]
 
-    # Tick labels are made while the figure is drawn, so the text is translated where it is read.
-    Text.get_text = chinese_text
-    try:
-        chinese = to_svg(figure)
-    finally:
-        Text.get_text = get_text
-    if unknown:
-        raise ValueError(f"no Chinese in {path}, below [text] or [names], for {', '.join(dict.fromkeys(unknown))}")
+    chinese = english if texts == labels else _with_texts(figure, chinese_text)
     return {
         "en-light": english,
         "en-dark": _darken(english),
         "zh-light": chinese,
         "zh-dark": _darken(chinese),
     }
+
+
+def _with_texts(figure, replace: Callable[[str], str]) -> str:
+    """The figure with each of its texts replaced."""
+    get_text = Text.get_text
+    # Tick labels are made while the figure is drawn, so a text is replaced where it is read.
+    Text.get_text = lambda self: replace(get_text(self))
+    try:
+        return to_svg(figure)
+    finally:
+        Text.get_text = get_text
 
 
 def to_svg(figure) -> str:
