@@ -257,8 +257,6 @@ def delta_rule(
         >>> one, v = torch.ones(1, 1, 2, 1), torch.tensor([1.0, 5.0]).view(1, 1, 2, 1)
         >>> delta_rule(one, one, v, torch.ones(1, 1, 2))[0].flatten()
         tensor([1., 5.])
-        >>> recurrent_linear_attention(one, one, v)[0].flatten()
-        tensor([1., 6.])
     """
     dtype = v.dtype
     _check_per_token(beta, "beta", q)

@@ -51,7 +51,7 @@ def performer_attention(
         >>> import torch
         >>> q, k = torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 4, 8)
         >>> v = torch.arange(4.0).view(1, 1, 4, 1)
-        >>> projection = orthogonal_gaussian(16, 8)
+        >>> projection = torch.randn(16, 8)  # or orthogonal_gaussian(16, 8)
         >>> performer_attention(q, k, v, projection, causal=True).flatten()
         tensor([0.0000, 0.5000, 1.0000, 1.5000])
     """
