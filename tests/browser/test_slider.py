@@ -39,7 +39,9 @@ def test_keys_choose_the_frame_and_its_words(tab, language, scheme):
     slider.input.focus()
     for key, number in ("Home", "0"), ("ArrowRight", "1"), ("End", last), ("ArrowLeft", str(int(last) - 1)):
         slider.page.keyboard.press(key)
-        slider.page.wait_for_function(f"({SHOWN})(document.querySelector('.figure:has(.slider)')).includes('-{number}-')")
+        slider.page.wait_for_function(
+            f"({SHOWN})(document.querySelector('.figure:has(.slider)')).includes('-{number}-')"
+        )
         value = slider.figure.locator(".value").inner_text()
         assert slider.input.get_attribute("aria-valuetext") == value
         image = slider.figure.locator("img:visible")

@@ -20,12 +20,16 @@ FRAMES = {
         "two frames have the same label: ['1', '1']",
     ),
     "without the poster": (
-        ' poster=\"3\"',
+        ' poster="3"',
         EMPTY.format(1, "") + EMPTY.format(2, ""),
         "no frame is labelled 3, the poster; the frames are ['1', '2']",
     ),
     "of different sizes": ("", "plt.figure(num='1')\nplt.figure(num='2', figsize=(2, 2))\n", "jump: the size is [6.4,"),
-    "with different axes": ("", EMPTY.format(1, "") + "plt.figure(num='2')\n", "the number of axes is [1.0] in the frame 1"),
+    "with different axes": (
+        "",
+        EMPTY.format(1, "") + "plt.figure(num='2')\n",
+        "the number of axes is [1.0] in the frame 1",
+    ),
     "of different ranges": (
         "",
         EMPTY.format(1, "ylim=(0, 1)") + EMPTY.format(2, "ylim=(0, 2)"),
@@ -168,7 +172,7 @@ CELLS = {
     ),
     **{
         f"draws frames {what}": (
-            f"# %% wrong frames=\"$n$\"{poster}\nimport matplotlib.pyplot as plt  # here\n\n{code}",
+            f'# %% wrong frames="$n$"{poster}\nimport matplotlib.pyplot as plt  # here\n\n{code}',
             f"the figure cannot be drawn: {cause}",
         )
         for what, (poster, code, cause) in FRAMES.items()
