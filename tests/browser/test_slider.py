@@ -1,4 +1,4 @@
-"""Test figures with a slider: which frame they show, when frames are loaded, playing, and what remains without a script."""
+"""Test figures with a slider: which frame they show, when frames are loaded, playing, and without a script."""
 
 import re
 

@@ -39,7 +39,7 @@ def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
 
 
 def _named_drawings(cell: dict) -> list[tuple[str, dict[str, str]]]:
-    """The figure of a cell, by the cell's name, and its frames, by the name and their numbers, where js/slider.js looks."""
+    """The figure of a cell by the cell's name, and its frames by the name and their numbers, as in js/slider.js."""
     frames = cell["metadata"].get("frames", {"drawings": []})["drawings"]
     return [
         (cell["id"], cell["metadata"]["drawings"]),

@@ -7,9 +7,9 @@ from zhixing_site.execution.snippet import Cell
 
 
 def draw_frames(figures: list, cell: Cell, root: Path) -> dict[str, object]:
-    """What the slider sets and the labels of the frames, in both languages, and the drawings, of which one is the poster.
+    """What the slider sets, the labels and drawings of the frames, and which of them is the poster.
 
-    {"knob": {"en": …, "zh": …}, "labels": {"en": […], "zh": […]}, "drawings": [{"en-light": svg, …}, …], "poster": index}
+    {"knob": {"en": …, "zh": …}, "labels": {"en": […], "zh": […]}, "drawings": [{"en-light": svg, …}, …], "poster": 0}
 
     Raises ValueError if they are no frames of one picture.
     """

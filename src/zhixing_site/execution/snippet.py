@@ -27,8 +27,8 @@ UNSHOWABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U0
 class Cell:
     """One cell; `path` is its snippet's, relative to the project's root, and `line` that of its source's first line.
 
-    With `frames`, it leaves several figures, among which a reader chooses by a slider: `frames` is what the slider sets,
-    and `poster` the label of the figure that is shown at first.
+    With `frames`, it leaves several figures, among which a reader chooses by a slider: `frames` names what the slider
+    sets, and `poster` is the label of the figure that is shown at first.
     """
 
     path: str
