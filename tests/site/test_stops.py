@@ -24,11 +24,15 @@ FRAMES = {
         EMPTY.format(1, "") + EMPTY.format(2, ""),
         "no frame is labelled 3, the poster; the frames are ['1', '2']",
     ),
-    "of different sizes": ("", "plt.figure(num='1')\nplt.figure(num='2', figsize=(2, 2))\n", "jump: the size is [6.4,"),
+    "of different sizes": (
+        "",
+        "plt.figure(num='1')\nplt.figure(num='2', figsize=(2, 2))\n",
+        "the picture would jump: the size is [",
+    ),
     "with different axes": (
         "",
         EMPTY.format(1, "") + "plt.figure(num='2')\n",
-        "the number of axes is [1.0] in the frame 1",
+        "jump: the number of axes is [1.0] in the frame 1",
     ),
     "of different ranges": (
         "",
@@ -173,7 +177,7 @@ CELLS = {
     **{
         f"draws frames {what}": (
             f'# %% wrong frames="$n$"{poster}\nimport matplotlib.pyplot as plt  # here\n\n{code}',
-            f"the figure cannot be drawn: {cause}",
+            cause,
         )
         for what, (poster, code, cause) in FRAMES.items()
     },
