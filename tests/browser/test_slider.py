@@ -7,6 +7,7 @@ import pytest
 PAGE = "activations/swish/"
 SCHEMES = pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("zh", "dark")])
 SHOWN = "figure => [...figure.querySelectorAll('img')].find(image => image.checkVisibility()).currentSrc"
+TURNED = f"part => ({SHOWN})(document.querySelector('.figure:has(.slider)')).includes(part)"
 STILL = "document.documentElement.scrollHeight + ' ' + document.querySelector('.figure:has(.slider)').clientHeight"
 
 
@@ -39,9 +40,7 @@ def test_keys_choose_the_frame_and_its_words(tab, language, scheme):
     slider.input.focus()
     for key, number in ("Home", "0"), ("ArrowRight", "1"), ("End", last), ("ArrowLeft", str(int(last) - 1)):
         slider.page.keyboard.press(key)
-        slider.page.wait_for_function(
-            f"({SHOWN})(document.querySelector('.figure:has(.slider)')).includes('-{number}-')"
-        )
+        slider.page.wait_for_function(TURNED, arg=f"-{number}-")
         value = slider.figure.locator(".value").inner_text()
         assert slider.input.get_attribute("aria-valuetext") == value
         image = slider.figure.locator("img:visible")
