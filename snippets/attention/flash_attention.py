@@ -78,7 +78,7 @@ def apart(gap):
     return "less than 1e-12" if gap < 1e-12 else f"{gap:.2f}"
 
 
-# %% tiles_figure frames="current tile" poster="5"
+# %% tiles_figure frames="current tile" poster="3"
 from zhixing.attention.online_softmax import merge, nothing, part
 
 generator = torch.Generator().manual_seed(3)
@@ -107,20 +107,21 @@ for number, (rows, columns, state) in enumerate(frames):
             axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9)
     for i, (m, ell) in state.items():
         colour = "#0b62b8" if i in rows else "#6b7280"
-        for x, value in ((6.8, m), (8.3, ell)):
+        for x, value in ((6.8, f"{m:.1f}"), (8.3, f"{ell:.2f}")):
             axes.text(
                 x,
                 i + 0.5,
-                f"{value:.2f}".replace("-", "−"),
+                value.replace("-", "−"),
                 color=colour,
                 ha="center",
                 va="center",
                 fontsize=9,
             )
-    for x, name in ((6.8, "$m$"), (8.3, "$\\ell$")):
+    for x, name in ((3, "keys"), (6.8, "$m$"), (8.3, "$\\ell$")):
         axes.text(x, -0.5, name, ha="center", va="center")
+    axes.text(-0.5, 3, "queries", ha="center", va="center", rotation=90)
     axes.plot([0, 0, 6, 6, 0], [0, 6, 6, 0, 0], color="#24292f", lw=0.8)
-    axes.set(xlim=(0, 9), ylim=(6, -1), xticks=[], yticks=[], aspect="equal")
+    axes.set(xlim=(-1, 9), ylim=(6, -1), xticks=[], yticks=[], aspect="equal")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
@@ -128,6 +129,10 @@ for number, (rows, columns, state) in enumerate(frames):
 from itertools import pairwise
 
 assert len(frames) == 6
+(m_before, sum_before), (m_after, _) = (frames[tile][2][3] for tile in (1, 2))
+m_before, sum_before, m_after = m_before.item(), sum_before.item(), m_after.item()
+m_rise = m_after - m_before
+assert m_rise > 0.5
 for i, (m, ell) in frames[-1][2].items():
     assert abs(m + ell.log() - torch.logsumexp(logits[i], dim=0)) < 1e-5
 for before, after in pairwise(state for _, _, state in frames):

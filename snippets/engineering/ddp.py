@@ -183,7 +183,7 @@ for step in range(7):
                 "",
                 (log[step][1] + 0.3, rank + 0.75),
                 (log[step][1] + 0.3, rank + 0.25),
-                arrowprops={"arrowstyle": "->", "color": "#0b62b8"},
+                arrowprops={"arrowstyle": "->", "color": "#24292f", "lw": 1.6},
             )
     axes.set(xlabel="chunk", ylabel="rank", xticks=range(4), yticks=range(4))
     axes.set(xlim=(-0.5, 3.5), ylim=(4, -0.5))

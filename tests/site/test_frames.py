@@ -70,10 +70,10 @@ def test_slider_is_in_the_pages_language(powers, language, knob, labels):
 
 def test_alternative_text_says_what_changes_and_ends_with_the_value(powers):
     assert {image.get("alt") for image in powers.html("en/area/powers").xpath("(//span[@class='figure'])[1]//img")} == {
-        "Powers of x. The slider sets exponent: 2 steps"
+        "Powers of x. Shown here: exponent = 2 steps"
     }
     (alternative, *_) = powers.html("zh/area/powers").xpath("(//span[@class='figure'])[1]//img/@alt")
-    assert alternative.endswith("指数 <n>：2 步")
+    assert alternative.endswith("指数 <n> = 2 步")
 
 
 def test_each_frame_has_a_file_for_each_language_and_scheme(powers):
