@@ -80,13 +80,19 @@ def test_button_plays_to_the_end_and_then_from_the_start(tab):
 
 def test_playing_ends_when_the_figure_leaves_the_screen_or_motion_is_reduced(tab):
     slider = Slider(tab)
+    last = slider.input.get_attribute("max")
+    paused = ".slider button[aria-label=Play]"
     slider.button.click()
     slider.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-    slider.page.wait_for_selector(".slider button[aria-label=Play]", state="attached")
+    slider.page.wait_for_selector(paused, state="attached")
+    assert slider.input.input_value() != last  # it did not end by itself
     slider.figure.scroll_into_view_if_needed()
+    slider.input.focus()
+    slider.page.keyboard.press("Home")
     slider.button.click()
     slider.page.emulate_media(reduced_motion="reduce")
-    slider.page.wait_for_selector(".slider button[aria-label=Play]", state="attached")
+    slider.page.wait_for_selector(paused, state="attached")
+    assert slider.input.input_value() != last
     assert not slider.button.is_visible()
 
 
