@@ -110,6 +110,23 @@ def test_first_frame_is_the_poster_unless_another_is_named(tmp_path, frames):
     assert len(drawn["drawings"]) == frames
 
 
+def test_frames_have_their_axes_in_one_place(tmp_path):
+    figures.house_style()
+    cell = Cell("snippets/area/trial.py", "trial", "", 1, hidden=False, frames="$n$")
+    opened = [plt.figure(num=f"{number}") for number in (1, 2)]
+    try:
+        first, second = (figure.add_subplot() for figure in opened)
+        second.set_title("$x$")
+        draw_frames(opened, cell, tmp_path)
+        assert (
+            second.get_position().bounds
+            == first.get_position().bounds
+            != plt.figure().add_subplot().get_position().bounds
+        )
+    finally:
+        plt.close("all")
+
+
 def test_figure_is_drawn_again_only_for_words_that_differ(tmp_path, monkeypatch):
     drawn = []
     to_svg = figures.to_svg
@@ -123,7 +140,7 @@ def test_figure_is_drawn_again_only_for_words_that_differ(tmp_path, monkeypatch)
             figure, axes = plt.subplots()
             axes.set_xlabel(label)
             drawn.clear()
-            result = figures.draw(figure, "snippets/area/trial.py", tmp_path)
+            (result,) = figures.draw([figure], "snippets/area/trial.py", tmp_path)
             assert len(drawn) == drawings
             assert (result["en-light"] == result["zh-light"]) == (drawings == 1)
     finally:

@@ -34,15 +34,15 @@ FRAMES = {
         EMPTY.format(1, "") + "plt.figure(num='2')\n",
         "jump: the number of axes is [1.0] in the frame 1",
     ),
-    "of different ranges": (
+    "of different ranges of y": (
         "",
         EMPTY.format(1, "ylim=(0, 1)") + EMPTY.format(2, "ylim=(0, 2)"),
         "the picture would jump: the y range of axes 1 is [0.0, 1.0] in the frame 1 and [0.0, 2.0] in 2",
     ),
-    "in different places": (
+    "of different ranges of x": (
         "",
-        EMPTY.format(1, "") + EMPTY.format(2, "title='$x$'"),
-        "the picture would jump: the place of axes 1 is",
+        EMPTY.format(1, "xlim=(0, 1)") + EMPTY.format(2, "xlim=(0, 3)"),
+        "the x range of axes 1 is [0.0, 1.0] in the frame 1 and [0.0, 3.0] in 2",
     ),
     "with a label without Chinese": (
         "",

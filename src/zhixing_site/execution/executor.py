@@ -57,7 +57,7 @@ def _draw(cell: Cell, root: Path) -> dict[str, dict]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # a character that no font has
             if not cell.frames:
-                return {"drawings": figures.draw(opened[0], cell.path, root)}
+                return {"drawings": figures.draw(opened, cell.path, root)[0]}
             frames = draw_frames(opened, cell, root)
             return {"drawings": frames["drawings"][frames["poster"]], "frames": frames}
     except Exception as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from zhixing_site.files import decode
@@ -82,38 +83,46 @@ def in_chinese(labels: Iterable[str], snippet: str, root: Path) -> dict[str, str
     return texts
 
 
-def draw(figure, snippet: str, root: Path) -> dict[str, str]:
-    """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
+def draw(figures: list[Figure], snippet: str, root: Path) -> list[dict[str, str]]:
+    """Of each figure, {'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}.
 
-    Raises ValueError if labels have no Chinese, or if the drawing is too large for a page.
+    The axes of all figures are where the layout has put those of the first. Raises ValueError if labels have
+    no Chinese, or if a drawing is too large for a page.
     """
     labels = {}
-    english = _with_texts(figure, lambda label: labels.setdefault(label, label))
-    if len(english) > MAX_SIZE:
-        raise ValueError(_too_large(english))
+    english = _with_texts(figures, lambda label: labels.setdefault(label, label))
+    largest = max(english, key=len)
+    if len(largest) > MAX_SIZE:
+        raise ValueError(_too_large(largest))
     texts = in_chinese(labels, snippet, root)
 
     def chinese_text(label: str) -> str:  # longer labels may leave room for other ticks
         return texts[label] if label in texts else in_chinese([label], snippet, root)[label]
 
-    chinese = english if texts == labels else _with_texts(figure, chinese_text)
-    return {
-        "en-light": english,
-        "en-dark": _darken(english),
-        "zh-light": chinese,
-        "zh-dark": _darken(chinese),
-    }
+    chinese = english if texts == labels else _with_texts(figures, chinese_text)
+    return [
+        {"en-light": light, "en-dark": _darken(light), "zh-light": other, "zh-dark": _darken(other)}
+        for light, other in zip(english, chinese, strict=True)
+    ]
 
 
-def _with_texts(figure, replace: Callable[[str], str]) -> str:
-    """The figure with each of its texts replaced."""
+def _with_texts(figures: list[Figure], replace: Callable[[str], str]) -> list[str]:
+    """The figures with each of their texts replaced, in the layout of the first."""
     get_text = Text.get_text
     # Tick labels are made while the figure is drawn, so a text is replaced where it is read.
     Text.get_text = lambda self: replace(get_text(self))
+    first, *others = figures
     try:
-        return to_svg(figure)
+        drawings = [to_svg(first)]
+        for figure in others:
+            with plt.rc_context({"figure.constrained_layout.use": False}):
+                figure.set_layout_engine(None)  # with one, savefig draws twice
+            for axes, model in zip(figure.axes, first.axes, strict=True):
+                axes.set_position(model.get_position(original=True))
+            drawings.append(to_svg(figure))
     finally:
         Text.get_text = get_text
+    return drawings
 
 
 def to_svg(figure) -> str:

@@ -15,7 +15,6 @@ def draw_frames(figures: list, cell: Cell, root: Path) -> dict[str, object]:
     """
     labels = [figure.get_label() for figure in figures]
     _check_labels(labels, cell)
-    drawings = [draw(figure, cell.path, root) for figure in figures]
     first, *others = map(_layout, figures)
     for label, layout in zip(labels[1:], others, strict=True):
         for part in first | layout:
@@ -26,7 +25,7 @@ def draw_frames(figures: list, cell: Cell, root: Path) -> dict[str, object]:
     return {
         "knob": {"en": cell.frames, "zh": texts[cell.frames]},
         "labels": {"en": labels, "zh": [texts[label] for label in labels]},
-        "drawings": drawings,
+        "drawings": draw(figures, cell.path, root),
         "poster": labels.index(cell.poster) if cell.poster else 0,
     }
 
@@ -43,10 +42,9 @@ def _check_labels(labels: list[str], cell: Cell) -> None:
 
 
 def _layout(figure) -> dict[str, list[float]]:
-    """What the frames of a picture have in common, once they are drawn: {what: value}."""
+    """What the frames of a picture have in common: {what: value}."""
     layout = {"the size": figure.get_size_inches(), "the number of axes": [len(figure.axes)]}
     for number, axes in enumerate(figure.axes, 1):
         layout[f"the x range of axes {number}"] = axes.get_xlim()
         layout[f"the y range of axes {number}"] = axes.get_ylim()
-        layout[f"the place of axes {number}"] = axes.get_position().bounds
     return {part: [round(float(value), 6) for value in values] for part, values in layout.items()}
