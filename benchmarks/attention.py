@@ -4,22 +4,18 @@ Forward and backward, in float16; the numbers of heads and batch entries give 20
 torch's backends run on the same tensors, except those that do not support them.
 """
 
-import json
-import re
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import torch
+from gpu import record
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from zhixing.attention.flash_attention import flash_attention
 
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks/results"
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 HEAD_SIZES = (64, 128)
 BACKENDS = {
@@ -91,36 +87,5 @@ def operations(shape: tuple[int, int, int, int], causal: bool) -> float:
     return 4 * batch * heads * n * n * d / (2 if causal else 1)
 
 
-def result_path(device: str) -> Path:
-    return RESULTS / f"attention-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
-
-
-def main() -> None:
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks/attention.py needs a GPU, and torch finds none here")
-    import triton
-
-    device = torch.cuda.get_device_name()
-    head = {
-        "device": device,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "unit": "TFLOP/s, from the median of the times",
-    }
-
-    def median(function: Callable[[], object]) -> float:
-        return triton.testing.do_bench(function, warmup=100, rep=400, return_mode="median")
-
-    results = []
-    for row in rows(median):
-        print(row, flush=True)
-        results.append(row)
-    lines = ",\n".join(f"    {json.dumps(row)}" for row in results)
-    result_path(device).write_text(f'{json.dumps(head, indent=2)[:-2]},\n  "rows": [\n{lines}\n  ]\n}}\n')
-
-
 if __name__ == "__main__":
-    main()
+    record(rows, "attention", "TFLOP/s, from the median of the times")

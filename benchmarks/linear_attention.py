@@ -5,20 +5,15 @@ fla's `chunk_simple_gla`, which computes the same, if it is installed. The numbe
 channels and 16384 tokens.
 """
 
-import json
-import re
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
 
 import torch
+from gpu import record
 from torch.nn.functional import scaled_dot_product_attention
 
 from zhixing.attention.fused_linear_attention import fused_linear_attention
 
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks/results"
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 HEAD_SIZES = (64, 128)
 NOT_MEASURED = "not measured"
@@ -80,35 +75,5 @@ def forward_and_backward(attention, given, d_out, milliseconds) -> tuple[float, 
     return forward, milliseconds(lambda: torch.autograd.grad(out, given, d_out, **settings))
 
 
-def result_path(device: str) -> Path:
-    return RESULTS / f"linear-attention-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
-
-
-def main() -> None:
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks/linear_attention.py needs a GPU, and torch finds none here")
-    import triton
-
-    device = torch.cuda.get_device_name()
-    head = {
-        "device": device,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "cuda": torch.version.cuda,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "unit": "milliseconds, median",
-    }
-
-    def median(function: Callable[[], object]) -> float:
-        return triton.testing.do_bench(function, warmup=100, rep=400, return_mode="median")
-
-    results = []
-    for row in rows(median):
-        print(row, flush=True)
-        results.append(row)
-    lines = ",\n".join(f"    {json.dumps(row)}" for row in results)
-    result_path(device).write_text(f'{json.dumps(head, indent=2)[:-2]},\n  "rows": [\n{lines}\n  ]\n}}\n')
-
-
 if __name__ == "__main__":
-    main()
+    record(rows, "linear-attention", "milliseconds, median")

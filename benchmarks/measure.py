@@ -30,7 +30,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: all samples of both sides, a `result` computed from medians, and its target `wanted`."""
+    """One comparison: all samples of both sides, a `result` computed from medians, and its target `wanted`.
+
+    `other` is empty if there is nothing to compare with.
+    """
 
     what: str
     ours: list[float]
@@ -52,8 +55,8 @@ class Table:
         print(f"{'':46}{'ours':>9}{'other':>9}      {'result':15}wanted")
 
     def add(self, row: Row) -> None:
-        ours, other = statistics.median(row.ours), statistics.median(row.other)
-        print(f"{row.what:46}{ours:9.2f}{other:9.2f} {row.unit:4} {row.result:15}{row.wanted}", flush=True)
+        ours, other = (f"{statistics.median(side):.2f}" if side else "" for side in (row.ours, row.other))
+        print(f"{row.what:46}{ours:>9}{other:>9} {row.unit:4} {row.result:15}{row.wanted}", flush=True)
         samples = {"ours": [round(each, 3) for each in row.ours], "other": [round(each, 3) for each in row.other]}
         self.rows.append({**vars(row), **samples, "load": round(os.getloadavg()[0], 2)})
 

@@ -48,6 +48,23 @@ SCROLL = """async () => {
     await new Promise(done => setTimeout(done, 50));
   }
 }"""
+# The milliseconds from each turn of the slider to the frame on the screen.
+TURN = """async () => {
+  const figure = document.querySelector(".figure:has(.slider)"), input = figure.querySelector("input");
+  figure.scrollIntoView();
+  input.focus();
+  await new Promise(done => setTimeout(done, 500)); // until its frames are loaded
+  const times = [];
+  for (let frame = 0; frame <= input.max; frame++) {
+    const start = performance.now();
+    input.value = frame;
+    input.dispatchEvent(new Event("input"));
+    await [...figure.querySelectorAll("img")].find(image => image.checkVisibility()).decode();
+    await new Promise(done => requestAnimationFrame(() => setTimeout(done))); // after the paint
+    times.push(performance.now() - start);
+  }
+  return times;
+}"""
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
@@ -166,6 +183,13 @@ def read_two(browser: Browser, url: str, site: Path, network: dict | None = None
         return tuple(visit(page, session, url + name, site) for name in (FIRST, NEXT))
 
 
+def turn_slider(browser: Browser, url: str) -> list[float]:
+    """Return the milliseconds until each frame of the next page's first figure with a slider is seen."""
+    with browser.new_context() as context, context.new_page() as page:
+        page.goto(url + NEXT, wait_until="networkidle")
+        return page.evaluate(TURN)
+
+
 # The table
 
 Pair = tuple[Visit, Visit]
@@ -211,7 +235,7 @@ def main() -> None:
             for _ in range(max(1, options.repeat // 3)):
                 for side, path in SIDES.items():
                     slow[side].append(read_two(browser, f"{address}{path}/", site, SLOW))
-            chromium = browser.version
+            chromium, turns = browser.version, turn_slider(browser, f"{address}{SIDES['ours']}/")
     for peer in list(SIDES)[1:]:
         table.title(
             f"Our article on GELU, then the one on Swish, in Chromium {chromium}, compared with the same text in "
@@ -220,6 +244,8 @@ def main() -> None:
             "12 KB, are missing, since Chromium does not report them. The slow network: 1.6 Mbit/s, 150 ms."
         )
         add_rows(table, fast, slow, peer)
+    table.title("A figure with a slider, from a turn to the frame on the screen once all frames are loaded")
+    table.add(Row("next frame", turns, [], "ms", f"{statistics.median(turns):.0f} ms", "at most 50 ms"))
     table.save(RESULTS, chromium=chromium)
 
 

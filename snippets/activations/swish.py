@@ -13,19 +13,23 @@ from zhixing.activations.swish import LAMBERT_W, swish, swish_derivative, swish_
 
 fine = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
 
-# %% family
+# %% family frames="β" poster="1"
 import matplotlib.pyplot as plt
 
 grid = torch.linspace(-4, 4, 801, dtype=torch.float64)
-figure, (left, right) = plt.subplots(1, 2, figsize=(6, 3))
-for beta in (0.0, 0.5, 1.0, 4.0):
-    left.plot(grid, torch.sigmoid(beta * grid), label=rf"$\beta = {beta:g}$")
-    right.plot(grid, swish(grid, beta=beta))
-left.plot(grid, (grid > 0).double(), "--", color="0.5", label="ReLU", zorder=1)
-right.plot(grid, F.relu(grid), "--", color="0.5", zorder=1)
-left.set(xlabel="$x$", ylabel="gate")
-right.set(xlabel="$x$", ylabel="$x$ times gate", ylim=(-1.2, 3.2))
-left.legend(fontsize="small")
+for beta in (0, 0.1, 0.25, 0.5, 1, 1.7, 2.5, 4, 8, 16):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.6), num=f"{beta}")
+    for other in (0, 0.5, 1, 4):
+        thin = {"color": "#6b7280", "alpha": 0.6, "lw": 0.8, "zorder": 1}
+        left.plot(grid, torch.sigmoid(other * grid), **thin)
+        right.plot(grid, swish(grid, beta=other), **thin)
+    left.plot(grid, (grid > 0).double(), "--", color="#6b7280", label="ReLU")
+    right.plot(grid, F.relu(grid), "--", color="#6b7280")
+    left.plot(grid, torch.sigmoid(beta * grid), lw=2, label=rf"$\beta = {beta}$")
+    right.plot(grid, swish(grid, beta=beta), lw=2)
+    left.set(xlabel="$x$", ylabel="gate", ylim=(-0.05, 1.05))
+    right.set(xlabel="$x$", ylabel="$x$ times gate", ylim=(-1.2, 3.2))
+    left.legend(loc="upper left")
 
 # %% absorbed
 generator = torch.Generator().manual_seed(0)

@@ -78,7 +78,7 @@ def apart(gap):
     return "less than 1e-12" if gap < 1e-12 else f"{gap:.2f}"
 
 
-# %% tiles_figure
+# %% tiles_figure frames="current tile" poster="3"
 from zhixing.attention.online_softmax import merge, nothing, part
 
 generator = torch.Generator().manual_seed(3)
@@ -94,10 +94,8 @@ for rows in ((0, 1), (2, 3), (4, 5)):
         shown = shown | dict(zip(rows, zip(seen.m, seen.ell, strict=True), strict=True))
         frames.append((rows, columns, shown))
 
-figure, panels = plt.subplots(2, 3, figsize=(7.2, 5.0))
-for number, (axes, (rows, columns, state)) in enumerate(
-    zip(panels.flat, frames, strict=True)
-):
+for number, (rows, columns, state) in enumerate(frames):
+    figure, axes = plt.subplots(figsize=(4.5, 3.6), num=f"{number + 1}")
     for i, j, colour, alpha in (
         *((r[0], c[0], "#6b7280", 0.25) for r, c, _ in frames[:number]),
         (rows[0], columns[0], "#0b62b8", 0.3),
@@ -106,24 +104,24 @@ for number, (axes, (rows, columns, state)) in enumerate(
     for i in rows:
         for j in columns:
             text = "$-\\infty$" if j > i else f"{logits[i, j]:.1f}".replace("-", "−")
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5)
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9)
     for i, (m, ell) in state.items():
         colour = "#0b62b8" if i in rows else "#6b7280"
-        for x, value in ((6.8, m), (8.3, ell)):
+        for x, value in ((6.8, f"{m:.1f}"), (8.3, f"{ell:.2f}")):
             axes.text(
                 x,
                 i + 0.5,
-                f"{value:.2f}".replace("-", "−"),
+                value.replace("-", "−"),
                 color=colour,
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=9,
             )
-    for x, name in ((6.8, "$m$"), (8.3, "$\\ell$")):
+    for x, name in ((3, "keys"), (6.8, "$m$"), (8.3, "$\\ell$")):
         axes.text(x, -0.5, name, ha="center", va="center")
+    axes.text(-0.5, 3, "queries", ha="center", va="center", rotation=90)
     axes.plot([0, 0, 6, 6, 0], [0, 6, 6, 0, 0], color="#24292f", lw=0.8)
-    axes.set(xlim=(0, 9), ylim=(6, -1), xticks=[], yticks=[], aspect="equal")
-    axes.set_title(f"tile {number + 1}")
+    axes.set(xlim=(-1, 9), ylim=(6, -1), xticks=[], yticks=[], aspect="equal")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
@@ -131,6 +129,10 @@ for number, (axes, (rows, columns, state)) in enumerate(
 from itertools import pairwise
 
 assert len(frames) == 6
+(m_before, sum_before), (m_after, _) = (frames[tile][2][3] for tile in (1, 2))
+m_before, sum_before, m_after = m_before.item(), sum_before.item(), m_after.item()
+m_rise = m_after - m_before
+assert m_rise > 0.5
 for i, (m, ell) in frames[-1][2].items():
     assert abs(m + ell.log() - torch.logsumexp(logits[i], dim=0)) < 1e-5
 for before, after in pairwise(state for _, _, state in frames):

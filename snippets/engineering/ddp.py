@@ -165,6 +165,36 @@ for p in (2, 3, 4):
     assert sent["star_all_reduce", p] == [(p - 1) * 60] + [60] * (p - 1)
     assert sum(sent["ring_all_reduce", p]) == sum(sent["star_all_reduce", p])
 
+# %% steps_figure frames="steps done" poster="3"
+sums = [[{rank} for _ in range(4)] for rank in range(4)]  # whose summands a chunk has
+for step in range(7):
+    figure, axes = plt.subplots(figsize=(4.6, 2.9), num=f"{step}")
+    for rank, log in enumerate(recorded["ring"]):
+        for chunk, ranks in enumerate(sums[rank]):
+            colour = "#1a7f37" if len(ranks) == 4 else "#6b7280"
+            place = {"xy": (chunk - 0.5, rank - 0.5), "width": 1, "height": 1}
+            axes.add_patch(
+                plt.Rectangle(**place, color=colour, alpha=len(ranks) / 8, lw=0)
+            )
+            text = "+".join(map(str, sorted(ranks)))
+            axes.text(chunk, rank, text, ha="center", va="center", fontsize=9)
+        if step < 6:
+            axes.annotate(
+                "",
+                (log[step][1] + 0.3, rank + 0.75),
+                (log[step][1] + 0.3, rank + 0.25),
+                arrowprops={"arrowstyle": "->", "color": "#24292f", "lw": 1.6},
+            )
+    axes.set(xlabel="chunk", ylabel="rank", xticks=range(4), yticks=range(4))
+    axes.set(xlim=(-0.5, 3.5), ylim=(4, -0.5))
+    axes.grid(visible=False)
+    if step < 6:
+        sent = [(rank, log[step][1]) for rank, log in enumerate(recorded["ring"])]
+        arrived = [((rank + 1) % 4, chunk, sums[rank][chunk]) for rank, chunk in sent]
+        for rank, chunk, ranks in arrived:
+            sums[rank][chunk] = sums[rank][chunk] | ranks
+assert all(len(ranks) == 4 for row in sums for ranks in row)
+
 # %% ring_figure
 figure, axes = plt.subplots(figsize=(5.6, 2.6))
 for rank, log in enumerate(recorded["ring"]):

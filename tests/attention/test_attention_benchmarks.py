@@ -1,30 +1,13 @@
 """What the kernels compile to for GPUs that are not here; and the benchmark for a GPU, without one."""
 
-import importlib.util
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
+from benchmark import load, of_another_triton
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(name: str):
-    specification = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-def of_another_triton() -> str:
-    """Why the table says nothing of what is compiled here; nothing if it does."""
-    try:
-        found = version("triton")
-    except PackageNotFoundError:
-        return "there is no Triton"
-    return "" if found == TABLE["triton"] else f"the table is of Triton {TABLE['triton']}, here is {found}"
 
 
 COMPILED = load("attention_compiled")
@@ -44,7 +27,7 @@ def test_table_is_of_these_kernels_and_of_what_the_autotuner_may_pick():
     assert len(ROWS) <= 60
 
 
-@pytest.mark.skipif(bool(of_another_triton()), reason=of_another_triton())
+@pytest.mark.skipif(bool(of_another_triton(TABLE["triton"])), reason=of_another_triton(TABLE["triton"]))
 def test_compiling_now_gives_what_the_table_says():
     row = next(row for row in ROWS if (row["kernel"], row["head_size"], row["capability"]) == ("_forward", 64, 90))
     (wanted, *_) = COMPILED.cases()
@@ -117,10 +100,23 @@ def test_operations(causal, count):
 
 
 def test_result_is_named_after_the_device():
-    assert load("attention").result_path("NVIDIA H100 80GB HBM3").name == "attention-nvidia-h100-80gb-hbm3.json"
+    path = load("gpu").result_path("attention", "NVIDIA H100 80GB HBM3")
+    assert path.name == "attention-nvidia-h100-80gb-hbm3.json"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_benchmark_without_a_gpu_says_so():
     with pytest.raises(SystemExit, match="torch finds none here"):
-        load("attention").main()
+        load("gpu").record(load("attention").rows, "attention", "")
+
+
+def test_record_is_what_was_measured(tmp_path, monkeypatch):
+    gpu = load("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path)
+    gpu.record(lambda median: [{"length": 1}, {"length": 2}], "attention", "ms")
+    saved = json.loads((tmp_path / "attention-some-gpu.json").read_text())
+    assert (saved["device"], saved["unit"]) == ("Some GPU", "ms")
+    assert saved["rows"] == [{"length": 1}, {"length": 2}]

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import make_qkv, normal
 from torch.testing import assert_close
 
 from zhixing.attention.linear_attention import (
@@ -31,19 +32,6 @@ SHAPES = {
 EACH_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def make(shape, dtype=torch.float64):
-    b, h, n, m, d, e = shape
-    return (
-        normal(b, h, n, d, dtype=dtype),
-        normal(b, h, m, d, seed=1, dtype=dtype),
-        normal(b, h, m, e, seed=2, dtype=dtype),
-    )
 
 
 def with_gradients(function, *tensors):
@@ -109,20 +97,20 @@ def by_torch(q, k, v, *, causal=False, key_mask=None):
 
 @EACH_SHAPE
 def test_is_softmax_attention_with_the_logarithms_of_the_weights(shape):
-    qkv = make(shape)
+    qkv = make_qkv(shape)
     assert_close(with_gradients(linear_attention, *qkv), with_gradients(by_torch, *qkv))
 
 
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 130])
 def test_causal_form_is_so_too(n):
-    qkv = make((1, 2, n, n, 3, 4))
+    qkv = make_qkv((1, 2, n, n, 3, 4))
     ours = with_gradients(lambda *x: linear_attention(*x, causal=True), *qkv)
     assert_close(ours, with_gradients(lambda *x: by_torch(*x, causal=True), *qkv))
 
 
 @CAUSAL
 def test_key_mask_takes_padding_out_of_numerator_and_denominator(causal):
-    q, k, v = make((3, 2, 6, 6, 4, 3))
+    q, k, v = make_qkv((3, 2, 6, 6, 4, 3))
     key_mask = torch.arange(6) < torch.tensor([[6], [4], [1]])
     ours = with_gradients(lambda *x: linear_attention(*x, causal=causal, key_mask=key_mask), q, k, v)
     assert_close(ours, with_gradients(lambda *x: by_torch(*x, causal=causal, key_mask=key_mask), q, k, v))
@@ -131,7 +119,7 @@ def test_key_mask_takes_padding_out_of_numerator_and_denominator(causal):
 
 
 def test_masking_the_values_alone_or_the_keys_before_the_map_is_another_result():
-    q, k, v = make((1, 1, 8, 8, 4, 4))
+    q, k, v = make_qkv((1, 1, 8, 8, 4, 4))
     key_mask = torch.arange(8)[None] < 4
     right = linear_attention(q, k, v, key_mask=key_mask)
     hidden = ~key_mask[:, None, :, None]
@@ -144,7 +132,7 @@ def test_masking_the_values_alone_or_the_keys_before_the_map_is_another_result()
 
 @CAUSAL
 def test_queries_that_see_no_key_give_zeros_and_zero_gradients(causal):
-    q, k, v = make((2, 2, 5, 5, 3, 2))
+    q, k, v = make_qkv((2, 2, 5, 5, 3, 2))
     key_mask = torch.tensor([[False] * 5, [False, False, True, True, True]])
     outputs, gradients = with_gradients(lambda *x: linear_attention(*x, causal=causal, key_mask=key_mask), q, k, v)
     assert (outputs[0][0] == 0).all()
@@ -157,14 +145,14 @@ def test_queries_that_see_no_key_give_zeros_and_zero_gradients(causal):
 
 def test_very_negative_features_still_give_means():
     """An ε beside e^-80 would pull them to 0."""
-    q, k, v = make((1, 2, 6, 6, 3, 2), torch.float32)
+    q, k, v = make_qkv((1, 2, 6, 6, 3, 2), torch.float32)
     out = linear_attention(q - 40, k - 40, v, causal=True)
     assert_close(out, linear_attention(q.double() - 40, k.double() - 40, v.double(), causal=True).float())
     assert_close(out[:, :, 0], v[:, :, 0])
 
 
 def test_equals_loops_over_equation_9():
-    q, k, v = make((1, 2, 4, 4, 2, 3))
+    q, k, v = make_qkv((1, 2, 4, 4, 2, 3))
     out = linear_attention(q, k, v, causal=True)
 
     def phi(x):
@@ -213,7 +201,7 @@ def by_loops(q, k, v, log_decay, s, *, scale, z=None):
 
 def features(n, *, b=1, h=2, d=3, e=4):
     """q and k positive, v, decays, S and z."""
-    q, k, v = make((b, h, n, n, d, e))
+    q, k, v = make_qkv((b, h, n, n, d, e))
     return q.abs() + 0.1, k.abs() + 0.1, v, decays(b, h, n), normal(b, h, d, e, seed=6), normal(b, h, d, seed=7).abs()
 
 
@@ -264,7 +252,7 @@ def test_no_decay_is_a_decay_of_1_and_no_state_is_a_state_of_0(form):
 
 @EACH_FORM
 def test_normalised_form_on_features_is_linear_attention(form):
-    q, k, v = make((2, 2, 10, 10, 3, 4))
+    q, k, v = make_qkv((2, 2, 10, 10, 3, 4))
     out, _ = form(elu_plus_one(q), elu_plus_one(k), v, normalize=True)
     assert_close(out, linear_attention(q, k, v, causal=True))
 
@@ -340,12 +328,12 @@ def test_first_and_second_derivative_pass_gradcheck(form):
 @EACH_FORM
 def test_sizes_of_zero(form):
     for shape in ("empty batch", "no heads", "no tokens", "no values"):
-        q, k, v = make(SHAPES[shape])
+        q, k, v = make_qkv(SHAPES[shape])
         out, state = form(q, k, v)
         assert out.shape == v.shape
         assert state.shape == (*q.shape[:2], q.shape[3], v.shape[3])
         assert (state == 0).all() or shape != "no tokens"
-    q, k, v = make(SHAPES["no tokens"])
+    q, k, v = make_qkv(SHAPES["no tokens"])
     state = normal(1, 2, 3, 2)
     assert_close(form(q, k, v, log_decay=q[..., 0], state=state)[1], state)
 
@@ -376,7 +364,7 @@ def test_sums_of_ones_do_not_stop_at_256():
 
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 def test_autocast_changes_nothing(causal):
-    q, k, v = make((1, 2, 20, 20, 4, 3), torch.float32)
+    q, k, v = make_qkv((1, 2, 20, 20, 4, 3), torch.float32)
     expected = linear_attention(q, k, v, causal=causal)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(linear_attention(q, k, v, causal=causal), expected)
@@ -408,7 +396,7 @@ def test_one_decay_for_all_tokens_of_a_head_is_retnets():
 
 
 def test_state_is_as_large_as_a_cache_of_half_the_head_size():
-    q, k, v = make((1, 1, 40, 40, 16, 16))
+    q, k, v = make_qkv((1, 1, 40, 40, 16, 16))
     _, state = chunked_linear_attention(q, k, v)
     cached_for_one_token = k[:, :, 0].numel() + v[:, :, 0].numel()
     assert state.numel() / cached_for_one_token == 16 / 2

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from tensors import normal
 from torch.testing import assert_close
 
 from zhixing.attention.linear_attention import recurrent_linear_attention
@@ -31,10 +32,6 @@ SHAPES = {
     "no values": (1, 2, 4, 4, 3, 0),
 }
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def drawn(m, d, seed=0):
@@ -194,6 +191,11 @@ def test_autocast_changes_nothing(causal):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = performer_attention(*tensors, causal=causal)
     assert torch.equal(inside, performer_attention(*tensors, causal=causal))
+
+
+def test_runs_where_there_is_no_autocast():
+    tensors = [x.to("meta") for x in make((1, 2, 5, 5, 4, 3))]
+    assert performer_attention(*tensors).shape == (1, 2, 5, 3)
 
 
 @CAUSAL
@@ -415,7 +417,7 @@ WRONG = {
     "grouped heads": (right(q=torch.zeros(2, 6, 5, 4)), r"must be \(B, H, N, D\).* q \(2, 6, 5, 4\)"),
     "head dimension": (right(q=torch.zeros(2, 3, 5, 7)), r"must be \(B, H, N, D\).* q \(2, 3, 5, 7\)"),
     "lengths of k and v": (right(v=torch.zeros(2, 3, 4, 6)), r"must be \(B, H, N, D\).* v \(2, 3, 4, 6\)"),
-    "head dimension 0": (right(q=torch.zeros(2, 3, 5, 0), k=torch.zeros(2, 3, 5, 0)), "where D is not 0"),
+    "head dimension 0": (right(q=torch.zeros(2, 3, 5, 0), k=torch.zeros(2, 3, 5, 0)), "head size must be positive"),
     "projection transposed": (right(projection=torch.zeros(4, 7)), r"\(R, 4\), .* but is torch\.float32 and \(4, 7\)"),
     "projection a head": (right(projection=torch.zeros(3, 7, 4)), r"but is torch\.float32 and \(3, 7, 4\)"),
     "no features": (right(projection=torch.zeros(0, 4)), "where R is not 0"),

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import make_qkv, normal
 from torch.testing import assert_close
 
 from zhixing.attention.linear_attention import chunked_linear_attention
@@ -28,19 +29,6 @@ SHAPES = {
 }
 EACH_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def make(shape, dtype=torch.float64):
-    b, h, n, m, d, e = shape
-    return (
-        normal(b, h, n, d, dtype=dtype),
-        normal(b, h, m, d, seed=1, dtype=dtype),
-        normal(b, h, m, e, seed=2, dtype=dtype),
-    )
 
 
 def with_gradients(function, *tensors):
@@ -70,7 +58,7 @@ def by_loops(q, k, v):
 
 @EACH_SHAPE
 def test_is_the_mean_weighted_by_1_plus_the_cosine(shape):
-    qkv = make(shape)
+    qkv = make_qkv(shape)
     assert_close(with_gradients(taylor_attention, *qkv), with_gradients(by_loops, *qkv))
 
 
@@ -80,7 +68,7 @@ def test_is_torchs_attention_with_the_logarithms_of_the_weights(shape):
         cosines = F.cosine_similarity(q.unsqueeze(3), k.unsqueeze(2), dim=-1)
         return F.scaled_dot_product_attention(torch.zeros_like(q), torch.zeros_like(k), v, cosines.log1p())
 
-    qkv = make(shape)
+    qkv = make_qkv(shape)
     assert_close(with_gradients(taylor_attention, *qkv), with_gradients(by_torch, *qkv))
 
 
@@ -91,7 +79,7 @@ def features(x):
 
 def test_is_linear_attention_with_the_features_1_and_direction():
     """The state after all keys, of D + 1 rows, is all that a query needs."""
-    q, k, v = make((2, 3, 6, 50, 4, 5))
+    q, k, v = make_qkv((2, 3, 6, 50, 4, 5))
     _, (s, z) = chunked_linear_attention(features(k), features(k), v, normalize=True)
     assert s.shape == (2, 3, 5, 5)
     expected = (features(q) @ s) / (features(q) @ z.unsqueeze(-1))
@@ -99,7 +87,7 @@ def test_is_linear_attention_with_the_features_1_and_direction():
 
 
 def test_causal_form_is_chunked_linear_attention_with_these_features():
-    q, k, v = make((1, 2, 9, 9, 3, 4))
+    q, k, v = make_qkv((1, 2, 9, 9, 3, 4))
     out, _ = chunked_linear_attention(features(q), features(k), v, normalize=True, scale=1.0, chunk=4)
     for i in range(9):
         alone = taylor_attention(q[:, :, i : i + 1], k[:, :, : i + 1], v[:, :, : i + 1])
@@ -107,13 +95,13 @@ def test_causal_form_is_chunked_linear_attention_with_these_features():
 
 
 def test_rank_of_the_weights_is_at_most_head_size_plus_1():
-    q, k, _ = make((1, 1, 40, 40, 3, 1))
+    q, k, _ = make_qkv((1, 1, 40, 40, 3, 1))
     weights = taylor_attention(q, k, torch.eye(40, dtype=torch.float64)[None, None])
     assert torch.linalg.matrix_rank(weights).item() == 4
 
 
 def test_only_directions_count():
-    q, k, v = make((1, 2, 5, 6, 3, 2))
+    q, k, v = make_qkv((1, 2, 5, 6, 3, 2))
     lengths = normal(1, 2, 6, 1, seed=5).exp()
     assert_close(taylor_attention(1e6 * q, lengths * k, v), taylor_attention(q, k, v))
 
@@ -174,7 +162,7 @@ def test_keys_of_k_groups_at_the_corners_of_a_simplex_get_2_in_k():
 
 
 def test_vector_of_zeros_weighs_all_alike_and_has_gradient_0():
-    q, k, v = make((1, 1, 3, 4, 3, 2))
+    q, k, v = make_qkv((1, 1, 3, 4, 3, 2))
     q[0, 0, 1], k[0, 0, 2] = 0, 0
     out, dq, dk, _ = with_gradients(taylor_attention, q, k, v)
     assert_close(out, by_loops(q, k, v))
@@ -201,7 +189,7 @@ def test_query_whose_keys_are_all_opposite_gives_0(dtype):
 
 @pytest.mark.parametrize("size", [1e-38, 1e-20, 1e30])
 def test_lengths_neither_overflow_nor_underflow(size):
-    q, k, v = make((1, 1, 5, 6, 4, 3), torch.float32)
+    q, k, v = make_qkv((1, 1, 5, 6, 4, 3), torch.float32)
     assert_close(taylor_attention(size * q, k / size, v), taylor_attention(q, k, v), rtol=1e-4, atol=1e-5)
 
 
@@ -217,7 +205,7 @@ def test_direction_and_its_gradient_are_those_of_normalize():
 
 @pytest.mark.parametrize("shape", [(1, 1, 3, 20, 2, 2), (1, 2, 2, 3, 4, 3)], ids=["keys first", "queries first"])
 def test_passes_gradcheck(shape):
-    qkv = [x.requires_grad_() for x in make(shape)]
+    qkv = [x.requires_grad_() for x in make_qkv(shape)]
     assert torch.autograd.gradcheck(taylor_attention, qkv)
     if shape[1] == 2:
         assert torch.autograd.gradgradcheck(taylor_attention, qkv)
@@ -226,7 +214,7 @@ def test_passes_gradcheck(shape):
 @HALVES
 @pytest.mark.parametrize("shape", [(1, 2, 9, 300, 4, 5), (1, 1, 5, 7, 30, 40)], ids=["keys first", "queries first"])
 def test_low_precision_error_is_at_most_twice_that_of_rounding_once(dtype, shape):
-    q, k, v = make(shape, dtype)
+    q, k, v = make_qkv(shape, dtype)
     out = taylor_attention(q, k, v)
     exact = taylor_attention(q.double(), k.double(), v.double())
     assert out.dtype == dtype
@@ -241,7 +229,7 @@ def test_65536_keys_in_float16_are_not_too_many():
 
 
 def test_takes_non_contiguous_input_and_leaves_arguments_alone():
-    qkv = make((2, 3, 6, 6, 4, 4))
+    qkv = make_qkv((2, 3, 6, 6, 4, 4))
     strided = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in qkv]
     copies = [x.clone() for x in strided]
     assert not any(x.is_contiguous() for x in strided)
@@ -253,7 +241,7 @@ def test_multiplies_in_the_cheaper_order():
     from torch.utils.flop_counter import FlopCounterMode
 
     for n, m, d, e in (512, 512, 8, 64), (16, 16, 4096, 4096), (1, 100, 8, 8):
-        q, k, v = make((1, 1, n, m, d, e), torch.float32)
+        q, k, v = make_qkv((1, 1, n, m, d, e), torch.float32)
         with FlopCounterMode(display=False) as counter:
             taylor_attention(q, k, v)
         products = min((n + m) * d * e, n * m * (d + e))
@@ -332,7 +320,7 @@ def test_parameters_are_those_of_the_authors_block():
 
 def test_equal_values_come_back():
     """Weights have sum 1. Code that mixes up queries and keys, or divides by another number, fails here."""
-    q, k, _ = make((1, 2, 9, 9, 3, 1))
+    q, k, _ = make_qkv((1, 2, 9, 9, 3, 1))
     assert_close(taylor_attention(q, k, torch.full_like(q, 5.0)), torch.full_like(q, 5.0))
     x = normal(1, 1, 1, 35).expand(1, 1, 6, 35)  # six equal channels of 35 pixels
     assert_close(taylor_attention(x, x, x), x)
@@ -354,7 +342,7 @@ def test_block_in_low_precision_and_under_autocast(dtype):
     assert_close(low(x.to(dtype)).float(), exact, rtol=0.1, atol=0.2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(block(x).float(), exact, rtol=0.1, atol=0.2)
-        q, k, v = make((1, 1, 4, 50, 3, 3), torch.float32)
+        q, k, v = make_qkv((1, 1, 4, 50, 3, 3), torch.float32)
         assert_close(taylor_attention(q, k, v), by_loops(q.double(), k.double(), v.double()).float())
 
 

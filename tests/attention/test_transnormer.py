@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import make_qkv, normal
 from torch.testing import assert_close
 
 from zhixing.attention.linear_attention import (
@@ -32,19 +33,6 @@ SHAPES = {
 EACH_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def make(shape, dtype=torch.float64):
-    b, h, n, m, d, e = shape
-    return (
-        normal(b, h, n, d, dtype=dtype),
-        normal(b, h, m, d, seed=1, dtype=dtype),
-        normal(b, h, m, e, seed=2, dtype=dtype),
-    )
 
 
 def with_gradients(function, *tensors):
@@ -75,25 +63,25 @@ def by_torch(q, k, v, *, causal=False, eps=1e-6):
 def test_outputs_and_gradients_are_those_of_torchs_norm_over_explicit_scores(shape):
     if 0 in (shape[1], shape[5]):
         pytest.skip("torch normalises over no empty dimension")
-    qkv = make(shape)
+    qkv = make_qkv(shape)
     assert_close(with_gradients(norm_attention, *qkv), with_gradients(by_torch, *qkv))
 
 
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 100])
 def test_causal_outputs_and_gradients_are_too(n):
-    qkv = make((2, 2, n, n, 3, 4))
+    qkv = make_qkv((2, 2, n, n, 3, 4))
     ours = with_gradients(lambda *x: norm_attention(*x, causal=True), *qkv)
     assert_close(ours, with_gradients(lambda *x: by_torch(*x, causal=True), *qkv))
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-12, 1.0])
 def test_eps_is_added_to_the_mean_square(eps):
-    qkv = make((1, 2, 5, 5, 3, 4))
+    qkv = make_qkv((1, 2, 5, 5, 3, 4))
     assert_close(norm_attention(*qkv, eps=eps), by_torch(*qkv, eps=eps))
 
 
 def test_equals_loops():
-    q, k, v = make((1, 2, 3, 3, 2, 2))
+    q, k, v = make_qkv((1, 2, 3, 3, 2, 2))
     out = norm_attention(q, k, v, causal=True)
     for i in range(3):
         sums = [
@@ -109,7 +97,7 @@ def test_equals_loops():
 
 @CAUSAL
 def test_passes_gradcheck(causal):
-    qkv = [x.requires_grad_() for x in make((1, 2, 4, 4, 2, 2))]
+    qkv = [x.requires_grad_() for x in make_qkv((1, 2, 4, 4, 2, 2))]
     assert torch.autograd.gradcheck(lambda *x: norm_attention(*x, causal=causal), qkv)
     assert torch.autograd.gradgradcheck(lambda *x: norm_attention(*x, causal=causal), qkv)
 
@@ -117,7 +105,7 @@ def test_passes_gradcheck(causal):
 @CAUSAL
 def test_norm_per_head_makes_the_denominator_irrelevant(causal):
     """Scale-free: t / z and t have the same direction, so outputs and all gradients agree, without eps."""
-    qkv = make((2, 3, 9, 9, 4, 5))
+    qkv = make_qkv((2, 3, 9, 9, 4, 5))
 
     def divided(q, k, v):
         return srms_norm(linear_attention(q, k, v, causal=causal), eps=0.0)
@@ -138,7 +126,7 @@ def test_denominator_z_under_a_norm_per_head_is_eps_times_z_squared():
 
 
 def test_merged_heads_see_the_denominator():
-    q, k, v = make((1, 4, 20, 20, 8, 8))
+    q, k, v = make_qkv((1, 4, 20, 20, 8, 8))
     q, k = elu_plus_one(q), elu_plus_one(k)
     per_head = norm_attention(*(x.flatten(0, 1).unsqueeze(1) for x in (q, k, v))).view(v.shape)
     assert error(norm_attention(q, k, v), per_head) > 0.05
@@ -147,7 +135,7 @@ def test_merged_heads_see_the_denominator():
 
 
 def test_scale_of_all_scores_does_not_matter_and_their_gradient_grows_as_its_inverse():
-    q, k, v = make((1, 2, 6, 6, 3, 4))
+    q, k, v = make_qkv((1, 2, 6, 6, 3, 4))
     out, (d_q, d_k, d_v) = with_gradients(lambda *x: norm_attention(*x, eps=0.0), q, k, v)
     small, (s_q, s_k, s_v) = with_gradients(lambda *x: norm_attention(*x, eps=0.0), 1e-3 * q, k, v)
     assert_close(small, out)
@@ -170,14 +158,14 @@ def test_gradient_with_respect_to_a_score_is_at_most_the_value_over_the_root_of_
 
 
 def test_first_causal_output_of_one_head_depends_on_the_sign_of_its_score_alone():
-    q, k, v = make((1, 1, 3, 3, 4, 5))
+    q, k, v = make_qkv((1, 1, 3, 3, 4, 5))
     out = norm_attention(q, k, v, causal=True, eps=0.0)[0, 0, 0]
     assert_close(out, (q[0, 0, 0] @ k[0, 0, 0]).sign() * srms_norm(v[0, 0, 0], eps=0.0))
 
 
 @CAUSAL
 def test_features_of_0_take_padding_out(causal):
-    q, k, v = make((1, 2, 6, 6, 4, 3))
+    q, k, v = make_qkv((1, 2, 6, 6, 4, 3))
     k[:, :, 4:] = 0
     out = norm_attention(q, k, v, causal=causal)[:, :, :4]
     assert_close(out, norm_attention(*(x[:, :, :4] for x in (q, k, v)), causal=causal))
@@ -186,7 +174,7 @@ def test_features_of_0_take_padding_out(causal):
 @pytest.mark.parametrize("of", [chunked_linear_attention, recurrent_linear_attention], ids=["chunks", "recurrence"])
 @pytest.mark.parametrize("c", [1.0, 0.01], ids=["unit scores", "small scores"])
 def test_linear_attention_of_scale_1_and_a_norm_over_merged_heads_equals_causal_norm_attention(of, c):
-    q, k, v = make((2, 3, 70, 70, 16, 5))
+    q, k, v = make_qkv((2, 3, 70, 70, 16, 5))
     q, k = F.silu(c * q), F.silu(c * k)
     expected = norm_attention(q, k, v, causal=True)
     head, state = of(*(x[:, :, :40] for x in (q, k, v)), scale=1.0)
@@ -202,7 +190,7 @@ def test_linear_attention_of_scale_1_and_a_norm_over_merged_heads_equals_causal_
 
 
 def test_later_tokens_change_no_earlier_output():
-    q, k, v = make((1, 2, 70, 70, 3, 4))
+    q, k, v = make_qkv((1, 2, 70, 70, 3, 4))
     out = norm_attention(q, k, v, causal=True)
     k[:, :, 66:], v[:, :, 66:] = 9, 9
     assert_close(norm_attention(q, k, v, causal=True)[:, :, :66], out[:, :, :66])
@@ -212,7 +200,7 @@ def test_later_tokens_change_no_earlier_output():
 @CAUSAL
 @HALVES
 def test_low_precision_error_is_at_most_twice_that_of_rounding_once(causal, dtype):
-    q, k, v = (x.to(dtype) for x in make((1, 2, 80, 80, 8, 8)))
+    q, k, v = (x.to(dtype) for x in make_qkv((1, 2, 80, 80, 8, 8)))
     out = norm_attention(q, k, v, causal=causal)
     exact = norm_attention(q.double(), k.double(), v.double(), causal=causal)
     assert out.dtype == dtype
@@ -220,7 +208,7 @@ def test_low_precision_error_is_at_most_twice_that_of_rounding_once(causal, dtyp
 
 
 def test_sums_beyond_float16_are_finite_after_the_norm():
-    q, k, v = (100 * x for x in make((1, 2, 200, 200, 16, 16), torch.float16))
+    q, k, v = (100 * x for x in make_qkv((1, 2, 200, 200, 16, 16), torch.float16))
     assert not ((q @ k.mT) @ v).isfinite().all()
     out, gradients = with_gradients(lambda *x: norm_attention(*x, causal=True), q, k, v)
     assert_close(out.double(), by_torch(q.double(), k.double(), v.double(), causal=True), rtol=2e-3, atol=2e-3)
@@ -229,7 +217,7 @@ def test_sums_beyond_float16_are_finite_after_the_norm():
 
 @CAUSAL
 def test_autocast_changes_nothing(causal):
-    qkv = make((1, 2, 20, 20, 4, 3), torch.float32)
+    qkv = make_qkv((1, 2, 20, 20, 4, 3), torch.float32)
     expected = norm_attention(*qkv, causal=causal)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(norm_attention(*qkv, causal=causal), expected)
@@ -237,13 +225,13 @@ def test_autocast_changes_nothing(causal):
 
 @pytest.mark.parametrize("shape", [SHAPES["no heads"], SHAPES["no values"]], ids=["no heads", "no values"])
 def test_norm_over_nothing_is_nothing(shape):
-    q, k, v = make(shape)
+    q, k, v = make_qkv(shape)
     assert norm_attention(q, k, v).shape == v.shape
     assert norm_attention(q, k, v, causal=True).shape == v.shape
 
 
 def test_takes_non_contiguous_input_and_leaves_arguments_alone():
-    q, k, v = make((2, 3, 6, 6, 5, 5))
+    q, k, v = make_qkv((2, 3, 6, 6, 5, 5))
     strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
     copies = [x.clone() for x in strided]
     assert not any(x.is_contiguous() for x in strided)
@@ -337,7 +325,7 @@ def block_diagonal(n, block, causal):
 @CAUSAL
 @pytest.mark.parametrize(("n", "block"), [(1, 1), (6, 1), (6, 3), (7, 3), (8, 4), (5, 9), (20, 7)], ids=str)
 def test_blocks_are_torchs_attention_under_a_block_diagonal_mask(n, block, causal):
-    qkv = make((2, 3, n, n, 4, 4))
+    qkv = make_qkv((2, 3, n, n, 4, 4))
     mask = block_diagonal(n, block, causal)
     ours = with_gradients(lambda *x: block_attention(*x, block=block, causal=causal), *qkv)
     theirs = with_gradients(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=mask), *qkv)
@@ -345,7 +333,7 @@ def test_blocks_are_torchs_attention_under_a_block_diagonal_mask(n, block, causa
 
 
 def test_blocks_take_grouped_heads():
-    q, (_, k, v) = normal(2, 4, 7, 3), make((2, 2, 7, 7, 3, 3))
+    q, (_, k, v) = normal(2, 4, 7, 3), make_qkv((2, 2, 7, 7, 3, 3))
     mask = block_diagonal(7, 3, False)
     ours = with_gradients(lambda *x: block_attention(*x, block=3), q, k, v)
     theirs = with_gradients(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=mask, enable_gqa=True), q, k, v)
@@ -354,20 +342,20 @@ def test_blocks_take_grouped_heads():
 
 @CAUSAL
 def test_blocks_pass_gradcheck(causal):
-    qkv = [x.requires_grad_() for x in make((1, 1, 5, 5, 2, 2))]
+    qkv = [x.requires_grad_() for x in make_qkv((1, 1, 5, 5, 2, 2))]
     assert torch.autograd.gradcheck(lambda *x: block_attention(*x, block=2, causal=causal), qkv)
 
 
 @pytest.mark.parametrize("shape", ["empty batch", "no tokens"])
 def test_blocks_of_nothing(shape):
     b, h, n, _, d, _ = SHAPES[shape]
-    q, k, v = make((b, h, n, n, d, d))
+    q, k, v = make_qkv((b, h, n, n, d, d))
     assert block_attention(q, k, v, block=3).shape == q.shape
 
 
 @HALVES
 def test_blocks_in_halves(dtype):
-    q, k, v = (x.to(dtype) for x in make((1, 2, 20, 20, 8, 8)))
+    q, k, v = (x.to(dtype) for x in make_qkv((1, 2, 20, 20, 8, 8)))
     exact = block_attention(q.double(), k.double(), v.double(), block=6)
     eager = F.scaled_dot_product_attention(q, k, v, attn_mask=block_diagonal(20, 6, False))
     ours = block_attention(q, k, v, block=6)

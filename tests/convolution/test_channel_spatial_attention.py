@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import leaf, normal
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,14 +17,6 @@ from zhixing.convolution.channel_spatial_attention import (
     channel_gate,
     squeeze_excite,
 )
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def leaf(tensor):
-    return tensor.detach().clone().requires_grad_()
 
 
 def shaken(module):

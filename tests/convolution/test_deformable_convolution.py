@@ -7,6 +7,7 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import assert_same_both_ways, normal
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,19 +17,6 @@ from zhixing.convolution.deformable_convolution import (
     sample_bilinear,
     sampling_points,
 )
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def assert_same_both_ways(ours, theirs, *inputs):
-    """Compare values and the gradients with respect to all inputs."""
-    mine, reference = ([x.detach().clone().requires_grad_() for x in inputs] for _ in range(2))
-    value, expected = ours(*mine), theirs(*reference)
-    assert_close(value, expected)
-    weights = normal(*expected.shape, seed=9)
-    assert_close(torch.autograd.grad(value, mine, weights), torch.autograd.grad(expected, reference, weights))
 
 
 def case(x_shape, weight_shape, *, groups=1, spread=1.0, **options):

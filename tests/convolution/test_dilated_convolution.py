@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import normal
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,10 +18,6 @@ from zhixing.convolution.dilated_convolution import (
     has_holes,
     path_counts,
 )
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def stuffed(weight, dilation):

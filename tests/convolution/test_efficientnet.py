@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import leaf, normal
 from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
@@ -23,14 +24,6 @@ from zhixing.convolution.efficientnet import (
     stochastic_depth,
 )
 from zhixing.convolution.receptive_field import nan_probe, receptive_field
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def leaf(tensor):
-    return tensor.detach().clone().requires_grad_()
 
 
 def shaken(module):

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import leaf, normal
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,14 +21,6 @@ from zhixing.convolution.lightweight_networks import (
     mobilenet_v1,
     round_channels,
 )
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def leaf(tensor):
-    return tensor.detach().clone().requires_grad_()
 
 
 def shaken(module):

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import leaf, normal
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,14 +17,6 @@ from zhixing.convolution.spatial_pyramid_pooling import (
     spatial_pyramid_pool,
     sppf,
 )
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def leaf(tensor):
-    return tensor.detach().clone().requires_grad_()
 
 
 def adaptive(x, levels=(6, 3, 2, 1)):

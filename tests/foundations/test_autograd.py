@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensors import normal
 from torch.testing import assert_close
 
 from zhixing.foundations import autograd
@@ -40,10 +41,6 @@ ON_RANDOM_EXPRESSIONS = settings(
 def leaf(*values: float, shape: tuple[int, ...] | None = None) -> Variable:
     value = torch.tensor(values, dtype=torch.float64)
     return Variable(value.reshape((len(values),) if shape is None else shape), requires_grad=True)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 # Random expressions: what a step does in the engine and in torch.

@@ -42,7 +42,8 @@ def helper():
     pass
 """,
     "tests/area/checks_line.py": "import json\n\nimport mpmath.libmp\nimport on_ranks\n",
-    "tests/area/on_ranks.py": "import psutil\nimport torch\n",
+    "tests/area/on_ranks.py": "import psutil\nimport shared\n",
+    "tests/shared.py": "import torch\n",
 }
 
 

@@ -8,6 +8,49 @@ import pytest
 
 from zhixing_site import cli
 
+# A cell's further option, its code and the cause.
+EMPTY = "plt.figure(num='{}').add_subplot().set({})\n"
+FRAMES = {
+    "of which there is only one": ("", EMPTY.format(1, "ylim=(0, 1)"), "frames=… stands for at least two figures"),
+    "of which there is none": ("", "1\n", "frames=… stands for at least two figures; the cell leaves 0"),
+    "without labels": ("", "plt.figure()\nplt.figure()\n", "a frame has a label"),
+    "of one label": (
+        "",
+        "plt.figure().set_label('1')\nplt.figure().set_label('1')\n",
+        "two frames have the same label: ['1', '1']",
+    ),
+    "without the poster": (
+        ' poster="3"',
+        EMPTY.format(1, "") + EMPTY.format(2, ""),
+        "no frame is labelled 3, the poster; the frames are ['1', '2']",
+    ),
+    "of different sizes": (
+        "",
+        "plt.figure(num='1')\nplt.figure(num='2', figsize=(2, 2))\n",
+        "the picture would jump: the size is [",
+    ),
+    "with different axes": (
+        "",
+        EMPTY.format(1, "") + "plt.figure(num='2')\n",
+        "jump: the number of axes is [1.0] in the frame 1",
+    ),
+    "of different ranges of y": (
+        "",
+        EMPTY.format(1, "ylim=(0, 1)") + EMPTY.format(2, "ylim=(0, 2)"),
+        "the picture would jump: the y range of axes 1 is [0.0, 1.0] in the frame 1 and [0.0, 2.0] in 2",
+    ),
+    "of different ranges of x": (
+        "",
+        EMPTY.format(1, "xlim=(0, 1)") + EMPTY.format(2, "xlim=(0, 3)"),
+        "the x range of axes 1 is [0.0, 1.0] in the frame 1 and [0.0, 3.0] in 2",
+    ),
+    "with a label without Chinese": (
+        "",
+        EMPTY.format(1, "") + EMPTY.format("two", ""),
+        "no Chinese in {catalogue}, below [text] or [names], for 'two'",
+    ),
+}
+
 # A snippet with the cell `wrong`, in which `# here` marks the line that the message must name; and the cause.
 CELLS = {
     "raises": (
@@ -131,6 +174,13 @@ CELLS = {
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.figure()\nplt.plot([1, 2])\n",
         "draws 2 figures",
     ),
+    **{
+        f"draws frames {what}": (
+            f'# %% wrong frames="$n$"{poster}\nimport matplotlib.pyplot as plt  # here\n\n{code}',
+            cause,
+        )
+        for what, (poster, code, cause) in FRAMES.items()
+    },
     "draws a label without Chinese": (
         "# %% wrong\nimport matplotlib.pyplot as plt  # here\n\nplt.plot([1, 2])\nplt.title('two steps')\n",
         "the figure cannot be drawn: no Chinese in {catalogue}, below [text] or [names], for 'two steps'",
@@ -173,6 +223,8 @@ HEADERS = {
     "code before the first cell": ("import os\n\n# %% first\n1\n", 1, "a snippet starts with a cell"),
     "no cell": ("x = 1\n", 1, "a snippet starts with a cell"),
     "nothing": ("", 1, "a snippet starts with a cell"),
+    "a poster without frames": ('# %% wrong poster="1"\n1\n', 1, "which is missing"),
+    "empty frames": ('# %% wrong frames=""\n1\n', 1, 'frames=""'),
     "the same name twice": ("# %% first\n1\n\n# %% other\n2\n\n# %% first\n3\n", 7, "a second cell with this name"),
 }
 

@@ -1,7 +1,5 @@
 """Checks and types of the arguments that attention of features shares."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
@@ -53,18 +51,3 @@ def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
         (torch.float32, torch.float64)
     """
     return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
-
-
-def autocast_off(x: Tensor) -> AbstractContextManager:
-    """No autocast on the device of x, so that sums are kept in the types given.
-
-    Examples:
-        >>> import torch
-        >>> x = torch.ones(2, 2)
-        >>> with torch.autocast("cpu", dtype=torch.bfloat16), autocast_off(x):
-        ...     (x @ x).dtype
-        torch.float32
-    """
-    if not torch.amp.is_autocast_available(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zhixing.attention.arguments import autocast_off, check_features, widened
+from zhixing.attention.arguments import check_features, widened
 from zhixing.attention.softmax_attention import causal_mask
+from zhixing.foundations.autocast import autocast_off
 
 State = Float[Tensor, "b h d e"] | tuple[Float[Tensor, "b h d e"], Float[Tensor, "b h d"]]
 

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zhixing.attention.arguments import check_features, widened
 from zhixing.attention.linear_attention import chunked_linear_attention
+from zhixing.foundations.autocast import autocast_off
 
 
 def performer_attention(
@@ -55,7 +57,8 @@ def performer_attention(
         >>> performer_attention(q, k, v, projection, causal=True).flatten()
         tensor([0.0000, 0.5000, 1.0000, 1.5000])
     """
-    _check_inputs(q, k, v, projection)
+    check_features(q, k, v)
+    _check_projection(q, projection)
     if causal and q.shape[2] != k.shape[2]:
         raise ValueError(
             f"causal needs as many queries as keys, but there are {q.shape[2]} and {k.shape[2]}"
@@ -63,8 +66,8 @@ def performer_attention(
     if not k.shape[2]:
         return v.new_zeros(*q.shape[:3], v.shape[3])
     dtype, scale = v.dtype, q.shape[3] ** -0.25
-    with torch.autocast(q.device.type, enabled=False):
-        q, k, v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
+    with autocast_off(v):
+        q, k, v = widened(q, k, v)
         projection = projection.to(q.dtype)
         log_q, log_k = _exponents(scale * q, projection), _exponents(scale * k, projection)
         # A value that is always 1 collects the denominator.
@@ -196,30 +199,6 @@ def relative_variance(
 def _exponents(x: Tensor, projection: Tensor) -> Tensor:
     """ω · x - |x|² / 2, the logarithms of the features without the factor 1/√R."""
     return x @ projection.mT - x.square().sum(dim=-1, keepdim=True) / 2
-
-
-def _check_inputs(q: Tensor, k: Tensor, v: Tensor, projection: Tensor) -> None:
-    if len({q.dtype, k.dtype, v.dtype}) > 1 or not q.is_floating_point():
-        raise ValueError(
-            "q, k and v must be of one floating-point type, "
-            f"but are {q.dtype}, {k.dtype}, {v.dtype}"
-        )
-    if len({q.device, k.device, v.device}) > 1:
-        raise ValueError(
-            f"q, k and v must be on one device, but are on {q.device}, {k.device}, {v.device}"
-        )
-    fit = (
-        q.ndim == k.ndim == v.ndim == 4
-        and q.shape[:2] == k.shape[:2]
-        and k.shape[:3] == v.shape[:3]
-        and q.shape[3] == k.shape[3] > 0
-    )
-    if not fit:
-        raise ValueError(
-            "q, k and v must be (B, H, N, D), (B, H, M, D) and (B, H, M, E), where D is not 0, "
-            f"but are q {(*q.shape,)}, k {(*k.shape,)}, v {(*v.shape,)}"
-        )
-    _check_projection(q, projection)
 
 
 def _check_projection(x: Tensor, projection: Tensor) -> None:

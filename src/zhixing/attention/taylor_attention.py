@@ -8,11 +8,12 @@ Left out: masks (for a causal mask, give the features to `chunked_linear_attenti
 several heads in the module. Sums are kept in float32 for types of fewer bits, also under autocast.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from zhixing.attention.arguments import check_features, widened
+from zhixing.foundations.autocast import autocast_off
 
 
 def taylor_attention(
@@ -52,11 +53,11 @@ def taylor_attention(
         >>> taylor_attention(q, k, v)
         tensor([[[[4.]]]])
     """
-    _check(q, k, v)
+    check_features(q, k, v)
     dtype, (n, d), (m, e) = v.dtype, q.shape[2:], v.shape[2:]
-    q, k, v = (x.to(torch.promote_types(dtype, torch.float32)) for x in (q, k, v))
+    q, k, v = widened(q, k, v)
     q, k = direction(q), direction(k)
-    with _autocast_off(v):
+    with autocast_off(v):
         keys_first = (n + m) * d * e < n * m * (d + e)
         mixed = q @ (k.mT @ v) if keys_first else (q @ k.mT) @ v
         numerator = v.sum(dim=2, keepdim=True) + mixed
@@ -151,30 +152,3 @@ class TaylorAttention2d(nn.Module):
         )
         mixed = taylor_attention(q, k, v).squeeze(1).mT.unflatten(2, x.shape[2:])
         return x + self.gamma * mixed
-
-
-def _autocast_off(x: Tensor) -> AbstractContextManager:
-    """No autocast on the device of x, so that sums are kept in the types given."""
-    if not torch.amp.is_autocast_available(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
-    if len({q.dtype, k.dtype, v.dtype}) > 1 or not q.is_floating_point():
-        raise ValueError(
-            "q, k and v must be of one floating-point type, "
-            f"but are {q.dtype}, {k.dtype}, {v.dtype}"
-        )
-    if len({q.device, k.device, v.device}) > 1:
-        raise ValueError(
-            f"q, k and v must be on one device, but are on {q.device}, {k.device}, {v.device}"
-        )
-    fit = q.ndim == k.ndim == v.ndim == 4 and q.shape[:2] == k.shape[:2] == v.shape[:2]
-    if not fit or k.shape[2] != v.shape[2] or q.shape[3] != k.shape[3]:
-        raise ValueError(
-            "q, k and v must be (B, H, N, D), (B, H, M, D) and (B, H, M, E), "
-            f"but are {(*q.shape,)}, {(*k.shape,)}, {(*v.shape,)}"
-        )
-    if q.shape[3] == 0:
-        raise ValueError(f"the head size must be positive, but q has shape {(*q.shape,)}")

@@ -5,7 +5,6 @@ FlashAttention, arXiv 2205.14135. Plain torch, to be read alongside the paper.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from zhixing.attention.online_softmax import finite
 from zhixing.attention.softmax_attention import check_qkv
+from zhixing.foundations.autocast import autocast_off
 
 
 def tiled_attention(
@@ -81,7 +81,7 @@ class TiledAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, causal, scale, block_q, block_k):
-        with _autocast_off(q):
+        with autocast_off(q):
             out, lse = tiled_forward(q, k, v, causal, scale, block_q, block_k)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.settings = causal, scale, block_q, block_k
@@ -90,7 +90,7 @@ class TiledAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out, d_lse):
-        with _autocast_off(d_out):
+        with autocast_off(d_out):
             gradients = tiled_backward(d_out, d_lse, *ctx.saved_tensors, *ctx.settings)
         return *gradients, None, None, None, None
 
@@ -190,13 +190,6 @@ def tiled_backward(
             dk_j += (ds.mT @ q_i).sum(dim=2, keepdim=True)
         dk[..., columns, :], dv[..., columns, :] = dk_j, dv_j
     return dq.flatten(1, 2).to(q.dtype), dk.squeeze(2), dv.squeeze(2)
-
-
-def _autocast_off(x: Tensor) -> AbstractContextManager:
-    """No autocast on x's device, so that the backward pass recomputes the same weights."""
-    if not torch.amp.is_autocast_available(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _in_groups(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

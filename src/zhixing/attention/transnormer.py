@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zhixing.attention.arguments import autocast_off, check_features, widened
+from zhixing.attention.arguments import check_features, widened
 from zhixing.attention.linear_attention import chunked_linear_attention
 from zhixing.attention.softmax_attention import check_qkv, softmax_attention
+from zhixing.foundations.autocast import autocast_off
 
 
 def norm_attention(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zhixing.convolution.arguments import check_floats, integer, pair
-from zhixing.convolution.autocast import autocast_off
+from zhixing.foundations.autocast import autocast_off
 
 
 def deform_conv2d(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zhixing.convolution.arguments import integer
-from zhixing.convolution.autocast import autocast_off
+from zhixing.foundations.autocast import autocast_off
 
 
 class ReceptiveField(NamedTuple):

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zhixing.convolution.arguments import integer, pair
-from zhixing.convolution.autocast import autocast_off
+from zhixing.foundations.autocast import autocast_off
 
 
 def source_positions(

@@ -27,19 +27,29 @@ PERCENT = re.compile(r"(?<!\\)((?:\\\\)*)%")
 
 
 def drawings(notebooks: Mapping[str, dict], language: str) -> dict[str, str]:
-    """{path below the root of the language's site: SVG} of all figures."""
+    """{path below the root of the language's site: SVG} of all figures and their frames."""
     return {
-        figure_path(snippet, cell["id"], scheme): cell["metadata"]["drawings"][f"{language}-{scheme}"]
+        figure_path(snippet, name, scheme): drawn[f"{language}-{scheme}"]
         for snippet, notebook in notebooks.items()
         for cell in notebook["cells"]
+        for name, drawn in _named_drawings(cell)
         for scheme in SCHEMES
-        if cell["metadata"]["drawings"]
+        if drawn
     }
 
 
-def figure_path(snippet: str, cell: str, scheme: str) -> str:
+def _named_drawings(cell: dict) -> list[tuple[str, dict[str, str]]]:
+    """The figure of a cell by the cell's name, and its frames by the name and their numbers, as in js/slider.js."""
+    frames = cell["metadata"].get("frames", {"drawings": []})["drawings"]
+    return [
+        (cell["id"], cell["metadata"]["drawings"]),
+        *((f"{cell['id']}-{number}", drawn) for number, drawn in enumerate(frames)),
+    ]
+
+
+def figure_path(snippet: str, name: str, scheme: str) -> str:
     """The path of a drawing below the root of a language's site: activations/gelu/tails-dark.svg."""
-    return f"{snippet.removesuffix('.py')}/{cell}-{scheme}.svg"
+    return f"{snippet.removesuffix('.py')}/{name}-{scheme}.svg"
 
 
 @dataclass(frozen=True)
@@ -151,7 +161,19 @@ class Expander:
         images = self.images(mark["snippet"], mark["cell"], posixpath.dirname(self.page.name) or ".")
         caption = self.caption(mark)
         first = mark is next(each for each in self.page.marks if each.lastgroup == "figure")
-        return render("figure.md", images=images, caption=caption, alt=plain_text(caption), first=first)
+        slider = self.slider(mark["snippet"], mark["cell"])
+        alt = plain_text(caption) + (slider["alt"] if slider else "")
+        return render("figure.md", images=images, caption=caption, alt=alt, first=first, slider=slider)
+
+    def slider(self, snippet: str, cell: str) -> dict[str, object]:
+        """What the slider of a figure shows and says; empty for a figure without frames."""
+        frames = self._cell(snippet, cell)["metadata"].get("frames")
+        if not frames:
+            return {}
+        words, labels = WORDS[self.page.language]["slider"], frames["labels"][self.page.language]
+        knob, value = frames["knob"][self.page.language], labels[frames["poster"]]
+        alt = escape(words["alt"].format(knob=knob, value=value))
+        return {"knob": knob, "labels": labels, "poster": frames["poster"], "words": words, "alt": alt}
 
     def caption(self, mark: re.Match) -> str:
         """The caption of a figure, expanded."""

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from zhixing_copy.standalone import digest
 from zhixing_site.execution import figures
 from zhixing_site.execution.dependencies import DependencyTracker
+from zhixing_site.execution.frames import draw_frames
 from zhixing_site.execution.session import INSTEAD, CellOutput, Session, future_features
 from zhixing_site.execution.snippet import UNSHOWABLE, Cell, Snippet
 
@@ -34,27 +35,31 @@ def execute(snippet: Snippet, root: Path, begin: Callable[[Cell], object]) -> tu
     for number, cell in enumerate(snippet.cells, 1):
         begin(cell)
         output = session.run(cell)
-        drawings = _draw(cell, root)
-        metadata = {"title": cell.name, "tags": ["hidden"] * cell.hidden, "drawings": drawings}
+        drawn = _draw(cell, root)
+        metadata = {"title": cell.name, "tags": ["hidden"] * cell.hidden, **drawn}
         code = {"id": cell.name, "source": cell.source, "execution_count": number, "metadata": metadata}
-        cells.append({"cell_type": "code", **code, "outputs": _outputs(cell, output, drawings)})
+        cells.append({"cell_type": "code", **code, "outputs": _outputs(cell, output, drawn["drawings"])})
     metadata = {"language_info": {"name": "python"}, "zhixing": {"values": _quotable(vars(main))}}
     notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     modules = {name.partition(".")[0] for name in list(sys.modules)}
     return json.loads(json.dumps(notebook)), dependencies.files(), modules  # without types of the snippet's own
 
 
-def _draw(cell: Cell, root: Path) -> dict[str, str]:
-    """The drawings of the figure that the cell left open, which is closed here."""
-    numbers = plt.get_fignums()
-    if len(numbers) > 1:
-        raise cell.error(f"draws {len(numbers)} figures; a cell may draw only one, which the page captions")
-    if not numbers:
-        return {}
+def _draw(cell: Cell, root: Path) -> dict[str, dict]:
+    """The `drawings` of the figure that the cell left open, and its `frames`, if it has some; it is closed here."""
+    opened = [plt.figure(number) for number in plt.get_fignums()]
+    if len(opened) > 1 and not cell.frames:
+        cause = f'draws {len(opened)} figures; a cell may draw only one, which the page captions, or frames="…" of one'
+        raise cell.error(cause)
+    if not opened and not cell.frames:
+        return {"drawings": {}}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # a character that no font has
-            return figures.draw(plt.figure(numbers[0]), cell.path, root)
+            if not cell.frames:
+                return {"drawings": figures.draw(opened, cell.path, root)[0]}
+            frames = draw_frames(opened, cell, root)
+            return {"drawings": frames["drawings"][frames["poster"]], "frames": frames}
     except Exception as error:
         raise cell.error(f"the figure cannot be drawn: {error}") from error
     finally:

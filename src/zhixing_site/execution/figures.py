@@ -1,15 +1,17 @@
-"""Draw a live matplotlib figure as SVG, in both languages and both colour schemes."""
+"""Draw live matplotlib figures as SVG, in both languages and both colour schemes."""
 
 import io
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from zhixing_site.files import decode
@@ -71,40 +73,56 @@ def read_catalogue(path: str, root: Path) -> dict[str, dict]:
     return catalogue
 
 
-def draw(figure, snippet: str, root: Path) -> dict[str, str]:
-    """{'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}
-
-    The file beside the snippet has the labels in Chinese; raises ValueError with those that it lacks, or if
-    the drawing is too large for a page.
-    """
+def in_chinese(labels: Iterable[str], snippet: str, root: Path) -> dict[str, str]:
+    """{label: the label in Chinese}, from the file beside the snippet; raises ValueError with those that it lacks."""
     path = snippet.removesuffix(".py") + ".toml"
-    catalogue, unknown = read_catalogue(path, root), []
-    english = to_svg(figure)
-    if len(english) > MAX_SIZE:
-        raise ValueError(_too_large(english))
+    catalogue = read_catalogue(path, root)
+    texts = {label: translate(label, catalogue) for label in labels}
+    if unknown := [repr(label) for label, text in texts.items() if text is None]:
+        raise ValueError(f"no Chinese in {path}, below [text] or [names], for {', '.join(unknown)}")
+    return texts
+
+
+def draw(figures: list[Figure], snippet: str, root: Path) -> list[dict[str, str]]:
+    """Of each figure, {'en-light': svg, 'en-dark': …, 'zh-light': …, 'zh-dark': …}.
+
+    The axes of all figures are where the layout has put those of the first. Raises ValueError if labels have
+    no Chinese, or if a drawing is too large for a page.
+    """
+    labels = {}
+    english = _with_texts(figures, lambda label: labels.setdefault(label, label))
+    largest = max(english, key=len)
+    if len(largest) > MAX_SIZE:
+        raise ValueError(_too_large(largest))
+    texts = in_chinese(labels, snippet, root)
+
+    def chinese_text(label: str) -> str:  # longer labels may leave room for other ticks
+        return texts[label] if label in texts else in_chinese([label], snippet, root)[label]
+
+    chinese = english if texts == labels else _with_texts(figures, chinese_text)
+    return [
+        {"en-light": light, "en-dark": _darken(light), "zh-light": other, "zh-dark": _darken(other)}
+        for light, other in zip(english, chinese, strict=True)
+    ]
+
+
+def _with_texts(figures: list[Figure], replace: Callable[[str], str]) -> list[str]:
+    """The figures with each of their texts replaced, in the layout of the first."""
     get_text = Text.get_text
-
-    def chinese_text(self: Text) -> str:
-        label = get_text(self)
-        chinese = translate(label, catalogue)
-        if chinese is None:
-            unknown.append(repr(label))
-        return chinese or ""
-
-    # Tick labels are made while the figure is drawn, so the text is translated where it is read.
-    Text.get_text = chinese_text
+    # Tick labels are made while the figure is drawn, so a text is replaced where it is read.
+    Text.get_text = lambda self: replace(get_text(self))
+    first, *others = figures
     try:
-        chinese = to_svg(figure)
+        drawings = [to_svg(first)]
+        for figure in others:
+            with plt.rc_context({"figure.constrained_layout.use": False}):
+                figure.set_layout_engine(None)  # with one, savefig draws twice
+            for axes, model in zip(figure.axes, first.axes, strict=True):
+                axes.set_position(model.get_position(original=True))
+            drawings.append(to_svg(figure))
     finally:
         Text.get_text = get_text
-    if unknown:
-        raise ValueError(f"no Chinese in {path}, below [text] or [names], for {', '.join(dict.fromkeys(unknown))}")
-    return {
-        "en-light": english,
-        "en-dark": _darken(english),
-        "zh-light": chinese,
-        "zh-dark": _darken(chinese),
-    }
+    return drawings
 
 
 def to_svg(figure) -> str:

@@ -1,4 +1,4 @@
-"""Read a snippet, a percent-format notebook: split it into cells, and read their headers: name, tags, raises, warns."""
+"""Read a snippet, a percent-format notebook: split it into cells, and read their headers."""
 
 import ast
 import io
@@ -15,7 +15,9 @@ from zhixing_site.errors import BuildError
 from zhixing_site.files import decode, find_files, read_bytes
 
 # As long as the id of a notebook's cell may be.
-HEADER = re.compile(r'# %% (?P<name>[A-Za-z_]\w{0,63})( tags=\["hidden"\]| raises="\w+"| warns="\w+")*', re.ASCII)
+HEADER = re.compile(
+    r'# %% (?P<name>[A-Za-z_]\w{0,63})( tags=\["hidden"\]| (raises|warns)="\w+"| (frames|poster)="[^"]+")*', re.ASCII
+)
 
 # What HTML cannot contain, or changes: control characters, halves of surrogate pairs, and no characters.
 UNSHOWABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
@@ -23,7 +25,11 @@ UNSHOWABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U0
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell; `path` is its snippet's, relative to the project's root, and `line` that of its source's first line."""
+    """One cell; `path` is its snippet's, relative to the project's root, and `line` that of its source's first line.
+
+    With `frames`, it leaves several figures, among which a reader chooses by a slider: `frames` names what the slider
+    sets, and `poster` is the label of the figure that is shown at first.
+    """
 
     path: str
     name: str
@@ -32,6 +38,8 @@ class Cell:
     hidden: bool
     raises: str = ""
     warns: str = ""
+    frames: str = ""
+    poster: str = ""
 
     def error(self, cause: str, line: int = 0) -> BuildError:
         """An error at this line of the snippet, or at the cell's first."""
@@ -94,12 +102,15 @@ def _read_cell(lines: list[str], number: int, path: str) -> Cell:
     header, body = lines[0], "\n".join(lines[1:])
     match = HEADER.fullmatch(header)
     if not match:
-        form = 'a cell starts with `# %% name`, an identifier, then tags=["hidden"], raises="…" or warns="…"'
+        options = 'tags=["hidden"], raises="…", warns="…", frames="…" or poster="…"'
+        form = f"a cell starts with `# %% name`, an identifier, then {options}"
         raise BuildError(f"{form}; this is `{header}`", path, number)
     source = body.lstrip("\n")
     line = number + 1 + len(body) - len(source)
-    announced = dict(re.findall(r'(raises|warns)="(\w+)"', header))
-    return Cell(path, match["name"], source.rstrip(), line, "tags=" in header, **announced)
+    options = dict(re.findall(r'(raises|warns|frames|poster)="([^"]+)"', header))
+    if "poster" in options and "frames" not in options:
+        raise BuildError('poster="…" names one of the figures of frames="…", which is missing', path, number)
+    return Cell(path, match["name"], source.rstrip(), line, ' tags=["hidden"]' in header, **options)
 
 
 def lines_in_strings(source: str) -> set[int]:

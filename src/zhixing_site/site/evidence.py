@@ -51,13 +51,14 @@ def functions_in(path: Path) -> list[str]:
 
 
 def reference_libraries(path: Path) -> set[str]:
-    """The libraries that the test file, or a helper in its folder that it imports, compares with."""
+    """The libraries that the test file compares with, or a helper that it imports from its folder or the one above."""
     names, libraries = set(), set()
     for node in imports(parse(path, path.parents[2])):
         names |= {each.name for each in node.names} if isinstance(node, ast.Import) else {node.module}
     for name in {name.partition(".")[0] for name in names} - TOOLS - sys.stdlib_module_names:
-        helper = path.parent / f"{name}.py"
-        libraries |= reference_libraries(helper) if helper.exists() else {name}
+        helpers = [folder / f"{name}.py" for folder in path.parents[:2]]
+        found = next(filter(Path.exists, helpers), None)
+        libraries |= reference_libraries(found) if found else {name}
     return libraries
 
 
