@@ -28,9 +28,8 @@ from zhixing.activations.gelu import gelu
 from zhixing.activations.history import selu
 from zhixing.activations.swish import swish
 from zhixing.attention.efficient_attention import window_attention, window_mask
-from zhixing.attention.linear_attention import chunked_linear_attention, elu_plus_one
 from zhixing.attention.gated_attention_unit import mixed_chunk_attention
-from zhixing.attention.linear_attention import chunked_linear_attention
+from zhixing.attention.linear_attention import chunked_linear_attention, elu_plus_one
 from zhixing.attention.performer import orthogonal_gaussian, performer_attention, positive_features
 from zhixing.attention.taylor_attention import taylor_attention
 from zhixing.attention.tiled_attention import tiled_attention

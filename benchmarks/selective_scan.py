@@ -5,20 +5,15 @@ Forward and backward, in bfloat16 with A, d and the bias in float32, with a gate
 plain torch. Sizes are those of a layer of Mamba-130M and of Mamba-2.8B.
 """
 
-import json
-import re
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
 
 import torch
+from gpu import record
 from torch.nn.functional import softplus
 
 from zhixing.sequence.fused_selective_scan import fused_selective_scan
 
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks/results"
 SHAPES = ((8, 2048), (1, 2048), (1, 16384))  # batch and length
 CHANNELS = (1536, 5120)
 NOT_MEASURED = "not measured"
@@ -93,35 +88,5 @@ def forward_and_backward(function, given, d_y, milliseconds) -> tuple[float, flo
     return forward, milliseconds(lambda: torch.autograd.grad(y, given, d_y, retain_graph=True))
 
 
-def result_path(device: str) -> Path:
-    return RESULTS / f"selective-scan-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
-
-
-def main() -> None:
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks/selective_scan.py needs a GPU, and torch finds none here")
-    import triton
-
-    device = torch.cuda.get_device_name()
-    head = {
-        "device": device,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "cuda": torch.version.cuda,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "unit": "milliseconds, median",
-    }
-
-    def median(function: Callable[[], object]) -> float:
-        return triton.testing.do_bench(function, warmup=100, rep=400, return_mode="median")
-
-    results = []
-    for row in rows(median):
-        print(row, flush=True)
-        results.append(row)
-    lines = ",\n".join(f"    {json.dumps(row)}" for row in results)
-    result_path(device).write_text(f'{json.dumps(head, indent=2)[:-2]},\n  "rows": [\n{lines}\n  ]\n}}\n')
-
-
 if __name__ == "__main__":
-    main()
+    record(rows, "selective-scan", "milliseconds, median")

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import normal
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,10 +19,6 @@ from zhixing.attention.linear_attention import chunked_linear_attention
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 CHUNK = pytest.mark.parametrize("chunk", [None, 8], ids=["all tokens", "chunks"])
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def with_gradients(function, *tensors):

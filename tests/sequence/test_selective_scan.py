@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import normal
 from torch import nn
 from torch.testing import assert_close
 
@@ -14,10 +15,6 @@ from zhixing.sequence.selective_scan import MambaBlock, combine, scan, selective
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 LENGTHS = pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 13, 33])
 EITHER_B = pytest.mark.parametrize("exact_b", [False, True], ids=["Euler", "exact"])
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def make(length, *, batch=2, channels=3, n=4, dtype=torch.float64):

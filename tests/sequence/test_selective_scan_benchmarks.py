@@ -1,33 +1,13 @@
 """What the selective scan's kernels compile to for GPUs that are not here; and the benchmark for a GPU, without one."""
 
-import importlib.util
 import json
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
+from benchmark import load, of_another_triton
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(name: str):
-    specification = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    specification.loader.exec_module(module)
-    sys.path.remove(str(ROOT / "benchmarks"))
-    return module
-
-
-def of_another_triton() -> str:
-    """Why the table says nothing of what is compiled here; nothing if it does."""
-    try:
-        found = version("triton")
-    except PackageNotFoundError:
-        return "there is no Triton"
-    return "" if found == TABLE["triton"] else f"the table is of Triton {TABLE['triton']}, here is {found}"
 
 
 COMPILED = load("selective_scan_compiled")
@@ -44,7 +24,7 @@ def test_table_is_of_these_kernels_and_of_what_the_autotuner_may_pick():
     assert [{name: row[name] for name in wanted[0]} for row in ROWS] == wanted
 
 
-@pytest.mark.skipif(bool(of_another_triton()), reason=of_another_triton())
+@pytest.mark.skipif(bool(of_another_triton(TABLE["triton"])), reason=of_another_triton(TABLE["triton"]))
 def test_compiling_now_gives_what_the_table_says():
     wanted = {"computes": "gradients", "state_size": 16, "dtype": "bfloat16", "warps": 4, "capability": 90}
     (row,) = (row for row in ROWS if wanted.items() <= row.items())
@@ -93,14 +73,3 @@ def test_rows_compare_with_mamba_ssm_and_plain_torch_if_they_are_there():
     others = {"mamba-ssm": benchmark.mambas(), "torch": benchmark.plain()}
     expected = {name: "not measured" if function is None else 1.0 for name, function in others.items()}
     assert [row["milliseconds"] for row in rows] == [{"zhixing": 1.0} | expected] * 4
-
-
-def test_result_is_named_after_the_device():
-    path = load("selective_scan").result_path("NVIDIA H100 80GB HBM3")
-    assert path.name == "selective-scan-nvidia-h100-80gb-hbm3.json"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_benchmark_without_a_gpu_says_so():
-    with pytest.raises(SystemExit, match="torch finds none here"):
-        load("selective_scan").main()

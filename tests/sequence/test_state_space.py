@@ -10,6 +10,7 @@ import scipy.signal
 import torch
 import torch.nn.functional as F
 from numpy.polynomial import legendre
+from tensors import normal
 from torch.testing import assert_close
 
 from zhixing.sequence.state_space import (
@@ -29,10 +30,6 @@ from zhixing.sequence.state_space import (
 METHODS = pytest.mark.parametrize("method", ["euler", "bilinear", "zoh"])
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 SCIPY = {"euler": "euler", "bilinear": "bilinear", "zoh": "zoh"}
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def with_gradients(function, *tensors):

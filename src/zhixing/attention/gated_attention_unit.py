@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zhixing.activations.history import squared_relu
-from zhixing.attention.arguments import autocast_off, check_features, widened
+from zhixing.attention.arguments import check_features, widened
 from zhixing.attention.softmax_attention import causal_mask
+from zhixing.foundations.autocast import autocast_off
 
 # Tokens at least so far apart share one bias on each side.
 MAX_DISTANCE = 128

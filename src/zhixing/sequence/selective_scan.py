@@ -10,12 +10,13 @@ float32 for types of fewer bits, also under autocast.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from zhixing.foundations.autocast import autocast_off
 
 Cache = tuple[Float[Tensor, "b k e"], Float[Tensor, "b e n"]]
 
@@ -73,7 +74,7 @@ def selective_scan(
     dtype = u.dtype
     wide = torch.promote_types(dtype, torch.float32)
     u, dt, a, b, c = (x.to(wide) for x in (u, dt, a, b, c))
-    with _autocast_off(u):
+    with autocast_off(u):
         # Factors and terms (B, L, D, N) of the recurrence h ← factor · h + term.
         exponents = dt[..., None] * a
         step = dt[..., None] * _mean_of_exp(exponents) if exact_b else dt[..., None]
@@ -249,13 +250,6 @@ def _mean_of_exp(x: Tensor) -> Tensor:
         series = 1 + near / k * series
     far = x.masked_fill(small, 1)
     return torch.where(small, series, far.expm1() / far)
-
-
-def _autocast_off(x: Tensor) -> AbstractContextManager:
-    """No autocast on the device of x, so that states are kept in the types given."""
-    if not torch.amp.is_autocast_available(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _check(

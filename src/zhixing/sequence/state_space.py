@@ -10,11 +10,12 @@ and fused kernels: the diagonal layer keeps D · N/2 · L complex numbers for it
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Complex, Float, Inexact
 from torch import Tensor, nn
+
+from zhixing.foundations.autocast import autocast_off
 
 
 def hippo_legs(
@@ -186,7 +187,7 @@ def legs_memory(
     samples = u.to(a.dtype)[..., None]
     constant = torch.eye(n, dtype=a.dtype, device=u.device)[0]
     states = [samples[:, :1] * constant]
-    with _autocast_off(u):
+    with autocast_off(u):
         for k in range(1, u.shape[1]):
             a_bar, b_bar = discretize(a, b, math.log((k + 1) / k), method=method)
             states.append(states[-1] @ a_bar.mT + samples[:, k : k + 1] * b_bar)
@@ -242,7 +243,7 @@ def ssm_recurrence(
     else:
         x = state
     outputs = [u[:, :0]]
-    with _autocast_off(u):
+    with autocast_off(u):
         for k in range(u.shape[1]):
             x = x @ a_bar.mT + u[:, k, :, None] * b_bar
             outputs.append((x @ c)[:, None])
@@ -280,7 +281,7 @@ def ssm_kernel(
     _check_system(a_bar, b_bar, c)
     _check_length(length)
     x, entries = b_bar, []
-    with _autocast_off(c):
+    with autocast_off(c):
         for _ in range(length):
             entries.append(c @ x)
             x = a_bar @ x
@@ -560,13 +561,6 @@ _TYPES = torch.float32, torch.float64, torch.complex64, torch.complex128
 
 def _eye(a: Tensor) -> Tensor:
     return torch.eye(len(a), dtype=a.dtype, device=a.device)
-
-
-def _autocast_off(x: Tensor) -> AbstractContextManager:
-    """No autocast on the device of x, so that products of states are kept in the types given."""
-    if not torch.amp.is_autocast_available(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
