@@ -33,3 +33,17 @@ def assert_same_both_ways(ours: Callable, theirs: Callable, *inputs: Tensor) -> 
     assert_close(value, expected)
     weights = normal(*expected.shape, seed=9)
     assert_close(torch.autograd.grad(value, mine, weights), torch.autograd.grad(expected, reference, weights))
+
+
+def with_gradients(function: Callable, *tensors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs, and the gradients of a fixed random combination of them."""
+    leaves = [leaf(x) for x in tensors]
+    outputs = flat(function(*leaves))
+    weights = [normal(*x.shape, seed=10 + i, dtype=x.dtype) for i, x in enumerate(outputs)]
+    gradients = torch.autograd.grad(outputs, leaves, weights, allow_unused=True, materialize_grads=True)
+    return [x.detach() for x in outputs], list(gradients)
+
+
+def flat(result: Tensor | tuple | list) -> list[Tensor]:
+    """A tensor or nested tuples of tensors as a list."""
+    return [result] if isinstance(result, Tensor) else [x for part in result for x in flat(part)]

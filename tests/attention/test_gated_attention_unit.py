@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tensors import normal
+from tensors import normal, with_gradients
 from torch import nn
 from torch.testing import assert_close
 
@@ -19,15 +19,6 @@ from zhixing.attention.linear_attention import chunked_linear_attention
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 CHUNK = pytest.mark.parametrize("chunk", [None, 8], ids=["all tokens", "chunks"])
-
-
-def with_gradients(function, *tensors):
-    """The output, and the gradients of a fixed random combination of it."""
-    leaves = [x.clone().requires_grad_() for x in tensors]
-    out = function(*leaves)
-    weights = normal(*out.shape, seed=99, dtype=out.dtype)
-    gradients = torch.autograd.grad(out, leaves, weights, allow_unused=True, materialize_grads=True)
-    return [out.detach(), *gradients]
 
 
 # Squared ReLU over all tokens

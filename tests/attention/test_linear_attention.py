@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tensors import make_qkv, normal
+from tensors import flat, make_qkv, normal, with_gradients
 from torch.testing import assert_close
 
 from zhixing.attention.linear_attention import (
@@ -32,20 +32,6 @@ SHAPES = {
 EACH_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-
-
-def with_gradients(function, *tensors):
-    """The outputs, and the gradients of a fixed random combination of them."""
-    leaves = [x.clone().requires_grad_() for x in tensors]
-    outputs = flat(function(*leaves))
-    weights = [normal(*x.shape, seed=10 + i, dtype=x.dtype) for i, x in enumerate(outputs)]
-    gradients = torch.autograd.grad(outputs, leaves, weights, allow_unused=True, materialize_grads=True)
-    return [x.detach() for x in outputs], list(gradients)
-
-
-def flat(result):
-    """A tensor or nested tuples of tensors as a list."""
-    return [result] if isinstance(result, torch.Tensor) else [x for part in result for x in flat(part)]
 
 
 # The feature map

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tensors import normal
+from tensors import normal, with_gradients
 from torch import nn
 from torch.testing import assert_close
 
@@ -32,15 +32,6 @@ def make(length, *, batch=2, channels=3, n=4, dtype=torch.float64):
             normal(batch, channels, n, seed=7),
         )
     ]
-
-
-def with_gradients(function, *tensors):
-    """The outputs, and the gradients of a fixed random combination of them."""
-    leaves = [x.clone().requires_grad_() for x in tensors]
-    outputs = function(*leaves)
-    weights = [normal(*x.shape, seed=10 + i, dtype=x.dtype) for i, x in enumerate(outputs)]
-    gradients = torch.autograd.grad(outputs, leaves, weights, allow_unused=True, materialize_grads=True)
-    return [x.detach() for x in outputs], list(gradients)
 
 
 def ours(u, dt, a, b, c, d, z, state):

@@ -10,7 +10,7 @@ import scipy.signal
 import torch
 import torch.nn.functional as F
 from numpy.polynomial import legendre
-from tensors import normal
+from tensors import normal, with_gradients
 from torch.testing import assert_close
 
 from zhixing.sequence.state_space import (
@@ -30,16 +30,6 @@ from zhixing.sequence.state_space import (
 METHODS = pytest.mark.parametrize("method", ["euler", "bilinear", "zoh"])
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 SCIPY = {"euler": "euler", "bilinear": "bilinear", "zoh": "zoh"}
-
-
-def with_gradients(function, *tensors):
-    """The outputs, and the gradients of a fixed random combination of them."""
-    leaves = [x.clone().requires_grad_() for x in tensors]
-    outputs = function(*leaves)
-    outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
-    weights = [normal(*x.shape, seed=10 + i).to(x.dtype) for i, x in enumerate(outputs)]
-    gradients = torch.autograd.grad(outputs, leaves, weights, allow_unused=True, materialize_grads=True)
-    return [x.detach() for x in outputs], list(gradients)
 
 
 def stable_system(n, seed=0):
