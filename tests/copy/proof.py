@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +45,7 @@ class Source:
     def statements(self) -> list[ast.stmt]:
         shapes = {name for name, (module, _) in self.imports.items() if module == "jaxtyping"}
         body = self.tree.body[ast.get_docstring(self.tree) is not None :]
-        return [Plain(shapes).visit(node) for node in body if not isinstance(node, IMPORTS)]
+        return [Plain(shapes).visit(deepcopy(node)) for node in body if not isinstance(node, IMPORTS)]
 
     @cached_property
     def keys(self) -> list[str]:
@@ -75,9 +76,11 @@ def find_errors(text: str, module: str, definition: str, sources: Mapping[str, S
     file, errors = Source(text), []
     kept: dict[str, list[int]] = {name: [] for name in sources}  # {module: indices of its statements in the file}
     owners: dict[str, str] = {}  # {name that the file defines: module of the defining statement}
+    # Two modules may contain the same statement; the file's own module is preferred, then those that it imports.
+    imported = reached(module, sources)
+    preferred = sorted(sources, key=lambda name: (name != module, name not in imported))
     for node, key in zip(file.statements, file.keys, strict=True):
-        # Two modules may contain the same statement; the file's own module is preferred.
-        for name in sorted(sources, key=lambda name: name != module):
+        for name in preferred:
             last = kept[name][-1] if kept[name] else -1
             if key in sources[name].keys[last + 1 :]:
                 kept[name].append(sources[name].keys.index(key, last + 1))
@@ -98,6 +101,17 @@ def find_errors(text: str, module: str, definition: str, sources: Mapping[str, S
             elif touched := acts_on(node) & names:
                 errors.append(f"left out, though it acts on {min(touched)}: {first_line(node)}")
     return errors
+
+
+def reached(module: str, sources: Mapping[str, Source]) -> set[str]:
+    """Return the modules that a module imports, also inside functions, and that these import."""
+    found, left = set(), [module]
+    while left:
+        nodes = [node for node in ast.walk(sources[left.pop()].tree) if isinstance(node, ast.ImportFrom)]
+        paths = {node.module.removeprefix("zhixing.").replace(".", "/") for node in nodes}
+        left += paths & sources.keys() - found
+        found |= paths & sources.keys()
+    return found
 
 
 def first_line(node: ast.stmt) -> str:

@@ -119,6 +119,11 @@ def test_name_in_two_modules_must_come_from_the_imported_one(package):
     assert find_errors(text, "plane/shapes", "circle", sources) == ["check of plane/tools is bound by plane/late"]
 
 
+def test_statement_in_two_modules_is_the_imported_ones(package):
+    (package / "plane/a.py").write_text((package / "plane/tools.py").read_text())
+    assert errors_after(package, "circle") == []
+
+
 def test_omitted_definition_with_the_name_of_a_builtin_is_detected(package):
     path = package / "plane/shapes.py"
     path.write_text(path.read_text().replace("check", "min"))

@@ -393,11 +393,14 @@ def s4_kernel(
 
     Examples:
         >>> import torch
-        >>> eigenvalues, p, b, v = legs_normal_plus_low_rank(4)
-        >>> kernel = s4_kernel(eigenvalues, p, b, v.sum(0), 0.1, 100)
-        >>> a, b = hippo_legs(4)
-        >>> slow = ssm_kernel(*discretize(a, b, 0.1), torch.ones_like(b), 100)
-        >>> torch.allclose(kernel, slow)
+        >>> eigenvalues = torch.tensor([-1 + 2j, -1 - 2j], dtype=torch.complex128)
+        >>> p = b = c = torch.ones(2, dtype=torch.complex128)
+        >>> kernel = s4_kernel(eigenvalues, p, b, c, 0.1, 100)
+        >>> half, eye = 0.05 * (eigenvalues.diag() - p.outer(p.conj())), torch.eye(2)
+        >>> step = torch.linalg.solve(eye - half, eye + half)
+        >>> first = torch.linalg.solve(eye - half, 0.1 * b)
+        >>> slow = [(c @ step.matrix_power(k) @ first).real for k in range(100)]
+        >>> torch.allclose(kernel, torch.stack(slow))
         True
     """
     vectors = eigenvalues, p, b, c
