@@ -22,8 +22,12 @@ const pairs = run => [...run].slice(1).map((character, i) => [...run][i] + chara
 // torch.nn.silu is found as a whole and by its parts, 1.702 only as a whole.
 const parts = word => (/[._]/.test(word) && !/^[\d.]+$/.test(word) ? [word, ...word.split(/[._]+/)] : [word]);
 
+// FlashAttention is also found as flash attention.
+const spaced = text => text.replace(/(?<=\p{Ll}{3})(?=\p{Lu}\p{Ll}{2})/gu, " ");
+
 function tokenize(text) {
-  return (plain(text).match(WORD) ?? []).flatMap(word =>
+  const joined = (text.match(/\p{L}+/gu) ?? []).filter(word => spaced(word) !== word);
+  return (plain(`${text} ${joined.map(spaced).join(" ")}`).match(WORD) ?? []).flatMap(word =>
     HAN.test(word) ? [...pairs(word), word.at(-1)] : parts(word));
 }
 
