@@ -57,7 +57,7 @@ class api_export:  # noqa: N801 (its calls look like those of a function)
         """Record the names of `symbol`, a function or class, and return it."""
         attribute = _attribute(self.api)
         if not callable(symbol) or isinstance(symbol, staticmethod):
-            raise ValueError(f"only functions and classes carry names; {symbol!r} is a constant?")
+            raise ValueError(f"only functions and classes carry names; {symbol!r} is neither")
         # Not hasattr, which also finds what a class inherits.
         if attribute in getattr(symbol, "__dict__", {}):
             known = getattr(symbol, attribute)
