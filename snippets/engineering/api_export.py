@@ -1,5 +1,9 @@
 # %% quick_start
-from zhixing.engineering.api_export import canonical_name, public_module, tf_export
+import functools
+
+from zhixing.engineering.api_export import api_export, canonical_name, public_module
+
+tf_export = functools.partial(api_export, api="tensorflow")
 
 
 @tf_export("nn.relu", "math.relu")
@@ -20,7 +24,7 @@ assert canonical_name(_relu_v2, api="tensorflow") == "nn.relu"
 # %% picture tags=["hidden"]
 import matplotlib.pyplot as plt
 
-from zhixing.engineering.api_export import api_export, namespace
+from zhixing.engineering.api_export import namespace
 
 
 def _softplus(x):
@@ -39,41 +43,35 @@ for symbol, names in {
     api_export(*names, api="picture")(symbol)
 
 files = {"_impl/ops_v2.py": [_relu_v2, _softplus], "_impl/base.py": [Layer]}
-figure, axes = plt.subplots(figsize=(5.2, 2.5), layout="constrained")
-axes.set(xlim=(0, 10), ylim=(-0.4, 7.2))
+figure, axes = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
+axes.set(xlim=(0, 10), ylim=(0.5, 6.9))
 axes.set_axis_off()
-mono = {"family": "monospace", "fontsize": 9, "va": "center"}
-titles = {0: "private files", 4.1: "table of names", 8.0: "public modules"}
+mono = {"family": "monospace", "fontsize": 9.5, "va": "center"}
+titles = {0: "private files", 4.1: "table of names", 8: "public modules"}
 for x, title in titles.items():
-    axes.text(x, 6.8, title, fontsize=9, va="center", weight="bold")
+    axes.text(x, 6.5, title, fontsize=9.5, va="center", weight="bold")
 left, row = {}, 5.6
 for file, symbols in files.items():
     axes.text(0, row, file, **mono)
     for symbol in symbols:
-        row -= 1
+        row -= 0.9
         axes.text(0.4, row, symbol.__name__, **mono)
         left[symbol] = row
     row -= 1.3
 table = namespace("picture")
-middle, right, row = {}, {}, 5.2
-for name in sorted(table, key=lambda name: (-left[table[name]], name != "nn.relu")):
-    axes.text(4.1, row, name, **mono)
-    middle[name] = row
-    row -= 1.4
 row = 5.6
-for package in ("layers", "math", "nn"):
-    axes.text(8.0, row, f"tf.{package}", **mono)
-    for name in sorted(name for name in table if name.startswith(f"{package}.")):
-        row -= 0.8
-        axes.text(8.4, row, name.split(".")[1], **mono)
-        right[name] = row
+for package in "nn", "math", "layers":
+    axes.text(8, row, f"tf.{package}", **mono)
+    for name, symbol in table.items():
+        if name.startswith(f"{package}."):
+            row -= 0.8
+            axes.text(4.1, row, name, **mono)
+            axes.text(8.4, row, name.split(".")[1], **mono)
+            style = "-" if canonical_name(symbol, api="picture") == name else "--"
+            line = {"color": f"C{list(left).index(symbol)}", "lw": 1.5, "ls": style}
+            axes.plot([2.35, 3.95], [left[symbol], row], **line)
+            axes.plot([6.55, 8.25], [row, row], **line)
     row -= 0.9
-for name, symbol in table.items():
-    style = "-" if canonical_name(symbol, api="picture") == name else "--"
-    line = {"color": f"C{list(left).index(symbol)}", "lw": 1.5, "ls": style}
-    axes.plot([2.45, 3.95], [left[symbol], middle[name]], **line)
-    axes.plot([6.75, 8.25], [middle[name], right[name]], **line)
-
 
 # %% two_calls
 import math
@@ -107,7 +105,6 @@ print("stored:", outer.func is show, outer.args, outer.keywords)
 print("called:", outer(4, color="blue"))
 
 # %% partials_hold tags=["hidden"]
-import functools
 import random
 
 draw = random.Random(0)
@@ -123,8 +120,6 @@ for _ in range(300):
     assert ours(1, a=2) == theirs(1, a=2)
 
 # %% late
-import functools
-
 looked_up, stored = [], []
 for step in range(3):
     looked_up.append(lambda: step)  # noqa: B023, on purpose
@@ -143,7 +138,7 @@ assert [call() for call in stored] == [0, 1, 2]
 assert total() == 3
 
 # %% library
-from zhixing.engineering.api_export import api_export, namespace
+from zhixing.engineering.api_export import namespace
 
 export = functools.partial(api_export, api="tiny")
 
@@ -210,8 +205,18 @@ for attempt in attempts.values():
 assert namespace("tiny") == public
 
 # %% prefix
+estimator_export = functools.partial(api_export, api="estimator", under="estimator")
 for name in "estimator.DNN", "estimators.DNN":
-    print(name, name.startswith("estimator"), name.startswith("estimator."))
+    try:
+        estimator_export(name)
+        ours = "accepted"
+    except ValueError:
+        ours = "refused"
+    print(f"{name:15} startswith: {name.startswith('estimator')}, ours: {ours}")
+
+# %% prefix_holds tags=["hidden"]
+assert ours == "refused"
+assert estimator_export("estimator.DNN").names == ("estimator.DNN",)
 
 # %% method
 import types

@@ -16,12 +16,13 @@ import pytest
 from zhixing.engineering.api_export import (
     api_export,
     canonical_name,
-    estimator_export,
     namespace,
     partial,
     public_module,
-    tf_export,
 )
+
+tf_export = functools.partial(api_export, api="tensorflow")
+estimator_export = functools.partial(api_export, api="estimator", under="estimator")
 
 
 @pytest.fixture
@@ -195,9 +196,9 @@ def taken(names, api):
 def test_conflict_with_another_symbol_stores_nothing(api, names):
     f, g = fresh(), fresh()
     api_export("nn.f", api=api)(f)
-    with pytest.raises(ValueError, match=r"is a name of .*fresh.* already|a symbol and a package"):
+    with pytest.raises(ValueError, match=r"is a name of .*fresh.* already|cannot be a package"):
         api_export(*names, api=api)(g)
-    with pytest.raises(ValueError, match=r"already|a symbol and a package"):
+    with pytest.raises(ValueError, match=r"already|cannot be a package"):
         api_export(*names, api=api).constant(3)
     assert namespace(api) == {"nn.f": f}
     assert vars(g) == {}
@@ -329,9 +330,15 @@ def test_prefix_is_compared_with_its_dot(name):
         estimator_export("estimator.good", name)
 
 
-def test_tf_export_is_a_partial_of_api_export():
-    assert tf_export.func is estimator_export.func is api_export
-    assert tf_export.keywords == {"api": "tensorflow"}
+@pytest.mark.parametrize("make", [partial, functools.partial])
+def test_partial_of_api_export_exports_to_the_stored_api(make, api):
+    f = fresh()
+    make(make(api_export, api="another"), api=api)("f")(f)
+    assert canonical_name(f, api=api) == "f"
+    assert canonical_name(f, api="another") is None
+
+
+def test_tf_export_has_the_signature_of_api_export():
     assert str(inspect.signature(tf_export)) == "(*names: str, api: str = 'tensorflow', under: str = '') -> None"
     f = fresh()
     tf_export(f"test.{f.__name__}_{uuid.uuid4().hex}")(f)

