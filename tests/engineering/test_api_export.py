@@ -10,6 +10,7 @@ import random
 import sys
 import types
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -243,7 +244,22 @@ def test_functions_of_a_factory_are_no_versions_of_each_other(api):
         api_export("f", api=api)(fresh())
 
 
+def test_new_version_may_turn_a_name_into_a_package(api, package):
+    source = "from zhixing.engineering.api_export import api_export\n\n@api_export({}, api={!r})\ndef f():\n    pass\n"
+    module = package(source.format("'f', 'old'", api))
+    Path(module.__file__).write_text(source.format("'f', 'old.f'", api) + "# of another size\n")
+    importlib.reload(module)
+    assert list(namespace(api)) == ["f", "old.f"]
+
+
 # Wrong input
+
+
+@pytest.mark.parametrize("wrong", ["", "a-b", "a..b"])
+def test_malformed_api_is_an_error(wrong):
+    with pytest.raises(ValueError, match="identifiers and dots"):
+        api_export("f", api=wrong)
+
 
 NAMES = {
     "none": (),
