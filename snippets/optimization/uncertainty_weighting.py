@@ -1,0 +1,232 @@
+# %% quick_start
+import torch
+from torch import nn
+
+losses = torch.tensor([0.001, 20.0])  # of two tasks, as torch.stack would join them
+
+print(f"without parameters: {0.5 * losses.log().sum():.2f}")
+
+s = nn.Parameter(torch.zeros(2))  # log σ² of each task
+optimizer = torch.optim.Adam([s], lr=0.1)  # in training, with those of the network
+for _ in range(500):
+    optimizer.zero_grad()
+    total = 0.5 * (torch.exp(-s) * losses + s).sum()
+    total.backward()
+    optimizer.step()
+print(
+    f"learned:            {total:.2f}, with σ² = {s[0].exp():.3f} and {s[1].exp():.1f}"
+)
+
+# %% quick_start_holds tags=["hidden"]
+without = 0.5 * losses.log().sum().item()
+assert abs(total.item() - (1 + without)) < 1e-4
+assert total < 0
+torch.testing.assert_close(s.detach().exp(), losses, rtol=1e-3, atol=0)
+
+# %% setup
+import math
+
+import torch.nn.functional as F
+
+from zhixing.optimization.uncertainty_weighting import (
+    log_loss,
+    tempered_cross_entropy,
+    uncertainty_loss,
+)
+
+torch.set_default_dtype(torch.float64)  # so that other processors print the same
+
+# %% valleys
+import matplotlib.pyplot as plt
+
+s = torch.linspace(-8, 8, 201)
+figure, axes = plt.subplots(figsize=(5.2, 3.4))
+for L, name in (0.01, "L = 1/100"), (1.0, "L = 1"), (100.0, "L = 100"):
+    axes.plot(s, 0.5 * (torch.exp(-s) * L + s), label=name)
+    axes.plot(math.log(L), 0.5 + 0.5 * math.log(L), "o", color="gray")
+axes.plot(s, 0.5 + 0.5 * s, ":", color="gray", label="minima")
+axes.set(xlabel=r"$s = \log\,\sigma^2$", ylabel="term of the total", ylim=(-4, 6))
+axes.legend()
+
+# %% valleys_hold tags=["hidden"]
+from scipy.optimize import minimize_scalar
+
+for L in (0.01, 1.0, 100.0):
+    found = minimize_scalar(lambda s, loss=L: 0.5 * (math.exp(-s) * loss + s), (-1, 1))
+    assert math.isclose(found.x, math.log(L), abs_tol=1e-5)
+    assert math.isclose(found.fun, 0.5 + 0.5 * math.log(L), abs_tol=1e-9)
+
+
+# %% tasks
+def truth(x):
+    a, b, c, d = x.unbind(-1)
+    return torch.stack([torch.sin(2 * a) * b, torch.cos(2 * c) + a * d], -1)
+
+
+noise = torch.tensor([0.1, 1.0])  # a quiet and a noisy task
+factors = torch.tensor([[1.0, 1.0]] * 3 + [[1.0, 1024.0]] * 3)  # six runs: three seeds
+
+
+def train(combine, informed=False, steps=1000, width=24):
+    generators = [torch.Generator().manual_seed(seed) for seed in range(3)]
+
+    def draw(*shape):  # the same for both factors
+        drawn = [torch.randn(shape, generator=generator) for generator in generators]
+        return torch.stack(drawn + drawn)
+
+    sizes = (4, width), (width, width), (width, 2)
+    weights = [draw(m, n) / math.sqrt(m) for m, n in sizes]
+    biases = [torch.zeros(6, 1, n) for _, n in sizes]
+    s = torch.zeros(6, 2)
+    parameters = [x.requires_grad_() for x in (*weights, *biases, s)]
+    optimizer = torch.optim.Adam(parameters, lr=0.02)
+
+    def predict(x):
+        for weight, bias in zip(weights[:2], biases[:2], strict=True):
+            x = torch.tanh(x @ weight + bias)
+        return x @ weights[2] + biases[2]
+
+    unseen, path = draw(500, 4), []
+    for step in range(steps):
+        x = draw(64, 4)
+        y = truth(x) + noise * draw(64, 2)
+        losses = factors * (predict(x) - y).square().mean(1)
+        if informed and step == 0:
+            s.data = losses.detach().log()
+        optimizer.zero_grad()
+        combine(losses.flatten(), s.flatten()).backward()  # the runs do not interact
+        optimizer.step()
+        if step % 50 == 49:
+            with torch.no_grad():
+                errors = (predict(unseen) - truth(unseen)).square().mean(1)
+            path.append((errors, s.detach().clone()))
+    return path
+
+
+# %% run
+paths = {
+    "equal weights": train(lambda losses, s: losses.sum()),
+    "learned, s from 0": train(uncertainty_loss),
+    "learned, s from log L": train(uncertainty_loss, informed=True),
+    "log form": train(lambda losses, s: log_loss(losses)),
+}
+print("mean square error, three seeds     quiet task          noisy task")
+for name, path in paths.items():
+    for factor, errors in zip((1, 1024), path[-1][0].split(3), strict=True):
+        quiet, noisy = ("  ".join(f"{x:.2f}" for x in column) for column in errors.T)
+        print(f"{name:22} × {factor:<4}   {quiet}    {noisy}")
+
+# %% run_holds tags=["hidden"]
+quiet = {name: path[-1][0][:, 0].view(2, 3) for name, path in paths.items()}
+noisy = {name: path[-1][0][:, 1].view(2, 3) for name, path in paths.items()}
+climbed = [s[3:, 1] for _, s in paths["learned, s from 0"]]
+for name, ratio in ("equal weights", 5), ("learned, s from 0", 2):
+    assert (quiet[name][1] > ratio * quiet[name][0]).all(), name
+assert (quiet["learned, s from log L"][1] < 0.1).all()
+torch.testing.assert_close(*quiet["log form"], rtol=1e-6, atol=0)
+torch.testing.assert_close(*noisy["log form"], rtol=1e-6, atol=0)
+assert (quiet["log form"] < 0.1).all()
+slowest, wanted = max(climbed[-1]).item(), math.log(1024)
+assert slowest < wanted - 1
+least_steps = wanted / 0.02
+
+# %% paths_drawn
+figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 3.4), layout="constrained")
+step = torch.arange(50, 1001, 50)
+for name, path in paths.items():
+    left.plot(step, [errors[3:, 0].mean() for errors, _ in path], label=name)
+    if "learned" in name:
+        right.plot(
+            step, [s[3:, 1].mean() for _, s in path], color=left.lines[-1].get_color()
+        )
+right.axhline(math.log(1024), color="gray", linestyle=":", label="log 1024")
+left.set(xlabel="step", ylabel="error of the quiet task", yscale="log", ylim=(0.01, 3))
+right.set(xlabel="step", ylabel="s of the noisy task", ylim=(0, 9))
+left.legend(fontsize=8, loc="upper right")
+right.legend(fontsize=8, loc="lower right")
+
+
+# %% temperature
+def best_temperature(logits, target):
+    s = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([s], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = tempered_cross_entropy(logits, target, s)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return s.exp().item()
+
+
+for factor in 1, 3:
+    exact, approximate = [], []
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        logits = 2 * torch.randn(4000, 5, generator=generator)
+        target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+        exact.append(best_temperature(factor * logits, target))
+        approximate.append(2 * F.cross_entropy(factor * logits, target).item())
+    print(f"logits × {factor}: softmax(f/σ²) finds σ² =", end=" ")
+    print(*(f"{x:.1f}" for x in exact), end=",  2L =")
+    print("", *(f"{x:.1f}" for x in approximate))
+
+# %% temperature_holds tags=["hidden"]
+assert all(abs(x / 3 - 1) < 0.1 for x in exact)
+assert all(x > 3.3 for x in approximate)
+
+# %% approximation
+s = torch.linspace(-1.5, 5, 131)
+figure, axes = plt.subplots(figsize=(5.2, 3.4))
+for size, name in (1.0, "entropy 1.3"), (4.0, "entropy 0.5"), (16.0, "entropy 0.1"):
+    logits = size * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+    p_log = logits.log_softmax(1)
+    term = torch.stack([(p_log * torch.exp(-x)).logsumexp(1).mean() for x in s])
+    axes.plot(s, term, label=name)
+    entropy = -(p_log.exp() * p_log).sum(1).mean().item()
+    print(size, entropy)
+axes.plot(s, s / 2, ":", color="gray", label=r"the paper's $\log\,\sigma$")
+axes.axhline(math.log(5), color="gray", linestyle="--", label="log 5")
+axes.set(xlabel=r"$s = \log\,\sigma^2$", ylabel=r"second term", ylim=(-1.5, 2.5))
+axes.legend()
+
+# %% positive
+s = torch.linspace(-12, 12, 240_001)
+L = torch.tensor([0.01, 1.0, 100.0])
+penalties = {
+    "s": (s, s),
+    "s ≥ 0": (s.clamp(min=0), s.clamp(min=0)),
+    "|s|": (s.abs(), s.abs()),
+    "2 log(1 + σ²)": (s, 2 * torch.log1p(s.exp())),
+}
+print("penalty          pull of a loss of 0.01, 1 and 100")
+for name, (used, penalty) in penalties.items():
+    total = torch.exp(-used)[:, None] * L + penalty[:, None]
+    pull = torch.exp(-used[total.argmin(0)]) * L
+    print(f"{name:15}", *(f"{x:6.2f}" for x in pull))
+
+# %% positive_holds tags=["hidden"]
+u = (L + (L * L + 8 * L).sqrt()) / 4
+torch.testing.assert_close(pull, L / u, rtol=1e-3, atol=0)
+
+
+# %% perfect
+def distances(floor, steps=1000, lr=0.01):
+    theta = 1.0
+    for _ in range(steps):
+        gradient = theta / (theta * theta + floor)  # of ½ log(θ² + floor)
+        theta -= lr * gradient
+        yield abs(theta)
+
+
+for floor in 0.0, 0.01:
+    last = list(distances(floor))[-500:]
+    print(f"floor {floor:4}: |θ| in the last 500 steps from", end=" ")
+    print(f"{min(last):.3f} to {max(last):.3f}")
+
+# %% perfect_holds tags=["hidden"]
+bounced = list(distances(0.0))[-500:]
+assert max(bounced) > 0.2
+assert max(last) < 1e-6
