@@ -8,7 +8,7 @@ print(f"without parameters: {0.5 * losses.log().sum():.2f}")
 
 s = nn.Parameter(torch.zeros(2))  # log σ² of each task
 optimizer = torch.optim.Adam([s], lr=0.1)  # in training, with those of the network
-for _ in range(500):
+for _ in range(300):
     optimizer.zero_grad()
     total = 0.5 * (torch.exp(-s) * losses + s).sum()
     total.backward()
@@ -57,6 +57,67 @@ for L in (0.01, 1.0, 100.0):
     assert math.isclose(found.fun, 0.5 + 0.5 * math.log(L), abs_tol=1e-9)
 
 
+# %% temperature
+def best_temperature(logits, target):
+    s = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([s], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = tempered_cross_entropy(logits, target, s)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return s.exp().item()
+
+
+generator = torch.Generator().manual_seed(0)
+logits = 2 * torch.randn(4000, 5, generator=generator)
+target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+for factor in 0.1, 1.0, 10.0:
+    exact = best_temperature(factor * logits, target)
+    approximate = 2 * F.cross_entropy(factor * logits, target)
+    print(f"logits × {factor:4}: σ² = {exact:4.1f} (exact), {approximate:4.1f} (2L)")
+
+
+# %% temperature_holds tags=["hidden"]
+for seed in range(3):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = 2 * torch.randn(4000, 5, generator=generator)
+    labels = torch.multinomial(drawn.softmax(1), 1, generator=generator)[:, 0]
+    once = best_temperature(drawn, labels)
+    assert abs(once - 1) < 0.1
+    doubled = []
+    for factor in 0.1, 1.0, 10.0:
+        assert math.isclose(
+            best_temperature(factor * drawn, labels), factor * once, rel_tol=1e-3
+        )
+        doubled.append(2 * F.cross_entropy(factor * drawn, labels).item())
+    assert (
+        doubled[0] > 1.3 * doubled[1] < doubled[2]
+    )  # neither proportional nor monotone
+
+# %% approximation
+s = torch.linspace(-1.5, 5, 131)
+figure, axes = plt.subplots(figsize=(5.2, 3.4))
+for size, name in (1.0, "entropy 1.3"), (4.0, "entropy 0.5"), (16.0, "entropy 0.1"):
+    f = size * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+    log_p = f.log_softmax(1)
+    second = [(log_p * torch.exp(-x)).logsumexp(1).mean() for x in s]
+    axes.plot(s, second, label=name)
+axes.plot(s, s / 2, ":", color="gray", label=r"the paper's $\log\,\sigma$")
+axes.axhline(math.log(5), color="gray", linestyle="--", label="log 5")
+axes.set(xlabel=r"$s = \log\,\sigma^2$", ylabel="second term", ylim=(-1.5, 2.5))
+axes.legend()
+
+# %% approximation_holds tags=["hidden"]
+for size, wanted in (1.0, 1.3), (4.0, 0.5), (16.0, 0.1):
+    f = size * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+    entropy = torch.distributions.Categorical(logits=f).entropy().mean().item()
+    assert abs(entropy - wanted) < 0.04
+
+
 # %% tasks
 def truth(x):
     a, b, c, d = x.unbind(-1)
@@ -67,7 +128,7 @@ noise = torch.tensor([0.1, 1.0])  # a quiet and a noisy task
 factors = torch.tensor([[1.0, 1.0]] * 3 + [[1.0, 1024.0]] * 3)  # six runs: three seeds
 
 
-def train(combine, informed=False, steps=1000, width=24):
+def train(combine, informed=False, steps=800, width=24):
     generators = [torch.Generator().manual_seed(seed) for seed in range(3)]
 
     def draw(*shape):  # the same for both factors
@@ -119,20 +180,20 @@ for name, path in paths.items():
 # %% run_holds tags=["hidden"]
 quiet = {name: path[-1][0][:, 0].view(2, 3) for name, path in paths.items()}
 noisy = {name: path[-1][0][:, 1].view(2, 3) for name, path in paths.items()}
-climbed = [s[3:, 1] for _, s in paths["learned, s from 0"]]
 for name, ratio in ("equal weights", 5), ("learned, s from 0", 2):
     assert (quiet[name][1] > ratio * quiet[name][0]).all(), name
-assert (quiet["learned, s from log L"][1] < 0.1).all()
-torch.testing.assert_close(*quiet["log form"], rtol=1e-6, atol=0)
-torch.testing.assert_close(*noisy["log form"], rtol=1e-6, atol=0)
-assert (quiet["log form"] < 0.1).all()
-slowest, wanted = max(climbed[-1]).item(), math.log(1024)
-assert slowest < wanted - 1
+for errors in quiet, noisy:
+    torch.testing.assert_close(*errors["log form"], rtol=1e-9, atol=0)
+    torch.testing.assert_close(*errors["learned, s from log L"], rtol=1e-3, atol=0)
+climbed = paths["learned, s from 0"][-1][1][3:, 1]
+wanted = math.log(1024)
+assert (climbed < wanted - 1).all()
+reached = climbed.mean().item()
 least_steps = wanted / 0.02
 
 # %% paths_drawn
 figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 3.4), layout="constrained")
-step = torch.arange(50, 1001, 50)
+step = torch.arange(50, 801, 50)
 for name, path in paths.items():
     left.plot(step, [errors[3:, 0].mean() for errors, _ in path], label=name)
     if "learned" in name:
@@ -145,52 +206,6 @@ right.set(xlabel="step", ylabel="s of the noisy task", ylim=(0, 9))
 left.legend(fontsize=8, loc="upper right")
 right.legend(fontsize=8, loc="lower right")
 
-
-# %% temperature
-def best_temperature(logits, target):
-    s = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([s], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = tempered_cross_entropy(logits, target, s)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return s.exp().item()
-
-
-for factor in 1, 3:
-    exact, approximate = [], []
-    for seed in range(3):
-        generator = torch.Generator().manual_seed(seed)
-        logits = 2 * torch.randn(4000, 5, generator=generator)
-        target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-        exact.append(best_temperature(factor * logits, target))
-        approximate.append(2 * F.cross_entropy(factor * logits, target).item())
-    print(f"logits × {factor}: softmax(f/σ²) finds σ² =", end=" ")
-    print(*(f"{x:.1f}" for x in exact), end=",  2L =")
-    print("", *(f"{x:.1f}" for x in approximate))
-
-# %% temperature_holds tags=["hidden"]
-assert all(abs(x / 3 - 1) < 0.1 for x in exact)
-assert all(x > 3.3 for x in approximate)
-
-# %% approximation
-s = torch.linspace(-1.5, 5, 131)
-figure, axes = plt.subplots(figsize=(5.2, 3.4))
-for size, name in (1.0, "entropy 1.3"), (4.0, "entropy 0.5"), (16.0, "entropy 0.1"):
-    logits = size * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-    p_log = logits.log_softmax(1)
-    term = torch.stack([(p_log * torch.exp(-x)).logsumexp(1).mean() for x in s])
-    axes.plot(s, term, label=name)
-    entropy = -(p_log.exp() * p_log).sum(1).mean().item()
-    print(size, entropy)
-axes.plot(s, s / 2, ":", color="gray", label=r"the paper's $\log\,\sigma$")
-axes.axhline(math.log(5), color="gray", linestyle="--", label="log 5")
-axes.set(xlabel=r"$s = \log\,\sigma^2$", ylabel=r"second term", ylim=(-1.5, 2.5))
-axes.legend()
 
 # %% positive
 s = torch.linspace(-12, 12, 240_001)
@@ -222,11 +237,14 @@ def distances(floor, steps=1000, lr=0.01):
 
 
 for floor in 0.0, 0.01:
-    last = list(distances(floor))[-500:]
-    print(f"floor {floor:4}: |θ| in the last 500 steps from", end=" ")
-    print(f"{min(last):.3f} to {max(last):.3f}")
+    path = list(distances(floor))
+    nearest = min(path[:-1])
+    after = path[path.index(nearest) + 1]
+    print(f"floor {floor:4}: nearest {nearest:.3f}, one step later {after:.3f}")
 
 # %% perfect_holds tags=["hidden"]
-bounced = list(distances(0.0))[-500:]
-assert max(bounced) > 0.2
-assert max(last) < 1e-6
+assert after < 1e-6
+for start_lr in 0.003, 0.01, 0.03:
+    path = list(distances(0.0, lr=start_lr))
+    assert max(path[100:]) > 0.1
+    assert max(list(distances(0.01, lr=0.3 * start_lr))[900:]) < 0.05
