@@ -185,6 +185,9 @@ for name, ratio in ("equal weights", 5), ("learned, s from 0", 2):
 for errors in quiet, noisy:
     torch.testing.assert_close(*errors["log form"], rtol=1e-9, atol=0)
     torch.testing.assert_close(*errors["learned, s from log L"], rtol=1e-3, atol=0)
+once = {name: errors[0].mean() for name, errors in noisy.items()}
+assert min(once, key=once.get) == "equal weights"
+assert 1.2 * once.pop("equal weights") < min(once.values())
 climbed = paths["learned, s from 0"][-1][1][3:, 1]
 wanted = math.log(1024)
 assert (climbed < wanted - 1).all()
