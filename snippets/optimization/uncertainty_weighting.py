@@ -194,6 +194,22 @@ assert (climbed < wanted - 1).all()
 reached = climbed.mean().item()
 least_steps = wanted / 0.02
 
+
+# %% memory_holds tags=["hidden"]
+def after(steps, beta2):
+    s = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.Adam([s], lr=0.02, betas=(0.9, beta2))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        uncertainty_loss(torch.tensor([1024.0]), s).backward()
+        optimizer.step()
+    return s.item()
+
+
+long_memory, short_memory = (after(round(least_steps), beta2) for beta2 in (0.999, 0.9))
+assert long_memory < 4
+assert short_memory > 6
+
 # %% paths_drawn
 figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 3.4), layout="constrained")
 step = torch.arange(50, 801, 50)
