@@ -13,9 +13,7 @@ for _ in range(300):
     total = 0.5 * (torch.exp(-s) * losses + s).sum()
     total.backward()
     optimizer.step()
-print(
-    f"learned:            {total:.2f}, with σ² = {s[0].exp():.3f} and {s[1].exp():.1f}"
-)
+print(f"learned: {total:.2f}, with σ² = {s[0].exp():.3f} and {s[1].exp():.1f}")
 
 # %% quick_start_holds tags=["hidden"]
 without = 0.5 * losses.log().sum().item()
@@ -211,20 +209,17 @@ assert long_memory < 4
 assert short_memory > 6
 
 # %% paths_drawn
-figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 3.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 4), layout="constrained")
 step = torch.arange(50, 801, 50)
 for name, path in paths.items():
-    left.plot(step, [errors[3:, 0].mean() for errors, _ in path], label=name)
+    (line,) = left.plot(step, [errors[3:, 0].mean() for errors, _ in path], label=name)
     if "learned" in name:
-        right.plot(
-            step, [s[3:, 1].mean() for _, s in path], color=left.lines[-1].get_color()
-        )
+        right.plot(step, [s[3:, 1].mean() for _, s in path], color=line.get_color())
 right.axhline(math.log(1024), color="gray", linestyle=":", label="log 1024")
-left.set(xlabel="step", ylabel="error of the quiet task", yscale="log", ylim=(0.01, 3))
+left.set(xlabel="step", ylabel="error of the quiet task", yscale="log", ylim=(0.01, 1))
 right.set(xlabel="step", ylabel="s of the noisy task", ylim=(0, 9))
-left.legend(fontsize=8, loc="upper right")
-right.legend(fontsize=8, loc="lower right")
-
+right.legend(loc="lower right")
+figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
 
 # %% positive
 s = torch.linspace(-12, 12, 240_001)

@@ -384,9 +384,9 @@ def test_losses_of_other_kinds_are_an_error(losses, match):
         (torch.zeros(1), None, r"log_variances must have shape \(2,\), but has \(1,\)"),
         ([0.0, 0.0], None, "log_variances must be a floating-point tensor, but is a list"),
         (torch.zeros(2, dtype=torch.int64), None, "log_variances must be a floating-point tensor, but is torch.int64"),
-        (torch.zeros(2), [True, False], "classification must be a tensor of bool, but is .True, False."),
+        (torch.zeros(2), [True, False], "classification must be a tensor of bool, not .True, False."),
         (torch.zeros(2), torch.zeros(2), "classification must be a tensor of bool"),
-        (torch.zeros(2), mask(True), r"classification must have the shape of losses \(2,\), but is \(1,\)"),
+        (torch.zeros(2), mask(True), r"classification has shape \(1,\), but losses \(2,\)"),
     ],
     ids=["too many", "scalar", "one", "list", "integers", "list of flags", "floats", "one flag"],
 )
@@ -405,7 +405,7 @@ def test_a_number_of_tasks_that_is_none_is_an_error(tasks):
 @pytest.mark.wrong_input
 @pytest.mark.parametrize("flags", [[True], [True, False, True], [0, 1], "ab", True, []], ids=str)
 def test_flags_that_are_not_one_a_task_are_an_error(flags):
-    with pytest.raises(ValueError, match="classification must be 2 booleans, one for each task"):
+    with pytest.raises(ValueError, match="classification must be 2 booleans, but is"):
         UncertaintyWeights(2, classification=flags)
 
 

@@ -39,23 +39,24 @@ def uncertainty_loss(
     Examples:
         >>> import torch
         >>> losses = torch.tensor([0.01, 100.0])
-        >>> uncertainty_loss(losses, torch.zeros(2)).item()
-        50.005001068115234
+        >>> round(uncertainty_loss(losses, torch.zeros(2)).item(), 3)
+        50.005
         >>> round(uncertainty_loss(losses, losses.log()).item(), 4)
         1.0
         >>> classification = torch.tensor([False, True])
-        >>> uncertainty_loss(losses, torch.zeros(2), classification=classification).item()
-        100.00499725341797
+        >>> total = uncertainty_loss(losses, torch.zeros(2), classification=classification)
+        >>> round(total.item(), 3)
+        100.005
     """
     _check_losses(losses)
     _check_floats(log_variances, "log_variances", (*losses.shape,))
     scale = 0.5
     if classification is not None:
         if not isinstance(classification, Tensor) or classification.dtype != torch.bool:
-            raise ValueError(f"classification must be a tensor of bool, but is {classification!r}")
+            raise ValueError(f"classification must be a tensor of bool, not {classification!r}")
         if classification.shape != losses.shape:
-            shapes = f"{(*losses.shape,)}, but is {(*classification.shape,)}"
-            raise ValueError(f"classification must have the shape of losses {shapes}")
+            shapes = f"{(*classification.shape,)}, but losses {(*losses.shape,)}"
+            raise ValueError(f"classification has shape {shapes}")
         scale = 0.5 + 0.5 * classification
     return (scale * torch.exp(-log_variances) * losses + 0.5 * log_variances).sum()
 
@@ -84,24 +85,17 @@ class UncertaintyWeights(nn.Module):
         [0.01, 100.0]
     """
 
-    classification: Tensor | None
+    classification: Tensor
 
     def __init__(self, tasks: int, *, classification: Sequence[bool] | None = None) -> None:
         super().__init__()
         if not isinstance(tasks, int) or isinstance(tasks, bool) or tasks < 1:
             raise ValueError(f"tasks must be a positive integer, but is {tasks!r}")
-        mask = None
-        if classification is not None:
-            try:
-                flags = list(classification)
-            except TypeError:
-                flags = []
-            if len(flags) != tasks or not all(isinstance(flag, bool) for flag in flags):
-                wanted = f"classification must be {tasks} booleans"
-                raise ValueError(f"{wanted}, one for each task, but is {classification!r}")
-            mask = torch.tensor(flags)
+        flags = [False] * tasks if classification is None else classification
+        if not isinstance(flags, list | tuple) or [type(flag) for flag in flags] != [bool] * tasks:
+            raise ValueError(f"classification must be {tasks} booleans, but is {flags!r}")
         self.log_variances = nn.Parameter(torch.zeros(tasks))
-        self.register_buffer("classification", mask, persistent=False)
+        self.register_buffer("classification", torch.tensor(flags), persistent=False)
 
     def forward(self, losses: Float[Tensor, " t"]) -> Float[Tensor, ""]:
         return uncertainty_loss(losses, self.log_variances, classification=self.classification)
