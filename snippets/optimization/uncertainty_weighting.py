@@ -43,7 +43,7 @@ for L, name in (0.01, "L = 1/100"), (1.0, "L = 1"), (100.0, "L = 100"):
     axes.plot(s, 0.5 * (torch.exp(-s) * L + s), label=name)
     axes.plot(math.log(L), 0.5 + 0.5 * math.log(L), "o", color="gray")
 axes.plot(s, 0.5 + 0.5 * s, ":", color="gray", label="minima")
-axes.set(xlabel=r"$s = \log\,\sigma^2$", ylabel="term of the total", ylim=(-4, 6))
+axes.set(xlabel="s = log σ²", ylabel="term of the total", ylim=(-4, 6))
 axes.legend()
 
 # %% valleys_hold tags=["hidden"]
@@ -104,9 +104,9 @@ for size, name in (1.0, "entropy 1.3"), (4.0, "entropy 0.5"), (16.0, "entropy 0.
     log_p = f.log_softmax(1)
     second = [(log_p * torch.exp(-x)).logsumexp(1).mean() for x in s]
     axes.plot(s, second, label=name)
-axes.plot(s, s / 2, ":", color="gray", label=r"the paper's $\log\,\sigma$")
+axes.plot(s, s / 2, ":", color="gray", label="the paper's log σ")
 axes.axhline(math.log(5), color="gray", linestyle="--", label="log 5")
-axes.set(xlabel=r"$s = \log\,\sigma^2$", ylabel="second term", ylim=(-1.5, 2.5))
+axes.set(xlabel="s = log σ²", ylabel="second term", ylim=(-1.5, 2.5))
 axes.legend()
 
 # %% approximation_holds tags=["hidden"]
