@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from zhixing.optimization.uncertainty_weighting import (
     UncertaintyWeights,
-    log_loss,
+    log_of_losses,
     tempered_cross_entropy,
     uncertainty_loss,
 )
@@ -132,11 +132,11 @@ def test_minimum_over_s_lies_at_log_l_or_log_2l(loss, classifies):
     assert math.isclose(found.fun, 0.5 + 0.5 * math.log(best), rel_tol=1e-9, abs_tol=1e-9)
 
 
-def test_gradient_at_the_minimum_is_that_of_the_log_loss():
+def test_gradient_at_the_minimum_is_that_of_the_log_of_losses():
     """For tasks of both kinds: the factor of a loss changes s, not the gradient."""
     theta = normal(7).requires_grad_()
     losses = torch.stack([(theta - 1).square().mean(), 1000 * theta.exp().mean(), (theta[:3] + 2).abs().mean()])
-    expected = torch.autograd.grad(log_loss(losses), theta, retain_graph=True)[0]
+    expected = torch.autograd.grad(log_of_losses(losses), theta, retain_graph=True)[0]
     for flags in (mask(False, False, False), mask(False, True, True)):
         s = (losses * (1 + flags.double())).log().detach()
         total = uncertainty_loss(losses, s, classification=flags)
@@ -156,29 +156,29 @@ def test_gradients_of_other_spellings_agree_if_coefficient_and_exponent_have_one
         assert_close(found, b / k * expected)
 
 
-def test_log_loss_equals_a_loop_and_passes_its_gradient():
-    assert_same_both_ways(log_loss, lambda x: sum(0.5 * torch.log(value) for value in x), positive(5))
-    (gradient,) = torch.autograd.grad(log_loss(losses := leaf(positive(4))), losses)
+def test_log_of_losses_equals_a_loop_and_passes_its_gradient():
+    assert_same_both_ways(log_of_losses, lambda x: sum(0.5 * torch.log(value) for value in x), positive(5))
+    (gradient,) = torch.autograd.grad(log_of_losses(losses := leaf(positive(4))), losses)
     assert_close(gradient, 0.5 / losses.detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_log_loss_is_blind_to_units(dtype):
+def test_log_of_losses_is_blind_to_units(dtype):
     """With a power of two as the factor, not a bit of the gradient changes."""
     theta = normal(9, dtype=dtype).requires_grad_()
     found = []
     for factor in (1.0, 1024.0, 2.0**-20):
         losses = torch.stack([theta.square().mean(), factor * (theta - 1).square().mean()])
-        found += torch.autograd.grad(log_loss(losses), theta)
+        found += torch.autograd.grad(log_of_losses(losses), theta)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
 
-def test_sums_in_place_of_means_do_not_change_the_log_loss_but_the_likelihood():
+def test_sums_in_place_of_means_do_not_change_the_log_of_losses_but_the_likelihood():
     residuals = leaf(normal(12))
     of_mean, of_sum = residuals.square().mean(), residuals.square().sum()
     gradients = [
-        torch.autograd.grad(log_loss(loss[None]), residuals, retain_graph=True)[0] for loss in (of_mean, of_sum)
+        torch.autograd.grad(log_of_losses(loss[None]), residuals, retain_graph=True)[0] for loss in (of_mean, of_sum)
     ]
     assert_close(*gradients)
     sigma2 = of_mean.detach()
@@ -207,7 +207,7 @@ def test_functions_pass_gradcheck():
     flags = mask(True, False, True)
     inputs = leaf(positive(3)), leaf(normal(3, seed=1))
     assert torch.autograd.gradcheck(lambda x, s: uncertainty_loss(x, s, classification=flags), inputs)
-    assert torch.autograd.gradcheck(log_loss, leaf(positive(3)))
+    assert torch.autograd.gradcheck(log_of_losses, leaf(positive(3)))
     target = torch.tensor([0, 2])
     s = leaf(torch.tensor(0.7, dtype=torch.float64))
     assert torch.autograd.gradcheck(lambda x, s: tempered_cross_entropy(x, target, s), (leaf(normal(2, 3)), s))
@@ -224,7 +224,7 @@ def test_strided_losses_are_read_in_order():
     strided = losses[::2]
     assert not strided.is_contiguous()
     assert_close(uncertainty_loss(strided, s[::2]), uncertainty_loss(strided.clone(), s[::2].clone()))
-    assert_close(log_loss(strided), log_loss(strided.clone()))
+    assert_close(log_of_losses(strided), log_of_losses(strided.clone()))
     logits = normal(4, 10).mT[::2]
     target, zero = torch.arange(5) % 4, torch.tensor(0.3, dtype=torch.float64)
     assert_close(tempered_cross_entropy(logits, target, zero), tempered_cross_entropy(logits.clone(), target, zero))
@@ -237,8 +237,8 @@ def test_losses_in_low_precision_are_weighted_in_the_precision_of_s(dtype):
     total = uncertainty_loss(losses, s)
     assert total.dtype == torch.float32
     assert_close(total, uncertainty_loss(losses.float(), s))
-    assert log_loss(losses).dtype == dtype
-    assert_close(log_loss(losses).double(), log_loss(losses.double()), rtol=0.02, atol=0.02)
+    assert log_of_losses(losses).dtype == dtype
+    assert_close(log_of_losses(losses).double(), log_of_losses(losses.double()), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -254,7 +254,7 @@ def test_arguments_are_not_changed():
     losses, s, flags = positive(3), normal(3), mask(True, False, True)
     before = [x.clone() for x in (losses, s, flags)]
     uncertainty_loss(losses, s, classification=flags)
-    log_loss(losses)
+    log_of_losses(losses)
     assert all(torch.equal(x, y) for x, y in zip((losses, s, flags), before, strict=True))
 
 
@@ -263,24 +263,24 @@ def test_arguments_are_not_changed():
 
 def test_a_perfect_task_has_an_unbounded_weight():
     losses = leaf(torch.tensor([0.0, 1.0]))
-    assert log_loss(losses) == -math.inf
-    assert torch.autograd.grad(log_loss(losses), losses)[0].tolist() == [math.inf, 0.5]
+    assert log_of_losses(losses) == -math.inf
+    assert torch.autograd.grad(log_of_losses(losses), losses)[0].tolist() == [math.inf, 0.5]
     s = torch.tensor([-80.0, 0.0])
     assert uncertainty_loss(losses, s) < -39  # and lower, the lower s is
-    floored = torch.autograd.grad(log_loss(losses + 0.01), losses)[0]
+    floored = torch.autograd.grad(log_of_losses(losses + 0.01), losses)[0]
     assert floored[0] < 51
 
 
 def test_a_negative_loss_has_no_logarithm():
-    assert log_loss(torch.tensor([-1.0, 1.0])).isnan()
+    assert log_of_losses(torch.tensor([-1.0, 1.0])).isnan()
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
 def test_torch_tensor_cuts_the_losses_off_and_torch_stack_does_not():
     theta = leaf(normal(3))
     losses = [theta.square().mean(), (theta - 1).square().mean()]
-    assert not log_loss(torch.tensor([loss.item() for loss in losses])).requires_grad
-    (gradient,) = torch.autograd.grad(log_loss(torch.stack(losses)), theta)
+    assert not log_of_losses(torch.tensor([loss.item() for loss in losses])).requires_grad
+    (gradient,) = torch.autograd.grad(log_of_losses(torch.stack(losses)), theta)
     assert (gradient != 0).all()
 
 
@@ -290,6 +290,24 @@ def test_a_floor_or_an_absolute_value_of_s_gives_all_losses_below_1_one_weight()
     for forced in (s.clamp(min=0), s.abs()):
         best = (torch.exp(-forced)[:, None] * losses + forced[:, None]).argmin(0)
         assert_close(torch.exp(-forced[best]), torch.tensor([1.0, 1.0, 0.01], dtype=torch.float64), rtol=1e-3, atol=0)
+
+
+def test_a_clamped_s_stays_where_it_is_when_the_loss_rises_and_a_floor_of_the_loss_lets_it_follow():
+    floor, found = 0.01, []
+    for clamped in (True, False):
+        s = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.Adam([s], lr=0.02)
+        for loss in [1e-4] * 800 + [1.0] * 800:
+            losses = torch.tensor([loss], dtype=torch.float64)
+            optimizer.zero_grad()
+            if clamped:
+                uncertainty_loss(losses, s.clamp(min=math.log(floor))).backward()
+            else:
+                uncertainty_loss(losses + floor, s).backward()
+            optimizer.step()
+        found.append(s.item())
+    assert found[0] < math.log(floor)  # for a loss of 1
+    assert found[1] > -1
 
 
 def test_cross_entropy_weighted_as_regression_shifts_s_and_not_the_gradient():
@@ -370,7 +388,7 @@ def test_weight_decay_pulls_s_towards_0():
     ids=["list", "number", "numpy", "matrix", "scalar", "integers"],
 )
 def test_losses_of_other_kinds_are_an_error(losses, match):
-    for function in (log_loss, UncertaintyWeights(2), lambda losses: uncertainty_loss(losses, torch.zeros(2))):
+    for function in (log_of_losses, UncertaintyWeights(2), lambda losses: uncertainty_loss(losses, torch.zeros(2))):
         with pytest.raises(ValueError, match=match):
             function(losses)
 

@@ -64,7 +64,9 @@ def uncertainty_loss(
 class UncertaintyWeights(nn.Module):
     """`uncertainty_loss` with a parameter s = log σ² for each task, which starts at 0.
 
-    Give its parameters to the optimiser, without weight decay. At inference it is not needed.
+    Before the first step, copy log L of the first losses into `log_variances`, and log 2L for tasks
+    that classify. Give the optimiser a group for it, without weight decay, and with a learning rate
+    that lets s follow the losses, such as 0.01. At inference it is not needed.
 
     Args:
         tasks: T, the number of tasks, at least 1.
@@ -75,14 +77,14 @@ class UncertaintyWeights(nn.Module):
 
     Examples:
         >>> import torch
-        >>> total = UncertaintyWeights(2)
-        >>> optimizer = torch.optim.Adam(total.parameters(), lr=0.1)
-        >>> for _ in range(300):
-        ...     optimizer.zero_grad()
-        ...     total(torch.tensor([0.01, 100.0])).backward()
-        ...     optimizer.step()
-        >>> [round(x, 2) for x in total.log_variances.exp().tolist()]
-        [0.01, 100.0]
+        >>> losses = torch.tensor([0.01, 100.0])  # in training, of the first batch
+        >>> weights = UncertaintyWeights(2)
+        >>> with torch.no_grad():
+        ...     _ = weights.log_variances.copy_(losses.log())
+        >>> group = {"params": weights.parameters(), "lr": 0.01, "weight_decay": 0.0}
+        >>> optimizer = torch.optim.AdamW([group])  # and a group for the network
+        >>> round(weights(losses).item(), 4)
+        1.0
     """
 
     classification: Tensor
@@ -101,10 +103,10 @@ class UncertaintyWeights(nn.Module):
         return uncertainty_loss(losses, self.log_variances, classification=self.classification)
 
 
-def log_loss(losses: Float[Tensor, " t"]) -> Float[Tensor, ""]:
+def log_of_losses(losses: Float[Tensor, " t"]) -> Float[Tensor, ""]:
     """Half the sum of log L: up to a constant, `uncertainty_loss` at its minimum over s.
 
-    Its gradient is the sum of ∇L / 2L, so a constant factor of a loss has no effect. There is no
+    Its gradient is the sum of ∇L / (2L), so a constant factor of a loss has no effect. There is no
     parameter. A loss of 0 makes it -∞ with an infinite gradient, a negative one makes it NaN.
 
     Args:
@@ -116,7 +118,7 @@ def log_loss(losses: Float[Tensor, " t"]) -> Float[Tensor, ""]:
     Examples:
         >>> import torch
         >>> losses = torch.tensor([0.01, 100.0], requires_grad=True)
-        >>> total = log_loss(losses)
+        >>> total = log_of_losses(losses)
         >>> round(abs(total.item()), 4)
         0.0
         >>> [round(x, 4) for x in torch.autograd.grad(total, losses)[0].tolist()]
