@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -49,6 +50,7 @@ from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
+from zhixing.optimization.uncertainty_weighting import uncertainty_loss
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
@@ -417,6 +419,20 @@ def _() -> tuple[Call, Call]:
         return step
 
     return stepping(AdamW), stepping(torch.optim.AdamW)
+
+
+@row("optimization/uncertainty_weighting", "three tasks, torch's Normal, 2^18 outputs each")
+def _() -> tuple[Call, Call]:
+    prediction, y, log_variances = normal(3, 2**18), normal(3, 2**18, seed=1), normal(3, seed=2)
+
+    def ours(prediction: Tensor, log_variances: Tensor) -> Tensor:
+        return uncertainty_loss((prediction - y).square().mean(1), log_variances)
+
+    def reference(prediction: Tensor, log_variances: Tensor) -> Tensor:
+        likelihood = torch.distributions.Normal(prediction, (log_variances / 2).exp()[:, None])
+        return -likelihood.log_prob(y).mean(1).sum() - 1.5 * math.log(2 * math.pi)
+
+    return both_ways(ours, prediction, log_variances), both_ways(reference, prediction, log_variances)
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")
