@@ -40,7 +40,7 @@ for k in 1, 3, 10:
     left.plot(x, smooth_max(pairs, 0, k=k), label=f"$K = {k}$")
     right.plot(x, torch.softmax(k * pairs, 0)[0])
 ramp = (0.5 + 3 * x / 2).clamp(0, 1)
-right.plot(x, ramp, color="black", linestyle=":", label="sparsemax, $K = 3$")
+right.plot(x, ramp, color="black", linestyle=":", label="sparsemax")
 left.set(xlabel="$x$", title="of $x$ and 0")
 right.set(xlabel="$x$", title="gradient")
 left.legend(loc="upper left")
