@@ -95,21 +95,8 @@ def soft_accuracy(logits: Float[Tensor, "b c"], target: Shaped[Tensor, " b"]) ->
         >>> soft_accuracy(logits, torch.tensor([1, 0, 0]))
         tensor(0.5770)
     """
-    if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == 2):
-        raise ValueError(f"logits must be floating-point numbers (B, C), but are {_named(logits)}")
-    integers = isinstance(target, Tensor) and target.dtype in (
-        torch.uint8,
-        torch.int32,
-        torch.int64,
-    )
-    if not integers or target.shape != logits.shape[:1] or len(target) == 0:
-        raise ValueError(
-            f"target must be integers of shape ({len(logits)},), one for each sample, "
-            f"of which there must be one, but is {_named(target)}"
-        )
-    if not ((target >= 0) & (target < logits.shape[1])).all():
-        raise ValueError(f"classes must be from 0 to {logits.shape[1] - 1}, but one is not")
-    probabilities = torch.softmax(_wide(logits), 1)
+    _check_classes(logits, target)
+    probabilities = torch.softmax(logits, 1)
     return probabilities.gather(1, target.long()[:, None]).mean().to(logits.dtype)
 
 
@@ -196,6 +183,24 @@ def _check(x: Tensor, dim: int, k: float) -> None:
         raise ValueError(f"x must have entries along dim, but its shape is {tuple(x.shape)}")
     if isinstance(k, bool) or not isinstance(k, Real) or not 0 < k < math.inf:
         raise ValueError(f"k must be a positive, finite number, but is {k!r}")
+
+
+def _check_classes(logits: Tensor, target: Tensor) -> None:
+    """Raise an error unless these are scores of classes and the right class of each sample."""
+    if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == 2):
+        raise ValueError(f"logits must be floating-point numbers (B, C), but are {_named(logits)}")
+    integers = isinstance(target, Tensor) and target.dtype in (
+        torch.uint8,
+        torch.int32,
+        torch.int64,
+    )
+    if not integers or target.shape != logits.shape[:1] or len(target) == 0:
+        raise ValueError(
+            f"target must be integers of shape ({len(logits)},), one for each sample, "
+            f"of which there must be one, but is {_named(target)}"
+        )
+    if not ((target >= 0) & (target < logits.shape[1])).all():
+        raise ValueError(f"classes must be from 0 to {logits.shape[1] - 1}, but one is not")
 
 
 def _check_labelled(prob: Tensor, target: Tensor) -> None:
