@@ -219,6 +219,14 @@ straight, misfit, flexible = (
     for setting in settings
 )
 assert straight.abs().max() < 0.05
+curve = results["linear data, linear model", one_minus_soft_f1][2:].mean(1)
+middle = curve[[0.3 <= t <= 0.7 for t in grid]]
+assert middle.max() - middle.min() < 0.06
+for setting in settings:
+    plain, soft = (
+        results[setting, loss][0] for loss in (cross_entropy, one_minus_soft_f1)
+    )
+    assert (soft > plain + 0.03).all()
 assert misfit.min() > 0.03
 assert flexible.max() < -0.02
 for setting in settings:
@@ -233,8 +241,8 @@ for name, loss, line in zip(
 ):
     curve = results["linear data, linear model", loss][2:].mean(1)
     axes.plot(grid, curve, line, linewidth=2, label=name)
-axes.set(xlabel="threshold", ylabel="F1 on test data", ylim=(0, 0.6))
-axes.legend(loc="lower center")
+axes.set(xlabel="threshold", ylabel="F1 on test data", ylim=(0, 0.8))
+axes.legend(loc="upper center")
 
 # %% background
 import math
