@@ -199,7 +199,7 @@ def one_minus_soft_f1(logits, y):
     return 1 - soft_f1(logits.sigmoid(), y)
 
 
-grid = torch.linspace(0.02, 0.98, 49).tolist()
+grid = torch.linspace(0.02, 0.98, 25).tolist()
 settings = {
     "linear data, linear model": (False, (), 150),
     "curved data, linear model": (True, (), 150),
