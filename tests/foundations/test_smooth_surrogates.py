@@ -87,7 +87,7 @@ def test_smooth_max_is_the_maximum_over_the_simplex_with_entropy(k):
 
 
 def test_maximum_over_the_simplex_with_a_square_is_sparsemax(sparsemax):
-    """On two inputs a ramp, which the page draws; on more, no point of the simplex is better."""
+    """On two inputs a ramp; on more, no point of the simplex is better."""
     k, x = 2.0, normal(400, 2)
     ramp = (0.5 + k * (x[:, 0] - x[:, 1]) / 2).clamp(0, 1)
     assert_close(sparsemax(k * x, dim=1)[:, 0], ramp)
@@ -123,6 +123,13 @@ def test_curvature_is_at_most_half_of_k_and_reaches_it(k):
 def test_smooth_max_of_an_input_and_zero_is_softplus():
     x = normal(50)
     assert_close(smooth_max(torch.stack([x, torch.zeros_like(x)]), 0, k=3.0), F.softplus(x, beta=3.0))
+
+
+@SHARPNESS
+def test_gradient_falls_exponentially_below_the_largest(k):
+    x = leaf(torch.tensor([1.0, 0.9, 0.2]).double())
+    (gradient,) = torch.autograd.grad(smooth_max(x, 0, k=k), x)
+    assert_close(gradient / gradient[0], torch.exp(-k * (x[0] - x)).detach())
 
 
 def test_masked_entries_take_no_part():
@@ -288,6 +295,32 @@ def test_soft_f1_and_its_gradient_equal_counts_by_hand():
     assert torch.autograd.gradgradcheck(lambda p: soft_f1(p, target), prob)
 
 
+def test_gradient_of_soft_f1_at_logits_gives_up_positives_that_are_most_wrong():
+    """It has the factor p (1 - p), which cross-entropy has not: that pulls most where p is smallest."""
+    logits = leaf(torch.tensor([-8.0, -4.0, 0.0] + 16 * [-4.0]).double())
+    target = (torch.arange(19) < 3).double()
+    p = logits.sigmoid()
+    f1 = soft_f1(p, target)
+    (pull,) = torch.autograd.grad(f1, logits, retain_graph=True)
+    (direct,) = torch.autograd.grad(f1, p, retain_graph=True)
+    assert_close(pull, direct * (p * (1 - p)).detach())
+    assert 100 * pull[0] < 5 * pull[1] < pull[2]
+    (ce,) = torch.autograd.grad(-F.binary_cross_entropy_with_logits(logits, target), logits)
+    assert ce[0] > ce[1] > ce[2]
+
+
+def test_several_labels_are_pooled_to_micro_f1():
+    from sklearn.metrics import f1_score
+
+    decisions, target = (normal(2, 40, 3) + torch.tensor([1.0, 0.0, -1.0]) > 0.3).double()
+    pooled = soft_f1(decisions, target).item()
+    assert_close(pooled, float(f1_score(target.numpy(), decisions.numpy(), average="micro")))
+    labels = [soft_f1(d, t).item() for d, t in zip(decisions.T, target.T, strict=True)]
+    macro = sum(labels) / 3
+    assert_close(macro, float(f1_score(target.numpy(), decisions.numpy(), average="macro")))
+    assert abs(pooled - macro) > 0.01
+
+
 def test_mean_gradient_of_soft_f1_changes_sign_at_half_of_f1():
     """Label each of 100 equal probabilities in proportion: the push is up if and only if 2 p > F1."""
     prob = torch.arange(1, 100).double().div(100).repeat_interleave(100).requires_grad_()
@@ -306,6 +339,10 @@ def test_without_positives_soft_f1_and_gradient_are_0_and_smoothing_rewards_empt
     smoothed = (2 * (prob * target).sum() + 1) / (prob.sum() + target.sum() + 1)
     (gradient,) = torch.autograd.grad(smoothed, prob)
     assert_close(gradient, torch.full_like(gradient, -1 / 11**2))
+    for n, s in ((100, 1.0), (10_000, 1.0), (100, 0.1)):  # s / (Σ p + s)²
+        few = leaf(torch.full((n,), 0.01, dtype=torch.float64))
+        (gradient,) = torch.autograd.grad(s / (few.sum() + s), few)
+        assert_close(gradient, torch.full_like(gradient, -s / (0.01 * n + s) ** 2))
     nothing = leaf(torch.zeros(4))
     y = soft_f1(nothing, torch.zeros(4))
     assert y == 0

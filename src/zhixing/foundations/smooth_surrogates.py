@@ -79,8 +79,8 @@ def soft_argmax(x: Float[Tensor, "..."], dim: int, *, k: float = 1.0) -> Float[T
 def soft_accuracy(logits: Float[Tensor, "b c"], target: Shaped[Tensor, " b"]) -> Float[Tensor, ""]:
     """The mean probability of the right class: the expected accuracy of classes drawn from softmax.
 
-    Train on `1 - soft_accuracy(logits, target)`. This is half the mean absolute error Σ |e - p|
-    between the one-hot label e and the probabilities p.
+    Train on `1 - soft_accuracy(logits, target)`. This is half the absolute error Σ |e - p|, summed
+    over classes, between the one-hot label e and the probabilities p, in the mean over samples.
 
     Args:
         logits: Scores (B, C) before softmax, of B ≥ 1 samples.
@@ -105,10 +105,12 @@ def soft_f1(prob: Float[Tensor, "*shape"], target: Shaped[Tensor, "*shape"]) -> 
 
     Train on `1 - soft_f1(prob, target)` over as many samples as fit: the F1 of a whole is not the
     mean of the F1 of its parts. Without a positive sample it is 0, with a gradient of 0; with 0 in
-    all of `prob` too, it is 0, as in torchmetrics.
+    all of `prob` too, it is 0, as in torchmetrics. After sigmoid the gradient has a factor
+    p (1 - p), so a positive with p near 0 hardly learns: train with cross-entropy first, or too.
 
     Args:
-        prob: Probabilities, after sigmoid, of any shape; all are pooled.
+        prob: Probabilities, after sigmoid, of any shape; all are pooled: micro F1, if there are
+            several labels.
         target: Labels of the same shape, 1 for positive and 0 for negative.
 
     Raises:
@@ -136,11 +138,12 @@ def best_f1_threshold(
     probabilities, t is half of the F1, up to sampling (arXiv 1402.1892).
 
     Args:
-        prob: Probabilities of any shape; all are pooled.
+        prob: Probabilities of any shape; all are pooled, several labels too.
         target: Labels of the same shape, 1 for positive and 0 for negative.
 
     Returns:
-        One of the probabilities, the largest of those with the best F1; and the F1.
+        One of the probabilities, the largest of those with the best F1; and the F1, which is too
+        high, as t was chosen on the same samples.
 
     Raises:
         ValueError: As for `soft_f1`, or no label is 1: then every threshold has an F1 of 0.
