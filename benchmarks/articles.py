@@ -47,6 +47,7 @@ from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
 from zhixing.foundations.elementary import logsumexp, tanh
+from zhixing.foundations.smooth_surrogates import smooth_max, soft_argmax
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
@@ -342,6 +343,18 @@ def _() -> tuple[Call, Call]:
         return [w1.grad, w2.grad]
 
     return ours, reference
+
+
+@row("foundations/smooth_surrogates", "soft argmax of 64 maps of 64 × 64, kornia's")
+def _() -> tuple[Call, Call]:
+    from kornia.geometry.subpix import spatial_soft_argmax2d
+
+    maps = normal(8, 8, 64, 64)
+
+    def ours(x: Tensor) -> Tensor:
+        return torch.stack([soft_argmax(smooth_max(x, dim), 2) for dim in (2, 3)], 2)
+
+    return both_ways(ours, maps), both_ways(lambda x: spatial_soft_argmax2d(x, normalized_coordinates=False), maps)
 
 
 @row("metrics/mean_average_precision", "COCO's rule, pycocotools', 60 images (no backward)")
