@@ -8,7 +8,8 @@ import pytest
 from torch.testing import assert_close
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT = {"engineering/api_export"}  # articles without tensor computations
+# Articles without tensor computations that would be worth timing.
+WITHOUT = {"engineering/api_export", "engineering/lightning", "engineering/source_backup"}
 ARTICLES = {path.relative_to(ROOT / "snippets").with_suffix("").as_posix() for path in ROOT.glob("snippets/*/*.py")}
 
 
