@@ -44,6 +44,7 @@ from zhixing.convolution.upsampling import conv_transpose2d
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
+from zhixing.foundations.bias import fold_batch_norm
 from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
@@ -322,6 +323,12 @@ def _() -> tuple[Call, Call]:
         return [w1.grad, w2.grad]
 
     return ours, reference
+
+
+@row("foundations/bias", "fold_batch_norm, torch's, 256 channels (no backward)")
+def _() -> tuple[Call, Call]:
+    conv, norm = nn.Conv2d(256, 256, 3, bias=False), nn.BatchNorm2d(256).eval()
+    return lambda: fold_batch_norm(conv, norm), lambda: nn.utils.fuse_conv_bn_eval(conv, norm)
 
 
 @row("metrics/mean_average_precision", "COCO's rule, pycocotools', 60 images (no backward)")
