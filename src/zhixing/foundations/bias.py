@@ -20,7 +20,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def prior_bias(counts: Real[Tensor, "c"]) -> Float[Tensor, "c"]:
+def prior_bias(counts: Real[Tensor, " c"]) -> Float[Tensor, " c"]:
     """The bias whose softmax is the share of each class: the logarithm of the shares.
 
     Of all logits that do not depend on the input, these have the smallest mean cross-entropy, the
