@@ -327,7 +327,7 @@ def _() -> tuple[Call, Call]:
 
 @row("foundations/bias", "fold_batch_norm, torch's, 256 channels (no backward)")
 def _() -> tuple[Call, Call]:
-    conv, norm = nn.Conv2d(256, 256, 3, bias=False), nn.BatchNorm2d(256).eval()
+    conv, norm = nn.Conv2d(256, 256, 3, bias=False).eval(), nn.BatchNorm2d(256).eval()
     return lambda: fold_batch_norm(conv, norm), lambda: nn.utils.fuse_conv_bn_eval(conv, norm)
 
 

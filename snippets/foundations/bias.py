@@ -145,7 +145,7 @@ for color, (name, paths) in zip(("C1", "C0", "C2"), moved.items(), strict=True):
         axes.plot(range(1, 201), seen, color=color, label=name if i == 0 else None)
 axes.set(yscale="log", ylim=(1e-13, 1), xlabel="step")
 axes.set_ylabel(r"largest $|b - b_0|$")
-axes.legend(loc="upper left", bbox_to_anchor=(0, 0.66))
+axes.legend(loc="center right", bbox_to_anchor=(1, 0.66))
 
 # %% drift_holds tags=["hidden"]
 ends = {name: [path[-1] for path in paths] for name, paths in moved.items()}
