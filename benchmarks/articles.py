@@ -328,7 +328,11 @@ def _() -> tuple[Call, Call]:
 @row("foundations/bias", "fold_batch_norm, torch's, 256 channels (no backward)")
 def _() -> tuple[Call, Call]:
     conv, norm = nn.Conv2d(256, 256, 3, bias=False).eval(), nn.BatchNorm2d(256).eval()
-    return lambda: fold_batch_norm(conv, norm), lambda: nn.utils.fuse_conv_bn_eval(conv, norm)
+
+    def parameters(fold: Callable[..., nn.Module]) -> Call:
+        return lambda: list(fold(conv, norm).parameters())
+
+    return parameters(fold_batch_norm), parameters(nn.utils.fuse_conv_bn_eval)
 
 
 @row("metrics/mean_average_precision", "COCO's rule, pycocotools', 60 images (no backward)")
