@@ -4,7 +4,7 @@ from torch import nn
 
 counts = torch.tensor([970, 20, 10])  # of each class in the training set
 model = nn.Sequential(
-    nn.Conv2d(3, 16, 3, bias=False),  # the normalisation has a bias of its own
+    nn.Conv2d(3, 16, 3, bias=False),  # batch norm has a bias of its own
     nn.BatchNorm2d(16),
     nn.ReLU(),
     nn.AdaptiveAvgPool2d(1),
@@ -12,7 +12,8 @@ model = nn.Sequential(
     nn.Linear(16, len(counts)),
 )
 with torch.no_grad():
-    model[-1].bias.copy_((counts / counts.sum()).log())  # start at the shares
+    # start at the logarithm of the shares; no count may be 0
+    model[-1].bias.copy_((counts / counts.sum()).log())
 
 # %% quick_start_holds tags=["hidden"]
 from zhixing.foundations.bias import prior_bias
@@ -69,7 +70,7 @@ with torch.no_grad():
     right.plot(ray, network(True)(ray * x), color="C0", label="with bias")
     right.plot(ray, network(False)(ray * x), "--", color="C1", label="without bias")
 right.plot(0, 0, "o", color="C1", ms=5)
-right.set(xlabel="$a$", ylabel="$f(ax)$", title="along a line through 0")
+right.set(xlabel="$a$", ylabel="$f(ax)$", title="along a line through the origin")
 right.legend()
 
 # %% table
@@ -150,7 +151,8 @@ axes.legend(loc="center right", bbox_to_anchor=(1, 0.66))
 # %% drift_holds tags=["hidden"]
 ends = {name: [path[-1] for path in paths] for name, paths in moved.items()}
 assert max(ends["SGD, float32"]) < 1e-5
-assert min(ends["Adam, float32"]) > 2e-3
+assert min(ends["Adam, float32"]) > 5e-3
+assert max(ends["Adam, float32"]) < 9e-2
 assert max(ends["Adam, float64"]) < 1e-8
 assert drift(adam, torch.float32, 0, depth=3, steps=40)[-1] > 2e-3
 assert drift(sgd, torch.float32, 0, depth=3, steps=40)[-1] < 1e-5
@@ -173,14 +175,15 @@ assert idle_biases(folded, images) == {"bias": 0}
 
 # %% wrong_folds
 scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+plain = nn.Conv2d(4, 12, 3, bias=False)
 wrong = {
-    "bias not scaled": norm.bias + conv.bias - scale * norm.running_mean,
-    "mean dropped": norm.bias + scale * conv.bias,
+    "bias not scaled": (conv, norm.bias + conv.bias - scale * norm.running_mean),
+    "no bias, so μ and β lost": (plain, torch.zeros(12)),
 }
 mistakes = {}
-for name, bias in wrong.items():
-    error = (bias - folded.bias).detach().square().mean().sqrt()
-    mistakes[name] = error.item() / norm(conv(images)).std().item()
+for name, (layer, bias) in wrong.items():
+    error = (bias - fold_batch_norm(layer, norm).bias).detach().square().mean().sqrt()
+    mistakes[name] = error.item() / norm(layer(images)).std().item()
     print(f"{name}: off by {mistakes[name]:.1f} standard deviations of the output")
 
 # %% wrong_folds_hold tags=["hidden"]
@@ -197,10 +200,10 @@ def rare(count, generator):
     return x.repeat(2, 1, 1), y.repeat(2, 1)
 
 
-def losses(make, lr, depth, steps=300):
+def losses(make, lr, depth, steps=(0, 30, 300)):
     """Train three networks from 0 and from the prior, all six at once.
 
-    Returns their losses on new samples: two starts, three networks, three times.
+    Returns their losses on new samples: two starts, three networks, after some steps.
     """
     generator = torch.Generator().manual_seed(0)
     theta, sizes = [], [20, *depth * [32], 1]
@@ -219,14 +222,14 @@ def losses(make, lr, depth, steps=300):
         return loss.mean(1)
 
     optimizer, held_out, found = make(theta, lr=lr), rare(4000, generator), []
-    for step in range(steps + 1):
-        if step in (0, 30, 300):
+    for step in range(steps[-1] + 1):
+        if step in steps:
             with torch.no_grad():
                 found.append(loss(*held_out))
         optimizer.zero_grad()
         loss(*rare(128, generator)).sum().backward()
         optimizer.step()
-    return torch.stack(found, 1).view(2, 3, 3)
+    return torch.stack(found, 1).view(2, 3, len(steps))
 
 
 # %% starts
@@ -251,10 +254,15 @@ zero, prior = curves["Adam", 1]
 assert (prior[:, 2] < 0.8 * zero[:, 2]).all()
 zero, prior = curves["Adam", 3].mean(1)[..., 2]
 assert prior < zero
+zero, prior = curves["SGD", 1].mean(1)[..., 2]
+assert prior < zero
 # SGD, three layers: still at the first loss, and behind
 zero, prior = curves["SGD", 3]
 assert (prior[:, 2] > 1.15 * zero[:, 2]).all()
 assert (prior[:, 2] > 0.95 * prior[:, 0]).all()
+# … and level after twice as many steps, each longer
+zero, prior = losses(torch.optim.SGD, 1.0, 3, steps=(600,)).mean(1)[:, 0]
+assert 0.8 < prior / zero < 1.2
 
 # %% two_biases
 lstm = nn.LSTM(8, 16)  # gates in the order input, forget, cell, output
@@ -268,9 +276,13 @@ for what, bias in ("0", 0.0), ("1", 1.0), ("1 in both", added[0].item()):
     print(
         f"{what:9}: gate {gate:.2f}, after 20 steps {gate**20:.0e} of the cell is left"
     )
+with torch.no_grad():  # how to start at 1
+    lstm.bias_ih_l0[16:32] = 1
+    lstm.bias_hh_l0[16:32] = 0
 
 # %% two_biases_hold tags=["hidden"]
 assert (added == 2).all()
+assert (lstm.bias_ih_l0[16:32] + lstm.bias_hh_l0[16:32] == 1).all()
 
 
 # %% rotary
@@ -284,27 +296,33 @@ def turned(x):
 
 
 class Head(nn.Module):
-    def __init__(self, positions):
+    def __init__(self, change):
         super().__init__()
         self.q, self.k, self.v = (nn.Linear(12, 12) for _ in range(3))
-        self.positions = positions
+        self.change = change  # of queries and keys
 
     def forward(self, x):
-        q, k = self.positions(self.q(x)), self.positions(self.k(x))
+        q, k = self.change(self.q(x)), self.change(self.k(x))
         return F.scaled_dot_product_attention(q, k, self.v(x))
 
 
-heads = {"no positions": Head(nn.Identity()), "rotary": Head(turned)}
-idle_keys = {name: idle_biases(head, tokens)["k.bias"] for name, head in heads.items()}
+def unit(x):
+    return F.normalize(x, dim=-1)
+
+
+heads = {"plain": nn.Identity(), "rotary": turned, "normalised": unit}
+idle_keys = {
+    name: idle_biases(Head(change), tokens)["k.bias"] for name, change in heads.items()
+}
 with_zero = nn.MultiheadAttention(12, 3, add_zero_attn=True, batch_first=True)
 idle_keys["a zero key added"] = idle_biases(with_zero, tokens, tokens, tokens)[
     "in_proj_bias"
 ]
 for name, number in idle_keys.items():
-    print(f"{name}: {number} idle")
+    print(f"{name:16} {number:2} of 12 idle")
 
 # %% rotary_holds tags=["hidden"]
-assert list(idle_keys.values()) == [12, 0, 0]
+assert list(idle_keys.values()) == [12, 0, 0, 0]
 
 # %% balanced
 for name, seen in ("as they are", [990.0, 10.0]), ("balanced", [500.0, 500.0]):
@@ -325,6 +343,8 @@ hidden, layers_of_bert = 768, 12
 bert_biases = layers_of_bert * (4 + 2 + 4 + 1) * hidden + 2 * hidden
 bert_share = bert_biases / 109_482_240
 assert bert_biases == 102_912
+# idle_biases keeps the gradients of all biases in float64; the largest bias has 3,072
+bert_gigabytes = (4 * hidden + 8) * bert_biases * 8 / 1e9
 torch.manual_seed(0)
 spread = nn.Linear(100, 5000).bias
 assert 0.098 < spread.abs().max() <= 0.1

@@ -86,6 +86,8 @@ def test_weighted_loss_needs_weighted_counts():
 
     assert gradient(prior_bias(counts * weights)) < 1e-12
     assert gradient(prior_bias(counts)) > 0.05
+    # Subtracting the logarithm of the weights undoes them.
+    assert_close((prior_bias(counts * weights) - weights.log()).softmax(0), counts / 1000)
 
 
 def test_prior_passes_gradcheck():
@@ -161,12 +163,17 @@ FOLLOWERS = {
     "group norm 1": (lambda: nn.GroupNorm(1, C), 1),
     "group norm 3": (lambda: nn.GroupNorm(3, C), 3),
     "group norm 12": (lambda: nn.GroupNorm(C, C), C),
-    "layer norm": (lambda: nn.LayerNorm([C, 6, 6]), 1),
-    "RMSNorm": (lambda: nn.RMSNorm([C, 6, 6]), 0),
+    "layer norm": (lambda: nn.LayerNorm([C, 4, 4]), 1),
+    "RMSNorm": (lambda: nn.RMSNorm([C, 4, 4]), 0),
     "softmax": (lambda: nn.Softmax(1), 1),
     "log-softmax": (lambda: nn.LogSoftmax(1), 1),
     "sigmoid": (lambda: nn.Sigmoid(), 0),
     "pooling, batch norm": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.BatchNorm2d(C)), C),
+    "padded pooling, batch norm": (lambda: nn.Sequential(nn.AvgPool2d(3, 1, padding=1), nn.BatchNorm2d(C)), 0),
+    "pooling without the zeros, batch norm": (
+        lambda: nn.Sequential(nn.AvgPool2d(3, 1, padding=1, count_include_pad=False), nn.BatchNorm2d(C)),
+        C,
+    ),
     "max pooling, batch norm": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(C)), C),
     "ReLU, batch norm": (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm2d(C)), 0),
     "batch norm, ReLU": (lambda: nn.Sequential(nn.BatchNorm2d(C), nn.ReLU()), C),
@@ -183,7 +190,7 @@ FOLLOWERS = {
 def test_idle_directions_are_those_of_the_jacobian(name):
     make, idle = FOLLOWERS[name]
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Conv2d(4, C, 3), make()), normal(6, 4, 8, 8)
+    model, x = nn.Sequential(nn.Conv2d(4, C, 3), make()), normal(4, 4, 6, 6)
     assert idle_biases(model, x)["0.bias"] == idle
     assert jacobian_rank_gap(model, "0.bias", x) == idle
 
@@ -221,6 +228,25 @@ def test_shifting_a_key_bias_changes_nothing_and_shifting_a_query_bias_does():
         changes.append((moved(x, x, x)[0] - before).abs().max().item())
     assert changes[1] < 1e-12
     assert min(changes[0], changes[2]) > 1e-3
+
+
+class CosineAttention(nn.Module):
+    """One head of Swin Transformer V2: queries and keys are normalised."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(size, size) for _ in range(3))
+
+    def forward(self, x):
+        cosine = F.normalize(self.query(x), dim=-1) @ F.normalize(self.key(x), dim=-1).transpose(-2, -1)
+        return (10 * cosine).softmax(-1) @ self.value(x)
+
+
+def test_normalised_keys_put_their_bias_to_work():
+    torch.manual_seed(0)
+    model, x = CosineAttention(4), normal(3, 6, 4)
+    assert idle_biases(model, x) == {"query.bias": 0, "key.bias": 0, "value.bias": 0}
+    assert jacobian_rank_gap(model, "key.bias", x) == 0
 
 
 class RotaryAttention(nn.Module):
@@ -323,6 +349,13 @@ def test_bias_that_is_the_only_parameter_of_its_module():
     model = nn.Sequential(nn.Linear(3, 4, bias=False), Shift(), nn.BatchNorm1d(4))
     assert idle_biases(model, normal(9, 3)) == {"1.bias": 4, "2.bias": 0}
     assert idle_biases(model[:2], normal(9, 3)) == {"1.bias": 0}
+
+
+def test_backward_passes_are_as_many_as_stated(monkeypatch):
+    calls, grad = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: calls.append(args) or grad(*args, **kwargs))
+    idle_biases(nn.Linear(3, 4), normal(9, 3))
+    assert len(calls) == 4 + 9
 
 
 def test_model_is_left_as_it_was():
@@ -473,6 +506,19 @@ def test_idle_bias_is_missed_by_statistics_that_were_recorded_with_it():
     assert_close(norm(plain(x)), expected)
 
 
+def test_bias_before_a_pointwise_convolution_is_removed_through_its_weight():
+    torch.manual_seed(0)
+    layer, pointwise = nn.Conv2d(3, 5, 3).double(), nn.Conv2d(5, 4, 1, bias=False).double()
+    norm, x = nn.BatchNorm2d(4, momentum=1.0).double(), normal(6, 3, 5, 5)
+    norm(pointwise(layer(x)))
+    norm.eval()
+    expected, bias = norm(pointwise(layer(x))), layer.bias.detach().clone()
+    with torch.no_grad():
+        layer.bias.zero_()
+        norm.running_mean -= pointwise.weight[:, :, 0, 0] @ bias
+    assert_close(norm(pointwise(layer(x))), expected)
+
+
 def test_fold_changes_neither_argument_and_keeps_what_is_trained():
     layer, norm = shaken(nn.Conv2d(3, 4, 3, bias=False)), shaken(nn.BatchNorm2d(4), seed=1)
     before = copy.deepcopy((layer.state_dict(), norm.state_dict()))
@@ -562,6 +608,8 @@ def test_relu_network_without_biases_is_homogeneous_for_positive_factors(activat
     for a in (0.0, 0.1, 3.0, 1e6):
         assert_close(f(a * x), a * f(x))
     assert torch.equal(f(7 * x).argmax(1), f(x).argmax(1))
+    # … but not if a mean is subtracted first, as is usual with images.
+    assert not torch.equal(f(7 * x - 1).argmax(1), f(x - 1).argmax(1))
     if activation is not nn.Identity:
         assert (f(-x) + f(x)).abs().max() > 0.01
 
@@ -572,17 +620,18 @@ def test_biases_and_other_activations_break_homogeneity(bias, activation):
     assert (f(3 * x) - 3 * f(x)).abs().max() > 0.01
 
 
-def test_units_that_start_equal_stay_equal_and_random_biases_alone_separate_them():
+@pytest.mark.parametrize("weight", [0.3, 0.0])
+def test_units_that_start_equal_stay_equal_and_random_biases_alone_separate_them(weight):
     x, y = normal(20, 3), normal(20, 1, seed=1)
     for random_bias in (False, True):
         model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.fill_(0.3)
+                parameter.fill_(weight)
             if random_bias:
                 model[0].bias.copy_(normal(4, seed=2))
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        for _ in range(20):
+        for _ in range(100):
             optimizer.zero_grad()
             F.mse_loss(model(x), y).backward()
             optimizer.step()

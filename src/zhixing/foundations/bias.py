@@ -67,12 +67,14 @@ def idle_biases(model: nn.Module, *inputs: Any) -> dict[str, int]:
 
     A bias of C numbers has C independent directions. Its Jacobian, the derivative of all outputs
     with respect to it, sends the idle directions to 0, so their number is C minus the rank. The
-    rank is that of C + 8 random combinations of its rows, in float64: as many backward passes.
+    rank is that of C + 8 random combinations of its rows, in float64. All of these gradients are
+    kept, and one more backward pass measures the scale of rounding: C + 9 for the largest bias.
 
     The model is run once, on a copy, in the mode that it is in. The answer holds for these inputs
     and parameters, to first order: a unit whose ReLU is off for all inputs counts as idle, too.
-    Each bias is judged alone: of two that are always added, neither is idle. Parts of the model
-    that compute in float32 leave noise that hides idle directions.
+    Each bias is judged alone: of two that are always added, neither is idle. Only the outputs are
+    judged, not the loss: for the last bias of a classifier, append its softmax to the model. Parts
+    of the model that compute in float32 leave noise that hides idle directions.
 
     Args:
         model: The module. A bias is a parameter with "bias" in the last part of its name.
