@@ -70,7 +70,7 @@ with torch.no_grad():
     right.plot(ray, network(True)(ray * x), color="C0", label="with bias")
     right.plot(ray, network(False)(ray * x), "--", color="C1", label="without bias")
 right.plot(0, 0, "o", color="C1", ms=5)
-right.set(xlabel="$a$", ylabel="$f(ax)$", title="along a line through the origin")
+right.set(xlabel="$a$", ylabel="$f(ax)$", title="along a line through 0")
 right.legend()
 
 # %% table
