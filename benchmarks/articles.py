@@ -46,6 +46,7 @@ from zhixing.convolution.upsampling import conv_transpose2d
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
+from zhixing.foundations.bias import fold_batch_norm
 from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.foundations.smooth_surrogates import smooth_max, soft_argmax
 from zhixing.metrics.mean_average_precision import mean_average_precision
@@ -343,6 +344,16 @@ def _() -> tuple[Call, Call]:
         return [w1.grad, w2.grad]
 
     return ours, reference
+
+
+@row("foundations/bias", "fold_batch_norm, torch's, 256 channels (no backward)")
+def _() -> tuple[Call, Call]:
+    conv, norm = nn.Conv2d(256, 256, 3, bias=False).eval(), nn.BatchNorm2d(256).eval()
+
+    def parameters(fold: Callable[..., nn.Module]) -> Call:
+        return lambda: list(fold(conv, norm).parameters())
+
+    return parameters(fold_batch_norm), parameters(nn.utils.fuse_conv_bn_eval)
 
 
 @row("foundations/smooth_surrogates", "soft argmax of 64 maps of 64 × 64, kornia's")
