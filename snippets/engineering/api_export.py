@@ -32,18 +32,18 @@ def _relu6(x):
     return x
 
 
-class Layer:
+class DatasetV2:
     pass
 
 
 for symbol, names in {
     _relu6: ("nn.relu6",),
     _softplus: ("math.softplus", "nn.softplus"),
-    Layer: ("layers.Layer",),
+    DatasetV2: ("data.Dataset",),
 }.items():
     api_export(*names, api="picture")(symbol)
 
-files = {"_impl/ops_v2.py": [_relu6, _softplus], "_impl/base.py": [Layer]}
+files = {"_impl/ops_v2.py": [_relu6, _softplus], "_impl/data.py": [DatasetV2]}
 figure, axes = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
 axes.set(xlim=(0, 10), ylim=(0.5, 6.9))
 axes.set_axis_off()
@@ -61,7 +61,7 @@ for file, symbols in files.items():
     row -= 1.3
 table = namespace("picture")
 row = 5.6
-for package in "nn", "math", "layers":
+for package in "nn", "math", "data":
     axes.text(8, row, f"tf.{package}", **mono)
     for name, symbol in table.items():
         if name.startswith(f"{package}."):
