@@ -6,12 +6,14 @@ import functools
 import importlib
 import inspect
 import pickle
+import pkgutil
 import random
 import sys
 import types
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from zhixing.engineering.api_export import (
@@ -227,6 +229,28 @@ def test_reloaded_module_replaces_its_exports_and_their_old_names(api, package):
     assert namespace(api) == {"f": module.f, "h": module.f}
     assert module.f is not first
     assert module.f() == "second"
+
+
+def test_new_version_without_a_common_name_leaves_the_old_one(api, package):
+    source = (
+        "from zhixing.engineering.api_export import api_export\n\n@api_export({!r}, api={!r})\ndef f():\n    pass\n"
+    )
+    module = package(source.format("old", api))
+    first = module.f
+    Path(module.__file__).write_text(source.format("another", api))
+    module = importlib.reload(module)
+    assert namespace(api) == {"another": module.f, "old": first}
+    assert module.f is not first
+
+
+def test_constants_are_told_apart_by_their_text_only(api):
+    first, second = np.zeros(5000), np.zeros(5000)
+    second[2500] = 1  # which repr leaves out
+    api_export("table", api=api).constant(first)
+    api_export("table", api=api).constant(second)
+    assert namespace(api)["table"] is second
+    with pytest.raises(ValueError, match="already"):
+        api_export("table", api=api).constant(first + 1)
 
 
 def test_same_name_in_another_module_is_no_new_version(api, package):
@@ -466,6 +490,52 @@ def test_setting_module_breaks_pickle_until_attached_and_the_source_of_classes(a
         inspect.getsource(layer)
 
 
+def test_pickle_needs_the_public_qualname_too(api, package, monkeypatch):
+    f = package("def _relu_v2(x):\n    return max(x, 0)\n")._relu_v2
+    public = types.ModuleType(api)
+    monkeypatch.setitem(sys.modules, api, public)
+    public.relu, f.__module__ = f, api
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(f)
+    f.__qualname__ = "relu"
+    assert pickle.loads(pickle.dumps(f)) is f
+
+
+def test_wrapper_can_be_pickled_but_not_what_it_wraps(package):
+    module = package(
+        "import functools\n\ndef logged(f):\n    @functools.wraps(f)\n    def wrapper():\n        return f()\n"
+        "    return wrapper\n\n@logged\ndef f():\n    pass\n"
+    )
+    assert pickle.loads(pickle.dumps(module.f)) is module.f
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(module.f.__wrapped__)
+
+
+def test_walking_packages_lists_modules_but_imports_only_packages(api, tmp_path, monkeypatch):
+    source = f"from zhixing.engineering.api_export import api_export\n\n@api_export('f', api={api!r})\ndef f(): pass\n"
+    root = f"package_{uuid.uuid4().hex}"
+    (tmp_path / root / "sub").mkdir(parents=True)
+    (tmp_path / root / "bad").mkdir()
+    for name, text in {
+        "__init__": "",
+        "sub/__init__": "",
+        "sub/leaf": source,
+        "bad/__init__": "import _absent_",
+    }.items():
+        (tmp_path / root / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    path = importlib.import_module(root).__path__
+    walked = [each.name for each in pkgutil.walk_packages(path, f"{root}.")]
+    assert walked == [f"{root}.{name}" for name in ("bad", "sub", "sub.leaf")]
+    with pytest.raises(ValueError, match="no exports"):
+        namespace(api)
+    with pytest.raises(ImportError):
+        importlib.import_module(walked[0])
+    importlib.import_module(walked[2])
+    assert list(namespace(api)) == ["f"]
+
+
 # Partial
 
 
@@ -476,7 +546,7 @@ def record(*args, **keywords):
 def splits(seed):
     """Some arguments and keywords, cut at random into pieces: what each partial stores, and the call."""
     draw = random.Random(seed)
-    pieces = draw.randint(1, 5)
+    pieces = draw.randint(3, 6)
     return [
         (
             tuple(draw.sample(range(9), draw.randint(0, 3))),
@@ -512,6 +582,16 @@ def test_partial_stores_what_functools_stores():
 def test_partial_of_partial_calls_as_one_partial():
     whole = [x for args, _ in splits(3) for x in args]
     assert nested(partial, splits(3))() == (tuple(whole), nested(functools.partial, splits(3))()[1])
+
+
+def test_inner_partial_with_attributes_is_merged_here_but_not_in_functools(api):
+    for make in (partial, functools.partial):
+        inner = make(record, 1)
+        api_export(f"{make.__module__.split('.')[0]}.record", api=api)(inner)
+        outer = make(inner, 2)
+        assert outer(3) == ((1, 2, 3), {})
+        assert outer.func is (record if make is partial else inner)
+        assert canonical_name(outer, api=api) is None
 
 
 def test_partial_leaves_the_inner_partial_as_it_was():

@@ -18,8 +18,10 @@ class api_export:  # noqa: N801 (its calls look like those of a function)
 
     The names are stored twice: in an attribute of the symbol, as in TensorFlow, and in the table
     that `namespace` reads. A definition that runs again (the cell of a notebook, a reloaded module)
-    replaces the old one, and so does a constant that looks the same. Left out are TensorFlow's
-    second list of names for version 1, its deprecated names and `overrides`, and locks for threads.
+    replaces the old one if they share a name; otherwise the old names stay. A constant replaces one
+    of the same type and text: of long arrays, numpy abbreviates the text. Left out are TensorFlow's
+    second list of names for version 1, its deprecated names and `overrides`, its search through
+    wrappers for the innermost function, packages reserved for other APIs, and locks for threads.
 
     Args:
         names: Dotted names such as "nn.relu". The first is the canonical one.
@@ -176,7 +178,9 @@ class partial:  # noqa: N801
     Arguments of the call follow the stored ones; keywords of the call override the stored ones. A
     partial of a partial stores the arguments of both and calls the function itself. As in Python
     3.13 and before, a partial that is an attribute of a class receives no `self`; from 3.14 on that
-    of functools does. Left out are `inspect.signature` and, of Python 3.14, `Placeholder`.
+    of functools does. Unlike in functools, an inner partial is merged even if it has attributes of
+    its own, which are lost. Left out are, among others, the signature of what remains, a readable
+    `repr`, the recognition of coroutine functions and, of Python 3.14, `Placeholder`.
 
     Args:
         func: The function, or anything else that can be called.
