@@ -48,6 +48,7 @@ from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
+from zhixing.optimization.stochastic_approximation import polyak_average
 
 RESULT = Path(__file__).parent / "results/articles.json"
 TURNS = 21  # after a warm-up
@@ -399,6 +400,13 @@ def _() -> tuple[Call, Call]:
         return step
 
     return stepping(AdamW), stepping(torch.optim.AdamW)
+
+
+@row("optimization/stochastic_approximation", "running means of 1,000 iterates, torch's cumsum, 1,000 × 1,000")
+def _() -> tuple[Call, Call]:
+    xs = normal(1000, 1000)
+    count = torch.arange(1.0, 1001.0)[:, None]
+    return both_ways(polyak_average, xs), both_ways(lambda xs: xs.cumsum(0) / count, xs)
 
 
 def main() -> None:
