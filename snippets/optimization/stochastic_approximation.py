@@ -179,7 +179,13 @@ for axes, curvature in zip(panels, (1.0, 0.1), strict=True):
     at = torch.arange(1, n + 1)
     optimum = 1 / (curvature**2 * at)
     axes.plot(
-        at, optimum, color="0.5", ls="--", lw=1.2, label=r"$\sigma^2/(n\lambda^2)$"
+        at,
+        optimum,
+        color="0.5",
+        ls="--",
+        lw=1.2,
+        zorder=5,
+        label=r"$\sigma^2/(n\lambda^2)$",
     )
     for i, name in enumerate(labels):
         width = 4 if name == "1 / n" else 1.5  # it lies beneath another in one panel
