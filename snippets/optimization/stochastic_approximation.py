@@ -459,11 +459,11 @@ clipped_mean = 1.0
 for _ in range(50):
     clipped_mean = 1 - math.exp(-clipped_mean - 1)
 generator = torch.Generator().manual_seed(0)
-draws = iter(-torch.rand(3000, 200, generator=generator, dtype=torch.float64).log())
+draws = iter(-torch.rand(1000, 200, generator=generator, dtype=torch.float64).log())
 ends = robbins_monro(
     lambda x: (x - next(draws)).clamp(-1, 1),
     torch.zeros(200, dtype=torch.float64),
-    power_steps(3000),
+    power_steps(1000),
 )[-1]
 assert abs(ends.mean() - clipped_mean) < 0.02
 assert clipped_mean < 0.9
