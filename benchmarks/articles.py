@@ -52,6 +52,7 @@ from zhixing.foundations.smooth_surrogates import smooth_max, soft_argmax
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
+from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
@@ -443,6 +444,13 @@ def _() -> tuple[Call, Call]:
         return step
 
     return stepping(AdamW), stepping(torch.optim.AdamW)
+
+
+@row("optimization/stochastic_approximation", "running means of 1,000 iterates, torch's cumsum, 1,000 × 1,000")
+def _() -> tuple[Call, Call]:
+    xs = normal(1000, 1000)
+    count = torch.arange(1.0, 1001.0)[:, None]
+    return both_ways(polyak_average, xs), both_ways(lambda xs: xs.cumsum(0) / count, xs)
 
 
 @row("optimization/uncertainty_weighting", "three tasks, torch's Normal, 2^18 outputs each")
