@@ -262,7 +262,8 @@ class Traced(Classifier):
         schedule = inside["lr_scheduler"]["scheduler"]
         if self.form == "inside":
             return inside
-        return inside | {"lr_scheduler": schedule, "interval": "step"}  # beside
+        optimizer = inside["optimizer"]  # and beside:
+        return {"optimizer": optimizer, "lr_scheduler": schedule, "interval": "step"}
 
     def on_train_batch_start(self, batch, batch_idx):
         self.rates.append(self.optimizers().param_groups[0]["lr"])
@@ -372,6 +373,7 @@ class Modes(pl.Callback):
 
 data = loader(x, y, size=6)
 pl.Trainer(**quiet, max_epochs=2, callbacks=[Modes()]).fit(model, data, data)
+print("after model.train():")
 model.train()
 pl.Trainer(**quiet, max_epochs=1, callbacks=[Modes()]).fit(model, data, data)
 
@@ -423,7 +425,8 @@ graphs = [
 found = pl.Trainer(**quiet).validate(
     Graphs(), DataLoader(graphs, batch_size=None), verbose=False
 )[0]
-print(found)
+print(f"inferred sizes: {found['inferred']:.2f}, given sizes: {found['given']:.2f}")
 
 # %% sizes_hold tags=["hidden"]
+inferred, given = found["inferred"], found["given"]
 assert abs(found["given"] - 4.5) < 1e-6
