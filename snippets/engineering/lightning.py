@@ -26,7 +26,9 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), self.hparams.lr)
         steps = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.hparams.lr, steps
+        )
         inner = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": inner}
 
@@ -130,17 +132,16 @@ for lane, name in enumerate(lanes):
     ends = [i for i, call in enumerate(calls) if call == f"on_{name}_end"]
     for start, end in zip(starts, ends, strict=True):
         axes.barh(lane, end - start, left=start, height=0.6, color="C0")
-for call, lane, marker in (
-    ("on_before_optimizer_step", 4, "o"),
-    ("lr_scheduler_step", 3, "s"),
+for call, lane, style, label in (
+    ("on_before_optimizer_step", 4, "oC1", "optimiser steps"),
+    ("lr_scheduler_step", 3, "DC2", "schedule steps"),
 ):
     steps = [i for i, found in enumerate(calls) if found == call]
-    label = {4: "optimiser steps", 3: "schedule steps"}[lane]
-    axes.plot(steps, [lane] * len(steps), marker, color="C1", label=label)
+    axes.plot(steps, [lane] * len(steps), style, label=label, markeredgecolor="white")
 axes.set_yticks(range(len(lanes)), lanes.values())
 axes.invert_yaxis()
 axes.set_xlabel("calls of hooks, in their order")
-axes.legend(loc="lower left")
+figure.legend(loc="outside upper center", ncols=2)
 
 
 # %% misspelt
@@ -162,7 +163,7 @@ pl.Trainer(**quiet, max_epochs=1).fit(Misspelt(), loader(x, y, size=4))
 print("ran:", *ran)
 unknown = unknown_hooks(Misspelt, pl.LightningModule)
 for name, nearest in unknown.items():
-    print(f"never ran: {name}\n    like", "\n         ".join(nearest))
+    print(f"{name} never ran; near:", *nearest, sep="\n    ")
 
 # %% misspelt_holds tags=["hidden"]
 assert ran == ["on_train_epoch_start"]
