@@ -20,14 +20,14 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch, batch_idx):
         x, y = batch
-        self.f1(self.net(x)[:, 0], y)
+        self.f1(self.net(x)[:, 0].sigmoid(), y)  # probabilities, not logits
         self.log("f1", self.f1)  # the metric itself, not its value
 
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), self.hparams.lr)
         steps = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.hparams.lr, steps
+            optimizer, self.hparams.lr, steps, cycle_momentum=False
         )
         inner = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": inner}
@@ -107,12 +107,12 @@ batches = calls.count("on_train_batch_start")
 assert calls.index("on_validation_start") < first_training
 assert sanity_batches == 2 < batches == 3
 last_validation = len(calls) - 1 - calls[::-1].index("on_validation_end")
-assert calls.index("on_train_batch_end") < last_validation
+last_batch_end = len(calls) - 1 - calls[::-1].index("on_train_batch_end")
 assert last_validation < calls.index("on_train_epoch_end")
 assert batches == calls[: calls.index("lr_scheduler_step")].count(
     "on_train_batch_start"
 )
-assert calls.index("lr_scheduler_step") < last_validation
+assert calls.index("lr_scheduler_step") < last_batch_end < last_validation
 
 # %% timeline
 import matplotlib.pyplot as plt
@@ -149,8 +149,8 @@ ran = []
 
 
 class Misspelt(Classifier):
-    def on_train_epoch_start(self):
-        ran.append("on_train_epoch_start")
+    def on_validation_epoch_end(self):
+        ran.append("on_validation_epoch_end")
 
     def on_val_epoch_end(self):
         ran.append("on_val_epoch_end")
@@ -159,14 +159,15 @@ class Misspelt(Classifier):
         ran.append("on_epoch_end")
 
 
-pl.Trainer(**quiet, max_epochs=1).fit(Misspelt(), loader(x, y, size=4))
-print("ran:", *ran)
+data = loader(x, y, size=4)
+pl.Trainer(**quiet, max_epochs=1).fit(Misspelt(), data, data)
+print("ran:", *sorted(set(ran)))
 unknown = unknown_hooks(Misspelt, pl.LightningModule)
 for name, nearest in unknown.items():
     print(f"{name} never ran; near:", *nearest, sep="\n    ")
 
 # %% misspelt_holds tags=["hidden"]
-assert ran == ["on_train_epoch_start"]
+assert set(ran) == {"on_validation_epoch_end"}
 assert list(unknown) == ["on_epoch_end", "on_val_epoch_end"]
 assert unknown["on_val_epoch_end"] == ["on_validation_epoch_end"]
 
@@ -242,6 +243,7 @@ for seed in range(5):  # the moral does not depend on the seed
     pairs = list(zip(p.split(16), t.split(16), strict=True))
     mean16 = torch.stack([binary_f1_score(*pair) for pair in pairs]).mean()
     assert mean16 < 0.75 * binary_f1_score(p, t)
+samples, small_batches = len(truth), len(truth.split(16))
 empty = sum(
     int((p + t).sum() == 0)
     for p, t in zip(predicted.split(16), truth.split(16), strict=True)
@@ -293,7 +295,7 @@ figure, panels = plt.subplots(
 )
 for axes, n in zip(panels, (3, 12), strict=True):
     axes.plot(rates[n, "inside"], label="interval inside")
-    axes.plot(rates[n, "beside"], "--", label="interval beside")
+    axes.plot(rates[n, "beside"], "--", drawstyle="steps-post", label="interval beside")
     axes.set(title=f"{n} batches in an epoch", ylabel="learning rate")
 panels[1].set_xlabel("step")
 panels[0].legend()

@@ -105,6 +105,7 @@ def names_of(methods, base=Base):
         ("on_training_epoch_end", ["on_train_epoch_end"]),
         ("on_train_epoch_ends", ["on_train_epoch_end"]),
         ("training_epoch_end", ["on_train_epoch_end"]),
+        ("training_step_end", ["training_step"]),
         ("train_step", ["training_step"]),
         ("configure_optimiser", ["configure_optimizers"]),
         ("configure_optimizer", ["configure_optimizers"]),
@@ -179,6 +180,8 @@ def test_hooks_that_the_changelog_names_as_removed_are_found(pl):
     found = names_of({name: lambda *arguments: None for name in ("on_epoch_end", "on_batch_start")}, pl.Callback)
     assert {"on_train_epoch_end", "on_validation_epoch_end", "on_test_epoch_end"} <= set(found["on_epoch_end"])
     assert {"on_train_batch_start", "on_validation_batch_start"} <= set(found["on_batch_start"])
+    steps = ["test_step_end", "training_step_end", "validation_step_end"]  # 2.0
+    assert list(names_of({name: lambda *arguments: None for name in steps}, pl.LightningModule)) == steps
 
 
 def test_the_trainer_calls_no_unknown_hook_and_the_nearest_of_each(pl, linear):

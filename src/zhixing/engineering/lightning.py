@@ -20,11 +20,12 @@ from torch import Tensor
 def unknown_hooks(cls: type, base: type) -> dict[str, list[str]]:
     """Methods of a class that look like hooks of its base, but that the trainer does not know.
 
-    A method counts if `base` has no such name, and it either begins with `on_` or resembles a
-    method of `base`: a ratio of at least 0.8 in difflib, after each word is cut to three letters.
-    This finds slips and proves nothing. A method that you call yourself may be among them. Not
-    looked at are arguments, functions assigned to an instance, and slips of the same name as
-    something else in `base`.
+    A method counts if `base` has no such name, and it begins with `on_`, ends in `_step_end`, or
+    resembles a method of `base`: a ratio of at least 0.8 in difflib, after each word is cut to
+    three letters. This finds slips and proves nothing. A method that you call yourself may be
+    among them. Missed are more distant names, such as `train_loader` for `train_dataloader`, and
+    `tbptt_split_batch`, a hook until Lightning 2.0. Not looked at are arguments, functions
+    assigned to an instance, and slips of the same name as something else in `base`.
 
     Args:
         cls: A subclass of `base`: your LightningModule, Callback or LightningDataModule.
@@ -63,7 +64,7 @@ def unknown_hooks(cls: type, base: type) -> dict[str, list[str]]:
             other: difflib.SequenceMatcher(None, _cut(name), _cut(other)).ratio() for other in known
         }
         best = max(ratios.values(), default=0.0)
-        if name.startswith("on_") or best >= 0.8:
+        if name.startswith("on_") or name.endswith("_step_end") or best >= 0.8:
             found[name] = [other for other, ratio in ratios.items() if ratio == best]
     return found
 
@@ -82,10 +83,11 @@ def unloadable(hparams: Mapping[str, Any]) -> dict[str, str]:
     Lightning saves hyperparameters in the checkpoint and leaves this setting to torch, where it
     is True. One refused value makes the whole checkpoint unreadable. Types that the process has
     allowed, by `torch.serialization.add_safe_globals`, count as loadable. Each value is pickled
-    in memory; do not call this for large models.
+    in memory; do not call this for large models. The checkpoint also holds the hyperparameters
+    of the data module, to be checked in the same way, and what callbacks store, which is left out.
 
     Args:
-        hparams: Names and values, such as `model.hparams`.
+        hparams: Names and values, such as `model.hparams` or `datamodule.hparams`.
 
     Returns:
         For each refused value the names of what torch would have to import, or its type, if there
