@@ -854,6 +854,19 @@ def test_paths_of_python_lead_to_the_copy(small, tmp_path):
     assert output.decode().removesuffix("\n").split(":") == [moved, *given[1:]]
 
 
+def test_installed_for_editing_the_original_is_imported_unless_a_relative_path_precedes(small, tmp_path):
+    (small / "src").mkdir()
+    (small / "src/part.py").write_text("")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/part.pth").write_text(f"{small}/src\n")  # as pip install -e writes it
+    program = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); import part; print(part.__file__)"
+    for path, place in ((None, f"{small}/src"), ("src", "source/src")):
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {"PYTHONPATH": path} if path else {}
+        _, output, _ = run(sys.executable, "-c", program, cwd=small, env=environment)
+        assert output.decode().strip().endswith(f"{place}/part.py")
+
+
 def test_absolute_name_of_the_original_is_a_warning(small):
     code, output, errors = run("cat", f"{small}/train.py", "/dev/null", cwd=small)
     assert (code, output) == (0, b"train.py\n")
