@@ -8,10 +8,9 @@ lanes = {"copy": [0, 9.6], "working tree": [0, 3, 7, 9.6]}
 for y, (name, edits) in enumerate(lanes.items()):
     for number, (start, end) in enumerate(pairwise(edits)):
         axes.barh(y, end - start, 0.42, start, color=f"C{number}", alpha=0.55)
-        middle = (start + end) / 2
-        axes.text(middle, y, f"version {number + 1}", ha="center", va="center")
+        axes.text(end - 0.9, y, f"version {number + 1}", ha="center", va="center")
     axes.text(0, y + 0.3, name, fontweight="bold")
-for x, event in ((1, "start"), (4.4, "late import"), (8.2, "restart")):
+for x, event in ((1, "start"), (4.4, "late import"), (7.7, "restart")):
     axes.plot([x, x], [-0.5, 1.21], ":", color="0.5", zorder=0)
     axes.text(x, -0.58, event, ha="center", va="top")
 arrow = {"arrowstyle": "->", "lw": 1.5}
