@@ -91,7 +91,7 @@ NAMES = {
     "symbolic link": "link.py",
     "space in the name": "two words.py",
     "newline in the name": "new\nline.py",
-    "name not in UTF-8": os.fsdecode(b"caf\xe9.py"),
+    "name not in UTF-8": os.fsdecode(b"\xe9t\xe9.py"),
     "name starts with a dash": "-dash.py",
     "changed binary": "weights.bin",
     "Windows line ends": "crlf.py",

@@ -23,7 +23,7 @@ from zhixing.engineering import source_backup as ours
 from zhixing.engineering.source_backup import MAX_BYTES, git_snapshot, restore, snapshot, source_files
 
 ROOT = Path(__file__).resolve().parents[2]
-CODED = os.fsdecode(b"caf\xe9.py")  # Latin-1: not UTF-8
+CODED = os.fsdecode(b"\xe9t\xe9.py")  # Latin-1: not UTF-8
 QUOTED = 'new\nline "and" \\ quotes\t.py'
 
 # What a copy must hold after all the changes that `project` makes, written out: bytes, or the target of a link.

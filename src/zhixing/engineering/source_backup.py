@@ -314,15 +314,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             127 if its program was not found, 126 if it could not be run.
 
     Examples:
-        >>> import inspect, subprocess, sys, tempfile
-        >>> path = inspect.getsourcefile(main)
-        >>> program = [sys.executable, "-c", f"import runpy; runpy.run_path({path!r})['main']()"]
+        >>> import multiprocessing, os, subprocess, tempfile
+        >>> def job(root):
+        ...     os.chdir(root)
+        ...     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # our messages
+        ...     main(["--", "sh", "-c", "test -e train.py && exit 3"])
         >>> with tempfile.TemporaryDirectory() as root:
         ...     _ = subprocess.run(["git", "init", "-q", root], check=True)
-        ...     command = ["sh", "-c", "echo hello; exit 3"]
-        ...     done = subprocess.run([*program, "--", *command], cwd=root, capture_output=True)
-        >>> done.stdout, done.returncode
-        (b'hello\\n', 3)
+        ...     open(os.path.join(root, "train.py"), "x").close()
+        ...     process = multiprocessing.get_context("fork").Process(target=job, args=[root])
+        ...     process.start()
+        ...     process.join()
+        >>> process.exitcode
+        3
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     end = given.index("--") if "--" in given else len(given)
