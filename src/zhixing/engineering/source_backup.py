@@ -201,13 +201,16 @@ def restore(run: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path
             out of the folder, or `target` exists.
 
     Examples:
-        >>> import subprocess, tempfile
+        >>> import hashlib, json, tempfile
         >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     _ = subprocess.run(["git", "init", "-q", root], check=True)
-        ...     _ = Path(root, "train.py").write_text("lr = 0.1")
-        ...     run = snapshot(root, Path(root, ".runs"))
-        ...     restore(run, Path(root, "again")).joinpath("train.py").read_text()
+        >>> digest = hashlib.sha256(b"lr = 0.1").hexdigest()
+        >>> files = {"train.py": {"sha256": digest, "bytes": 8, "executable": False}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = Path(folder, "run")  # as `snapshot` makes it
+        ...     (run / "source").mkdir(parents=True)
+        ...     _ = (run / "source/train.py").write_text("lr = 0.1")
+        ...     _ = (run / "run.json").write_text(json.dumps({"files": files}))
+        ...     restore(run, Path(folder, "again")).joinpath("train.py").read_text()
         'lr = 0.1'
     """
     run, target = Path(run), Path(os.path.abspath(target))
