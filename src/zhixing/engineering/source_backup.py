@@ -4,27 +4,43 @@ On the command line, at the top of a git working tree or in a folder of it:
 
     python -m zhixing.engineering.source_backup -- python train.py --lr 0.1
 
-Only the standard library and git are needed, on Linux or macOS. Not kept: what git ignores, empty
-folders, owners, times, the installed packages. Files that are written during the copying may be
-caught half-way, and a power failure may damage a copy that was just made; `restore` notices.
+Needed are Python 3.11, git, and Linux or macOS. Not kept: what git ignores, empty folders, owners,
+times, the installed packages.
+
+What changes during the copying is recorded, and `restore` warns of it. Nothing notices a file that
+was half-written before the copying began and is completed after its end, nor a second write within
+one tick of the file system's clock. A power failure may damage a new copy; `restore` notices.
 """
 
+import os
+import sys
+
+
+def _fail(kind, error, trace) -> None:
+    """Where Python would exit with 1, like a training that fails."""
+    sys.__excepthook__(kind, error, trace)
+    if issubclass(kind, Exception):
+        os._exit(125)
+
+
+if __name__ == "__main__":
+    sys.excepthook = _fail
+    if not sys.flags.safe_path:  # The folder of the project: its json.py is not ours to import.
+        del sys.path[0]
+
+# ruff: noqa: E402
 import argparse
 import contextlib
 import errno
 import hashlib
 import itertools
 import json
-import os
-import platform
-import secrets
 import shutil
 import signal
 import stat
 import subprocess
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -57,7 +73,8 @@ def source_files(
 
     Returns:
         The sorted names relative to `root`, and {what is left out: why}. What git ignores is not
-        mentioned. A name that is not UTF-8 has surrogates, as in all of `os`.
+        mentioned. If git warns, of a folder that it cannot read, "." is left out. A name that is
+        not UTF-8 has surrogates, as in all of `os`.
 
     Raises:
         ValueError: `root` is not in a working tree, git refuses it, or `max_bytes` is negative.
@@ -76,14 +93,19 @@ def source_files(
     """
     if max_bytes < 0:
         raise ValueError(f"max_bytes must not be negative, but is {max_bytes}")
+    said = []
     try:
-        listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        listed = _git(
+            root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", said=said
+        )
     except ValueError as error:
         raise ValueError(
             f"{error}\nWithout a list of files there is no snapshot. If {os.fspath(root)!r} is not "
             "a git repository yet, `git init` is enough: nothing needs to be committed."
         ) from None
     kept, left_out = [], {}
+    if said:
+        left_out["."] = f"git: {said[0]}"
     # A file in conflict is listed several times; a clone inside the tree ends with a slash.
     for name in {name.rstrip("/") for name in listed.split("\0")} - {""}:
         try:
@@ -119,20 +141,23 @@ def snapshot(
     """Copy the source files into a new folder below `runs`, which appears there only when whole.
 
     The folder is named after the time (UTC). It holds `source`, the copy, and `run.json`: the
-    command, the commit, the sha256 of each file, and what is left out. Links are copied as links.
+    command, the commit, the sha256 of each file, what is left out, and what changed during the
+    copying. Links are copied as links. No folder or file is open to more people than the original.
 
     Args:
         root: A working tree of git, or a folder of one.
-        runs: Made if it does not exist; may lie inside `root`, and is never copied itself.
+        runs: Made if it does not exist, for its owner alone; may lie inside `root`, and is never
+            copied itself.
         argv: The command, for the record.
         links: Names below `root`, such as a folder of data, that the copy shows as links to the
-            original.
+            original. Files there are not copied.
         max_bytes: Size of the largest file.
 
     Raises:
         ValueError: As `source_files`; also if `runs` is `root`, or a name in `links` is not below
-            `root`, does not exist, or is copied already.
-        OSError: A file cannot be read, or the copy cannot be written. What was written is removed.
+            `root`, does not exist, or is part of another.
+        OSError: A file cannot be read, or the copy cannot be written, or somebody removes files
+            from it. What was written is removed.
 
     Examples:
         >>> import subprocess, tempfile
@@ -148,40 +173,37 @@ def snapshot(
     root, runs = Path(os.path.realpath(root)), Path(os.path.realpath(runs))
     if runs == root:
         raise ValueError(f"runs must not be the folder that is copied, but both are {root}")
-    runs.mkdir(parents=True, exist_ok=True)
-    below = f"{runs.relative_to(root)}/" if runs.is_relative_to(root) else None
-    if below and not any(runs.iterdir()):  # ours alone: `git status` need not show it
-        (runs / ".gitignore").write_text("*\n")
-    names, left_out = source_files(root, max_bytes=max_bytes)
-    if below:
-        found = {*names, *left_out}
-        names = [name for name in names if not name.startswith(below)]
-        left_out = {name: why for name, why in left_out.items() if not name.startswith(below)}
-        if len(found) > len(names) + len(left_out):
-            left_out[below] = "the folder of runs"
-    staged = runs / f".partial-{secrets.token_hex(8)}"
-    # Not open to more people than the original.
-    staged.mkdir(stat.S_IMODE(root.stat().st_mode) & 0o777 | 0o700)
+    runs.mkdir(0o700, parents=True, exist_ok=True)
+    links = [os.path.normpath(name) for name in links]
+    hidden = dict.fromkeys(links, "linked")
+    if runs.is_relative_to(root):
+        hidden[str(runs.relative_to(root))] = "the folder of runs"
+    before, left_out = _listed(root, hidden, max_bytes)
+    staged = runs / f".partial-{os.urandom(8).hex()}"
+    staged.mkdir(root.stat().st_mode & 0o777 | 0o700)
     try:
+        (staged / ".gitignore").write_text("*\n")  # no copy is source itself
         copy, files = staged / "source", {}
         copy.mkdir()
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
-                files[name] = _copy(root / name, copy / name)
-        linked = {name: _link(root, name, copy) for name in map(os.path.normpath, links)}
+        for name in before:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                files[name] = _copy(root, copy, name)
+        linked = {name: _link(root, copy, name) for name in links}
         record = {
             "argv": list(argv),
             "cwd": os.getcwd(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": platform.node(),
+            "host": os.uname().nodename,
             "python": [sys.executable, sys.version],
             "root": str(root),
             "commit": _commit(root),
             "files": files,
             "left_out": left_out,
             "links": linked,
+            "changed": _changed(before, files, _listed(root, hidden, max_bytes)[0]),
         }
         (staged / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="ascii")
+        _all_there(copy, files)
         return _publish(staged, runs)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
@@ -195,6 +217,10 @@ def restore(run: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path
 
     Returns:
         `target`, which appears only when all of it is there and right.
+
+    Warns:
+        UserWarning: Files changed, appeared or were gone during the copying, or git could not list
+            all; the warning names them.
 
     Raises:
         ValueError: The snapshot is not whole, a file in it has changed, a name in its record leads
@@ -215,28 +241,35 @@ def restore(run: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path
     """
     run, target = Path(run), Path(os.path.abspath(target))
     try:
-        files = json.loads((run / "run.json").read_text(encoding="ascii"))["files"]
+        record = json.loads((run / "run.json").read_text(encoding="ascii"))
+        files = record["files"]
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise ValueError(f"{run} is no whole snapshot: its run.json gives {error!r}") from error
     if os.path.lexists(target):
         raise ValueError(f"{target} exists already")
-    staged = target.parent / f".partial-{secrets.token_hex(8)}"
+    staged = target.parent / f".partial-{os.urandom(8).hex()}"
     staged.mkdir(stat.S_IMODE(run.stat().st_mode) & 0o777 | 0o700, parents=True)
     try:
         for name in files:
             if _outside(staged, name):
                 raise ValueError(f"{run}: the name {name!r} leads out of the folder")
             try:
-                found = _copy(run / "source" / name, staged / name)
+                found = _copy(run / "source", staged, name)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 found = None
             if found != files[name]:
                 raise ValueError(f"{run}: {name!r} was {files[name]}, but is {found}")
+        _all_there(staged, files)
         os.rename(staged, target)
-        return target
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
+    left_out = record.get("left_out", {})
+    unsure = {name: why for name, why in left_out.items() if why.startswith("git: ")}
+    unsure |= record.get("changed", {})
+    if unsure:
+        warnings.warn(f"{run} may lack something, or mix two states: {unsure}", stacklevel=2)
+    return target
 
 
 def git_snapshot(root: str | os.PathLike[str], name: str, *, max_bytes: int = MAX_BYTES) -> str:
@@ -244,7 +277,8 @@ def git_snapshot(root: str | os.PathLike[str], name: str, *, max_bytes: int = MA
 
     HEAD, the index, the stash and the working tree stay as they are; the commit's parent is HEAD.
     Equal files are stored once. The bytes are those on the disk: no filter and no conversion of
-    line ends is applied. `git show refs/runs/NAME:file` prints a file.
+    line ends is applied. `git show refs/runs/NAME:file` prints a file, `git show -s refs/runs/NAME`
+    what was left out and what changed meanwhile. Snapshots are never part of it.
 
     Args:
         root: The top of a working tree of git.
@@ -269,16 +303,18 @@ def git_snapshot(root: str | os.PathLike[str], name: str, *, max_bytes: int = MA
         ...     subprocess.check_output([*git, "show", f"{commit}:train.py"])
         b'lr = 0.1'
     """
-    names, _ = source_files(root, max_bytes=max_bytes)
+    listed = _listed(Path(root), {}, max_bytes)
     if prefix := _git(root, "rev-parse", "--show-prefix").rstrip("\n"):
         raise ValueError(f"root must be the top of the working tree, but is its folder {prefix!r}")
     reference = f"refs/runs/{name}"
     _git(root, "check-ref-format", reference)
     if _git(root, "for-each-ref", reference):
         raise ValueError(f"{reference} exists already")
+    # Without the limit, files that git has already, but not in a pack, are stored again.
+    command = ["git", "-C", root, "-c", f"fastimport.unpackLimit={2**31 - 1}", "fast-import"]
     # --done: a stream that ends early, because this process was killed, makes no commit.
     process = subprocess.Popen(
-        ["git", "-C", root, "fast-import", "--done", "--quiet", "--date-format=now"],
+        [*command, "--done", "--quiet", "--date-format=now"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -286,7 +322,7 @@ def git_snapshot(root: str | os.PathLike[str], name: str, *, max_bytes: int = MA
     )
     with process:
         try:
-            process.stdin.writelines(_stream(Path(root), names, reference))
+            process.stdin.writelines(_stream(Path(root), reference, max_bytes, *listed))
             process.stdin.close()
         except BrokenPipeError:  # git has failed, and says why
             with contextlib.suppress(BrokenPipeError):
@@ -313,8 +349,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             given, `--runs` is `.runs` in it, `--link` may be repeated; then `--` and the command.
 
     Raises:
-        SystemExit: With code 125 if no snapshot could be made; the command was not started. With
-            127 if its program was not found, 126 if it could not be run.
+        SystemExit: With code 125 if no snapshot could be made, whatever the reason; the command was
+            not started. With 127 if its program was not found, 126 if it could not be run. What
+            fails before the call ends with Python's own code: in the module, only the search for
+            it; in a copied file, also its imports, if the project has a json.py, say.
 
     Examples:
         >>> import multiprocessing, os, subprocess, tempfile
@@ -364,26 +402,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         record = json.loads((run / "run.json").read_text(encoding="ascii"))
         copy = run / "source"
         folder = copy / here.relative_to(root)
-        folder.mkdir(parents=True, exist_ok=True)
+        _folders(root, copy, str(here.relative_to(root) / "file"))
         os.chdir(folder)
-    except (OSError, ValueError) as error:
-        _say(f"the command was not started: {error}")
+        size = sum(file.get("bytes", 0) for file in record["files"].values())
+        _say(f"{len(record['files'])} files ({size / 1e6:.1f} MB) copied to {run}")
+        _say_some("left out", [f"{name!r} ({why})" for name, why in record["left_out"].items()])
+        changed = [f"{name!r} {why}" for name, why in record["changed"].items()]
+        _say_some("warning: not of one moment", changed)
+        _say_some("warning", [*_leading_away(root, copy, record["files"])])
+        for argument in command:
+            for path in (argument, argument.partition("=")[2]):
+                if _moved(path, root, copy) != path:
+                    _say(f"warning: {path!r} is in the original; a relative name is in the copy")
+        environment = os.environ | {"PWD": str(folder), "SOURCE_BACKUP_RUN": str(run)}
+        if "PYTHONPATH" in environment:
+            paths = environment["PYTHONPATH"].split(os.pathsep)
+            environment["PYTHONPATH"] = os.pathsep.join(_moved(path, root, copy) for path in paths)
+        if "/" in command[0] and not os.path.lexists(command[0]):
+            command[0] = os.path.join(here, command[0])
+    except Exception as error:
+        expected = isinstance(error, OSError | ValueError)
+        _say(f"the command was not started: {error if expected else repr(error)}")
         sys.exit(125)
-    size = sum(file.get("bytes", 0) for file in record["files"].values())
-    _say(f"{len(record['files'])} files ({size / 1e6:.1f} MB) copied to {run}")
-    for name, why in itertools.islice(record["left_out"].items(), 5):
-        _say(f"left out: {name!r} ({why})")
-    if (more := len(record["left_out"]) - 5) > 0:
-        _say(f"left out: {more} more, named in run.json")
-    for argument in command:
-        if _moved(argument, root, copy) != argument:
-            _say(f"warning: {argument!r} is in the original; a relative name would be in the copy")
-    environment = os.environ | {"PWD": str(folder), "SOURCE_BACKUP_RUN": str(run)}
-    if "PYTHONPATH" in environment:
-        paths = environment["PYTHONPATH"].split(os.pathsep)
-        environment["PYTHONPATH"] = os.pathsep.join(_moved(path, root, copy) for path in paths)
-    if "/" in command[0] and not os.path.lexists(command[0]):
-        command[0] = os.path.join(here, command[0])
     # Python ignores these, and exec would hand that down: `| head` would not end the command.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -398,8 +438,8 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
 
 
-def _git(folder: str | os.PathLike[str], *arguments: str) -> str:
-    """What git prints; its warnings become ours, its failure a ValueError."""
+def _git(folder: str | os.PathLike[str], *arguments: str, said: list[str] | None = None) -> str:
+    """What git prints. Its warnings are added to `said`, its failure is a ValueError."""
     done = subprocess.run(
         ["git", "-C", folder, *arguments],
         stdin=subprocess.DEVNULL,
@@ -407,11 +447,11 @@ def _git(folder: str | os.PathLike[str], *arguments: str) -> str:
         env=_environment(),
         check=False,
     )
-    said = os.fsdecode(done.stderr).strip()
+    errors = os.fsdecode(done.stderr).strip()
     if done.returncode:
-        raise ValueError(f"git {arguments[0]} failed in {os.fspath(folder)!r}: {said}")
-    if said:
-        warnings.warn(said, stacklevel=2)
+        raise ValueError(f"git {arguments[0]} failed in {os.fspath(folder)!r}: {errors}")
+    if errors and said is not None:
+        said.append(errors)
     return os.fsdecode(done.stdout)
 
 
@@ -432,36 +472,93 @@ def _outside(folder: str | os.PathLike[str], name: str) -> bool:
     return any(os.path.islink(os.path.join(folder, each)) for each in folders)
 
 
-def _copy(source: Path, target: Path) -> dict[str, str | int | bool]:
-    """Copy a file or a link, and return what is recorded of it."""
-    mode = os.lstat(source).st_mode
+def _listed(
+    root: Path, hidden: dict[str, str], max_bytes: int
+) -> tuple[dict[str, tuple[int, ...] | None], dict[str, str]]:
+    """The source files, each with what a write to it changes, and what is left out."""
+    names, left_out = source_files(root, max_bytes=max_bytes)
+    for folder, why in hidden.items():
+        below = {name for name in [*names, *left_out] if f"{name}/".startswith(f"{folder}/")}
+        names = [name for name in names if name not in below]
+        left_out = {name: why for name, why in left_out.items() if name not in below}
+        if below:
+            left_out[folder] = why
+    state = dict.fromkeys(names)
+    for name in names:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = os.lstat(root / name)
+            state[name] = status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
+    return state, left_out
+
+
+def _changed(before: dict[str, object], copied: Container[str], after: dict[str, object]):
+    """{name: why}: the copy of these may be of another moment than the rest, or is missing."""
+    changed = {}
+    for name in sorted({*before, *after}):
+        if name not in before:
+            changed[name] = "appeared during the copying"
+        elif name not in copied:
+            changed[name] = "was gone when it was to be copied"
+        elif before[name] != after.get(name):
+            changed[name] = "changed during the copying"
+    return changed
+
+
+def _folders(source: Path, target: Path, name: str) -> None:
+    """Make the folders of a name, with the permissions of the original; never `target` itself."""
+    for each in itertools.accumulate(PurePosixPath(name).parts[:-1], os.path.join):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(target / each, (source / each).stat().st_mode & 0o777 | 0o700)
+
+
+def _copy(source: Path, target: Path, name: str) -> dict[str, str | int | bool]:
+    """Copy a file or a link from folder to folder, and return what is recorded of it."""
+    mode = os.lstat(source / name).st_mode
     if stat.S_ISLNK(mode):
-        to = os.readlink(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(to, target)
+        to = os.readlink(source / name)
+        _folders(source, target, name)
+        os.symlink(to, target / name)
         return {"link": to}
     digest, size = hashlib.sha256(), 0
-    with open(source, "rb") as file:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with open(source / name, "rb") as file:
+        _folders(source, target, name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with open(os.open(target, flags, mode & 0o777), "wb") as other:
+        with open(os.open(target / name, flags, mode & 0o777), "wb") as other:
             while block := file.read(2**20):
                 digest.update(block)
                 size += other.write(block)
     return {"sha256": digest.hexdigest(), "bytes": size, "executable": bool(mode & 0o100)}
 
 
-def _link(root: Path, name: str, copy: Path) -> str:
+def _all_there(folder: Path, files: dict[str, dict[str, str | int | bool]]) -> None:
+    """Raise FileNotFoundError if somebody has removed what was just copied."""
+    for name, file in files.items():
+        if "bytes" in file and os.lstat(folder / name).st_size != file["bytes"]:
+            raise OSError(f"{folder / name} has changed since it was written")
+        os.lstat(folder / name)
+
+
+def _link(root: Path, copy: Path, name: str) -> str:
     """Show root/name in the copy, as a link."""
     if _outside(copy, name):
         raise ValueError(f"a link must lie below {root}, but {name!r} does not")
     if not os.path.lexists(root / name):
         raise ValueError(f"there is no {name!r} in {root} to link to")
     if os.path.lexists(copy / name):
-        raise ValueError(f"{name!r} is copied, at least in part, and cannot be a link as well")
-    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        raise ValueError(f"{name!r} overlaps another link")
+    _folders(root, copy, name)
     os.symlink(root / name, copy / name)
     return str(root / name)
+
+
+def _leading_away(root: Path, copy: Path, files: dict[str, dict]) -> Iterator[str]:
+    """Copied links that do not lead to the copy of what they name, as the original's do."""
+    for name, file in files.items():
+        if "link" in file and os.path.exists(root / name):
+            leads = os.path.realpath(copy / name)
+            wanted = _moved(str(root / name), root, copy)
+            if leads != os.path.realpath(wanted):
+                yield f"the link {name!r} leads to {leads}, not to {wanted}"
 
 
 def _publish(staged: Path, runs: Path) -> Path:
@@ -478,23 +575,34 @@ def _publish(staged: Path, runs: Path) -> Path:
     return final
 
 
-def _stream(root: Path, names: list[str], reference: str) -> Iterator[bytes]:
-    """The commit, in the language of `git fast-import`."""
-    yield b"commit %s\n" % os.fsencode(reference)
-    yield b"committer source_backup <source_backup@localhost> now\n" + _data(b"snapshot")
-    if commit := _commit(root):
-        yield b"from %s\ndeleteall\n" % commit.encode()
-    for name in names:
+def _stream(
+    root: Path,
+    reference: str,
+    max_bytes: int,
+    before: dict[str, object],
+    left_out: dict[str, str],
+) -> Iterator[bytes]:
+    """The files, then the commit, in the language of `git fast-import`."""
+    entries = {}
+    for mark, name in enumerate(before, 1):
         path = root / name
         try:
             mode = os.lstat(path).st_mode
             is_link = stat.S_ISLNK(mode)
             content = os.fsencode(os.readlink(path)) if is_link else path.read_bytes()
-        except FileNotFoundError:
-            continue  # deleted since it was listed
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue  # gone since it was listed
+        yield b"blob\nmark :%d\n" % mark + _data(content)
         kind = b"120000" if is_link else b"100755" if mode & 0o100 else b"100644"
         quoted = os.fsencode(name).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-        yield b'M %s inline "%s"\n' % (kind, quoted.replace(b"\n", b"\\n")) + _data(content)
+        entries[name] = b'M %s :%d "%s"\n' % (kind, mark, quoted.replace(b"\n", b"\\n"))
+    changed = _changed(before, entries, _listed(root, {}, max_bytes)[0])
+    message = "snapshot\n\n" + json.dumps({"left_out": left_out, "changed": changed}, indent=1)
+    yield b"commit %s\n" % os.fsencode(reference)
+    yield b"committer source_backup <source_backup@localhost> now\n" + _data(message.encode())
+    if commit := _commit(root):
+        yield b"from %s\ndeleteall\n" % commit.encode()
+    yield from entries.values()
     yield b"done\n"
 
 
@@ -509,6 +617,13 @@ def _moved(path: str, root: Path, copy: Path) -> str:
         if real.is_relative_to(root) and os.path.lexists(moved := copy / real.relative_to(root)):
             return str(moved)
     return path
+
+
+def _say_some(what: str, lines: Sequence[str]) -> None:
+    for line in lines[:5]:
+        _say(f"{what}: {line}")
+    if len(lines) > 5:
+        _say(f"{what}: {len(lines) - 5} more, named in run.json")
 
 
 def _say(text: str) -> None:
