@@ -1127,14 +1127,14 @@ def test_runs_as_a_module_and_as_a_single_file_with_nothing_installed(small, tmp
 
 def check_shadowed(module, small, tmp_path):
     """Modules of the project that are called like those of Python, and warnings that are errors."""
-    (small / "secrets.py").write_text("KEY = 1\\n")
+    (small / "json.py").write_text("KEY = 1\n")
     os.symlink("elsewhere", small / ".gitignore")
     package = tmp_path / "package/backed"
     package.mkdir(parents=True)
     shutil.copy(module.__file__, package / "up.py")
     shadow = tmp_path / "shadow"
     shadow.mkdir()
-    (shadow / "argparse.py").write_text("raise RuntimeError('not the one of Python')\\n")
+    (shadow / "argparse.py").write_text("raise RuntimeError('not the one of Python')\n")
     for path, code in ((f"{package.parent}", 3), (f"{package.parent}:{shadow}", 125)):
         environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"}
         program = [sys.executable, "-m", "backed.up"]
