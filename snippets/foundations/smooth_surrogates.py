@@ -276,7 +276,7 @@ for name, loss, line in zip(
 ):
     curve = results["linear data, linear model", loss][2:].mean(1)
     axes.plot(grid, curve, line, linewidth=2, label=name)
-axes.set(xlabel="threshold", ylabel="F1 on test data", ylim=(0, 0.8))
+axes.set(xlabel="decision threshold", ylabel="F1 on test data", ylim=(0, 0.8))
 axes.legend(loc="upper center")
 
 # %% background
