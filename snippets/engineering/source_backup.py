@@ -4,12 +4,12 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(5.2, 2.5))
-lanes = {"copy": [0, 9.6], "working tree": [0, 3, 7, 9.6]}
+lanes = {"copy": [1, 9.6], "working tree": [0, 3, 7, 9.6]}
 for y, (name, edits) in enumerate(lanes.items()):
     for number, (start, end) in enumerate(pairwise(edits)):
         axes.barh(y, end - start, 0.42, start, color=f"C{number}", alpha=0.55)
         axes.text(end - 0.9, y, f"version {number + 1}", ha="center", va="center")
-    axes.text(0, y + 0.3, name, fontweight="bold")
+    axes.text(edits[0] + 0.1, y + 0.3, name, fontweight="bold")
 for x, event in ((1, "start"), (4.4, "late import"), (7.7, "restart")):
     axes.plot([x, x], [-0.5, 1.21], ":", color="0.5", zorder=0)
     axes.text(x, -0.58, event, ha="center", va="top")
@@ -94,6 +94,7 @@ NAMES = {
     "name not in UTF-8": os.fsdecode(b"\xe9t\xe9.py"),
     "name starts with a dash": "-dash.py",
     "changed binary": "weights.bin",
+    "larger than 10 MB": "large.bin",
     "Windows line ends": "crlf.py",
     "clone inside": "clone/model.py",
     "ignored": "ignored.py",
@@ -104,6 +105,7 @@ for kind, name in NAMES.items():
         (root / name).write_bytes(
             b"before \0\n" if name == "weights.bin" else b"before\n"
         )
+(root / "large.bin").write_bytes(bytes(10_000_001))
 (root / "link.py").symlink_to("run.py")
 (root / ".gitignore").write_text("ignored.py")
 shell("git add -A && git commit -qm 'all of it'", root)
@@ -113,6 +115,7 @@ for kind, name in NAMES.items():
         (root / name).write_bytes(
             b"after \0\n" if name == "weights.bin" else b"after\n"
         )
+(root / "large.bin").write_bytes(bytes(10_000_000) + b"1")
 (root / "crlf.py").write_bytes(b"after\r\n")
 (root / "run.py").chmod(0o755)
 (root / "deleted.py").unlink()
@@ -168,7 +171,7 @@ found["snapshot"] = kept(
 )
 for method, kinds in found.items():
     lost = [kind for kind in kinds if not kinds[kind]]
-    print(f"{method:>18} loses", "all" if len(lost) == 14 else ", ".join(lost))
+    print(f"{method:>18} loses", "all" if len(lost) == len(NAMES) else ", ".join(lost))
 
 # %% matrix tags=["hidden"]
 figure, axes = plt.subplots(figsize=(5.2, 4.6))
@@ -195,8 +198,8 @@ lost = {
     method: {kind for kind in kinds if not kinds[kind]}
     for method, kinds in found.items()
 }
-assert lost["snapshot"] == lost["git_snapshot"] == {"ignored"}
-assert len(NAMES) == 14
+assert lost["snapshot"] == lost["git_snapshot"] == {"ignored", "larger than 10 MB"}
+assert len(NAMES) == 15
 assert lost["git add -A"] == {"ignored", "clone inside", "Windows line ends"}
 assert lost["git diff --binary"] == lost["git stash create"]
 assert lost["git stash create"] == lost["git add -A"] | {"new and untracked"}
@@ -205,6 +208,7 @@ assert lost['find "*.py"'] == {
     "space in the name",
     "newline in the name",
     "changed binary",
+    "larger than 10 MB",
 }
 
 # %% sizes

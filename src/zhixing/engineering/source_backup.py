@@ -349,6 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             given, `--runs` is `.runs` in it, `--link` may be repeated; then `--` and the command.
 
     Raises:
+        KeyboardInterrupt: During the copying. The command was not started.
         SystemExit: With code 125 if no snapshot could be made, whatever the reason; the command was
             not started. With 127 if its program was not found, 126 if it could not be run. What
             fails before the call ends with Python's own code: in the module, only the search for
