@@ -90,7 +90,7 @@ def idle_biases(model: nn.Module, *inputs: Any) -> dict[str, int]:
     Examples:
         >>> import torch
         >>> from torch import nn
-        >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
         >>> x = torch.linspace(-1, 1, 48).sin().view(16, 3)
         >>> idle_biases(model, x)["0.bias"], idle_biases(model.eval(), x)["0.bias"]
         (4, 0)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
-def smooth_max(x: Float[Tensor, "..."], dim: int, *, k: float = 1.0) -> Float[Tensor, "..."]:
+def smooth_max(x: Float[Tensor, "..."], dim: int, *, k: int | float = 1.0) -> Float[Tensor, "..."]:
     """The smooth maximum (1 / k) log Σ exp(k x) along a dimension; its gradient is softmax(k x).
 
     It lies above the maximum, by at most (log n) / k for n entries, and its second derivative in
@@ -45,7 +45,7 @@ def smooth_max(x: Float[Tensor, "..."], dim: int, *, k: float = 1.0) -> Float[Te
     return (torch.logsumexp(k * _wide(x), dim) / k).to(x.dtype)
 
 
-def soft_argmax(x: Float[Tensor, "..."], dim: int, *, k: float = 1.0) -> Float[Tensor, "..."]:
+def soft_argmax(x: Float[Tensor, "..."], dim: int, *, k: int | float = 1.0) -> Float[Tensor, "..."]:
     """The mean position Σ i p_i along a dimension, under the weights p = softmax(k x).
 
     Positions count from 0. The mean is the position of the maximum only if nearly all of the weight
@@ -176,7 +176,7 @@ def _named(x: object) -> str:
     return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
 
 
-def _check(x: Tensor, dim: int, k: float) -> None:
+def _check(x: Tensor, dim: int, k: int | float) -> None:
     """Raise an error unless x has entries along `dim` and k is a sharpness."""
     if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim):
         raise ValueError(f"x must be floating-point numbers along a dimension, but is {_named(x)}")
