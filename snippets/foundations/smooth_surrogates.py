@@ -31,6 +31,8 @@ from zhixing.foundations.smooth_surrogates import (
     soft_argmax,
 )
 
+torch.set_num_threads(1)  # tensors as small as here gain nothing from a second one
+
 # %% picture tags=["hidden"]
 x = torch.linspace(-2, 2, 401, dtype=torch.float64)
 pairs = torch.stack([x, torch.zeros_like(x)])
