@@ -204,7 +204,7 @@ def server(project):
     yield process, process.stdout.readline().strip()
     try:
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(10) == 130, process.stdout.read()
     finally:
         process.kill()
         process.communicate()
