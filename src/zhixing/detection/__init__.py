@@ -1,0 +1,1 @@
+"""Object detection, on synthetic scenes."""

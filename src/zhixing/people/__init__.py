@@ -1,0 +1,1 @@
+"""Faces, gaze and pose: regression, verification, and softmax over many identities."""
