@@ -251,6 +251,13 @@ def test_low_precision_costs_the_rounding_of_the_inputs_only(dtype):
     assert similarity_transform(landmarks, landmarks).dtype == torch.float32
 
 
+def test_autocast_leaves_places_exact():
+    images, landmarks = normal(2, 1, 60, 60, dtype=torch.float32), (30 + 9 * normal(2, 5, 2)).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = align(images, landmarks, size=20)
+    assert_close(found, align(images, landmarks, size=20))
+
+
 def test_strided_images_and_landmarks_are_read_in_order():
     images, landmarks = normal(40, 40, 3, 4).permute(3, 2, 0, 1)[::2], (20 + 8 * normal(5, 2, 4)).permute(2, 0, 1)[::2]
     assert not images.is_contiguous()

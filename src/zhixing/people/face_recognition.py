@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zhixing.convolution.arguments import check_floats, integer
+from zhixing.foundations.autocast import autocast_off
 
 # The left eye in the image, the right eye, the tip of the nose, the left and the right corner of
 # the mouth, in a crop of 112 × 112 pixels. These are the numbers of deepinsight/insightface.
@@ -147,13 +148,15 @@ def warp(
     if not ((determinant != 0) & determinant.isfinite()).all():
         raise ValueError(f"a matrix has no inverse: the determinants are {determinant.tolist()}")
     inverse = torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2)) / determinant[:, None, None]
-    pixel = torch.arange(size, dtype=wide, device=images.device)
-    pixels = torch.stack([pixel.expand(size, size), pixel[:, None].expand(size, size)], -1)
-    moved = pixels - matrix[:, None, None, :, 2]
-    points = (inverse[:, None, None] * moved[..., None, :]).sum(-1)
+    shift = -(inverse * matrix[:, None, :, 2]).sum(2)
     # In the units of grid_sample, -1 and 1 are the outer edges of the image.
     edges = torch.tensor([images.shape[3], images.shape[2]], dtype=wide, device=images.device)
-    grid = (2 * points + 1) / edges - 1
+    inverse, shift = 2 * inverse / edges[:, None], (2 * shift + 1) / edges - 1
+    pixel = torch.arange(size, dtype=wide, device=images.device)
+    pixels = torch.stack(torch.meshgrid(pixel, pixel, indexing="xy"), -1).flatten(0, 1)
+    with autocast_off(images):
+        grid = torch.baddbmm(shift[:, None], pixels.expand(len(images), -1, 2), inverse.mT)
+    grid = grid.unflatten(1, (size, size))
     return F.grid_sample(images.to(wide), grid, align_corners=False).to(images.dtype)
 
 
