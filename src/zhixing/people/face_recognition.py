@@ -102,7 +102,9 @@ def similarity_transform(
     x_mean, y_mean = source.mean(-2), target.mean(-2)
     x, y = source - x_mean[..., None, :], target - y_mean[..., None, :]
     spread = x.square().sum((-2, -1))
-    if not ((spread > 0) & (spread < math.inf) & y.isfinite().all(-1).all(-1)).all():
+    # Not x: the mean of equal numbers may be rounded to another number.
+    differ = (source != source[..., :1, :]).any(-1).any(-1)
+    if not (differ & (spread > 0) & (spread < math.inf) & y.isfinite().all(-1).all(-1)).all():
         raise ValueError("all source points of a face are equal, or a point is not finite")
     real = (x * y).sum((-2, -1)) / spread
     imaginary = (x[..., 0] * y[..., 1] - x[..., 1] * y[..., 0]).sum(-1) / spread
