@@ -8,12 +8,13 @@ image = torch.rand(1, 3, 480, 640)  # a photograph, and what a detector found in
 landmarks = [(310, 205), (366, 195), (345, 235), (325, 271), (368, 264)]
 crop = align(image, torch.tensor([landmarks], dtype=torch.float32), size=112)
 
-fit = SimilarityTransform.from_estimate(landmarks, TEMPLATE)  # for skimage's warp
+fit = SimilarityTransform.from_estimate(landmarks, TEMPLATE)
+# For skimage.transform.warp, pass fit.inverse and output_shape=(112, 112).
 print(f"{(*crop.shape,)}, scale {fit.scale:.2f}, turned by {fit.rotation:.2f} radians")
 
 # %% quick_start_holds tags=["hidden"]
 import numpy as np
-from scipy.ndimage import map_coordinates
+import skimage.transform
 
 from zhixing.people.face_recognition import similarity_transform
 
@@ -22,10 +23,11 @@ ours = similarity_transform(
     torch.tensor(TEMPLATE, dtype=torch.float64),
 )
 assert np.allclose(ours, fit.params[:2])
-y, x = np.mgrid[:112, :112]
-places = fit.inverse(np.stack([x.ravel(), y.ravel()], 1))
-read = map_coordinates(image[0, 0].double().numpy(), places[:, ::-1].T, order=1)
-assert np.allclose(read.reshape(112, 112), crop[0, 0], atol=1e-3)
+pixels = image[0, 0].double().numpy()
+read = skimage.transform.warp(pixels, fit.inverse, output_shape=(112, 112))
+assert np.allclose(read, crop[0, 0], atol=1e-3)
+wrong = skimage.transform.warp(pixels, fit, output_shape=(112, 112))
+assert np.abs(wrong - crop[0, 0].numpy()).mean() > 0.1
 
 # %% setup
 import math
@@ -89,9 +91,7 @@ for fit, held, freedom, gram in (
         assert (formula > per_pixel).all()
 
 # %% photographs
-faces = torch.from_numpy(lfw_subset()[:100])[
-    :, None
-]  # 25 × 25; the others are no faces
+faces = torch.from_numpy(lfw_subset()[:100, None])  # the other 100 are no faces
 placed = 0.255 * template - torch.tensor([3.75, 5.2])  # the template on their mean
 VIEWS = 5
 
@@ -113,6 +113,10 @@ def photograph(seed, squeeze=0.0, noise=0.5):
     landmarks += noise * torch.randn(landmarks.shape, generator=generator)
     return warp(faces.repeat_interleave(VIEWS, 0), matrix, size=40), landmarks
 
+
+# %% photographs_hold tags=["hidden"]
+noise_percent = 100 * 0.5 / (placed[1] - placed[0]).norm().item()
+assert 5 < noise_percent < 6  # of the distance between the eyes
 
 # %% methods
 target = template / 4  # for crops of 28 × 28
@@ -156,6 +160,19 @@ bar = figure.colorbar(image, ax=axes[1], pad=0.02)
 bar.set_label("grey level, 0 to 1")
 
 
+# %% picture_holds tags=["hidden"]
+for seed in range(3):
+    drawn = photograph(seed)
+    spreads = [
+        crops(*drawn, method).unflatten(0, (100, VIEWS)).std(1).square().mean().sqrt()
+        for method in methods
+    ]
+    shift, eyes, affine, similar = spreads
+    assert shift > 1.2 * eyes
+    assert eyes > 1.1 * affine
+    assert affine > 1.1 * similar
+
+
 # %% verification
 def true_accepts(photographs, landmarks, method, far=1e-3):
     x = crops(photographs, landmarks, method).flatten(1)
@@ -184,6 +201,12 @@ for seed in range(3):
             assert shift + 0.1 < eyes < affine - 0.1
             assert affine + 0.05 < similar
             assert 0.8 < similar < 0.95
+    drawn = photograph(seed, squeeze=0.25)
+    affine, similar = (true_accepts(*drawn, m) for m in ("affine", "similarity"))
+    assert abs(affine - similar) < 0.1
+    drawn = photograph(seed, squeeze=0.25, noise=0.25)
+    affine, similar = (true_accepts(*drawn, m) for m in ("affine", "similarity"))
+    assert affine > similar + 0.05
 
 
 # %% lfw_size
@@ -231,9 +254,11 @@ small = [fold_accuracy(*draw_pairs(generator, 600, 0.9)).mean() for _ in range(3
 assert abs(torch.stack(small).mean() - 0.9) < 0.04
 
 # %% gallery
+rates = 1e-3, 1e-4, 1e-6
+print("f                   ", *(f"{f:9.4%}" for f in rates))
 for size in 100, 10_000, 1_000_000:
-    rates = (1 - (1 - far) ** size for far in (1e-3, 1e-4, 1e-6))
-    print(f"gallery of {size:9,}:", *(f"{rate:7.1%}" for rate in rates))
+    found = (1 - (1 - f) ** size for f in rates)
+    print(f"gallery of {size:9,}", *(f"{share:9.2%}" for share in found))
 
 # %% gallery_holds tags=["hidden"]
 one_in_many = 1 - (1 - 1e-4) ** 10_000
