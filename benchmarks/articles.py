@@ -54,6 +54,7 @@ from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
 from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
+from zhixing.people.face_recognition import TEMPLATE, align
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
@@ -465,6 +466,30 @@ def _() -> tuple[Call, Call]:
         return -likelihood.log_prob(y).mean(1).sum() - 1.5 * math.log(2 * math.pi)
 
     return both_ways(ours, prediction, log_variances), both_ways(reference, prediction, log_variances)
+
+
+@row("people/face_recognition", "align, an SVD and kornia's warp, 32 images")
+def _() -> tuple[Call, Call]:
+    from kornia.geometry.transform import warp_affine  # here, since other rows do not need it
+
+    template = torch.tensor(TEMPLATE)
+    # Smooth and small, since the places are rounded in another order, and the gradients are sums over many pixels.
+    images = F.interpolate(normal(32, 3, 9, 9), (240, 240), mode="bicubic") / 100
+    landmarks = 2 * template + normal(32, 5, 2, seed=1)
+
+    def ours(images: Tensor, landmarks: Tensor) -> Tensor:
+        return align(images, landmarks) / 100
+
+    def reference(images: Tensor, landmarks: Tensor) -> Tensor:
+        x_mean = landmarks.mean(1, keepdim=True)
+        x, y = landmarks - x_mean, template - template.mean(0)
+        u, d, vh = torch.linalg.svd(y.mT @ x)
+        scale = d.sum(1) / x.square().sum((1, 2))  # for faces that are no mirror images
+        linear = scale[:, None, None] * (u @ vh)
+        shift = template.mean(0)[:, None] - linear @ x_mean.mT
+        return warp_affine(images, torch.cat([linear, shift], 2), (112, 112)) / 100
+
+    return both_ways(ours, images, landmarks), both_ways(reference, images, landmarks)
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")
