@@ -54,6 +54,7 @@ from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
 from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
+from zhixing.people.large_softmax import sample_classes, sampled_softmax_loss
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
@@ -465,6 +466,21 @@ def _() -> tuple[Call, Call]:
         return -likelihood.log_prob(y).mean(1).sum() - 1.5 * math.log(2 * math.pi)
 
     return both_ways(ours, prediction, log_variances), both_ways(reference, prediction, log_variances)
+
+
+@row("people/large_softmax", "sampled softmax, torch's on the same tenth of 20,000 classes")
+def _() -> tuple[Call, Call]:
+    features, weight = normal(64, 128), normal(20_000, 128, seed=1) / 128**0.5
+    labels = torch.arange(0, 19_200, 300)
+    index, positions, log_q = sample_classes(labels, 20_000, rate=0.1, generator=torch.Generator().manual_seed(0))
+
+    def ours(features: Tensor, weight: Tensor) -> Tensor:
+        return sampled_softmax_loss(features, weight, labels, samples=index, log_count=log_q)
+
+    def reference(features: Tensor, weight: Tensor) -> Tensor:
+        return F.cross_entropy(features @ weight[index].T - log_q, positions)
+
+    return both_ways(ours, features, weight), both_ways(reference, features, weight)
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")
