@@ -231,7 +231,7 @@ def test_a_sample_of_the_target_alone_costs_nothing():
 # Shards
 
 
-@pytest.mark.parametrize("sizes", [(12,), (5, 7), (1, 1, 10), (4, 4, 4), (1,) * 12], ids=str)
+@pytest.mark.parametrize("sizes", [(12,), (5, 7), (5, 3, 4), (1, 1, 10), (4, 4, 4), (1,) * 12], ids=str)
 def test_shards_give_the_cross_entropy_of_the_joined_logits(sizes):
     labels = torch.randint(12, (17,), generator=seeded())
     assert_same_both_ways(
