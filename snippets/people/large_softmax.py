@@ -95,7 +95,7 @@ def world(seed, identities):
     return draw, known, unseen, image
 
 
-def train(rate, correct, seed=0, identities=1200, steps=500, batch=64, s=16):
+def train(rate, correct, seed=0, identities=1200, steps=800, batch=32, s=16):
     draw, known, unseen, image = world(seed, identities)
     torch.manual_seed(seed)
     layers = torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 16)
@@ -145,11 +145,11 @@ for name, run in runs.items():
 # %% run_holds tags=["hidden"]
 whole, plain, corrected = runs.values()
 assert plain["reported"] < 0.5 * plain["true"]
-assert abs(math.log(corrected["reported"] / corrected["true"])) < 0.4
-assert corrected["true"] < plain["true"] - 0.1
-assert max(plain["accuracy"], corrected["accuracy"]) < whole["accuracy"] - 0.05
-assert plain["retrieval"] < whole["retrieval"] - 0.03
-assert abs(corrected["retrieval"] - whole["retrieval"]) < 0.08
+assert abs(math.log(corrected["reported"] / corrected["true"])) < 0.6
+assert whole["true"] + 0.05 < corrected["true"] < plain["true"] - 0.1
+assert plain["accuracy"] + 0.02 < corrected["accuracy"] < whole["accuracy"] - 0.03
+assert plain["retrieval"] + 0.01 < corrected["retrieval"] < whole["retrieval"]
+assert plain["retrieval"] < whole["retrieval"] - 0.02
 reported, true = plain["reported"], plain["true"]
 
 # %% popular
@@ -181,6 +181,7 @@ for name, correction in corrections.items():
 # %% popular_holds tags=["hidden"]
 for name, wanted in ("subtracted", 1), ("left out", 0), ("added", -1):
     assert abs(slopes[name] - wanted) < 0.3
+assert (z[:, 0].topk(5).indices >= 50).all()  # added: rare classes first
 
 # %% deepface
 with torch.device("meta"):  # shapes only

@@ -74,6 +74,19 @@ def test_sample_follows_the_generator_and_leaves_the_labels_alone():
     assert len(sample_classes(labels, 200, rate=0.1)[0]) == 20
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_default_type_changes_neither_the_sample_nor_log_q(dtype):
+    index, _, log_q = sample_classes(ints(5, 1), 5000, rate=0.1, generator=seeded())
+    torch.set_default_dtype(dtype)
+    try:
+        other, _, other_q = sample_classes(ints(5, 1), 5000, rate=0.1, generator=seeded())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(index, other)
+    assert torch.equal(log_q, other_q)
+    assert other_q.dtype == torch.float32
+
+
 def test_sample_of_no_labels_and_of_a_single_class():
     index, positions, log_q = sample_classes(ints(), 10, rate=0.3, generator=seeded())
     assert (len(index), len(positions)) == (3, 0)
@@ -170,6 +183,41 @@ def test_softmax_over_a_uniform_sample_has_its_minimum_at_the_true_probabilities
             total = total + p[y] / 6 * sampled_softmax_loss(x, w, ints(y), samples=ints(y, *others))
     (gradient,) = torch.autograd.grad(total, w)
     assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_corrected_loss_over_a_small_sample_has_its_minimum_elsewhere(size):
+    p = torch.tensor([0.45, 0.25, 0.15, 0.1, 0.05], dtype=torch.float64)
+    w, x = leaf(p.log()[:, None]), torch.ones(1, 1, dtype=torch.float64)
+    log_count = torch.tensor([1.0] + [size / 4] * size, dtype=torch.float64).log()
+    total, number = 0.0, math.comb(4, size)
+    for y in range(5):
+        for others in itertools.combinations([c for c in range(5) if c != y], size):
+            samples = ints(y, *others)
+            loss = sampled_softmax_loss(x, w, ints(y), samples=samples, log_count=log_count)
+            total = total + p[y] / number * loss
+    (gradient,) = torch.autograd.grad(total, w)
+    assert gradient[0] < -0.01
+
+
+@pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
+def test_classes_of_the_batch_shift_the_minimum_if_they_are_not_equally_frequent(equal):
+    """A batch of two and one more class; the labels are drawn by frequency."""
+    p = torch.full((5,), 0.2) if equal else torch.tensor([0.45, 0.25, 0.15, 0.1, 0.05])
+    p = p.double()
+    w, x = leaf(p.log()[:, None]), torch.ones(1, 1, dtype=torch.float64)
+    total = 0.0
+    for y, b in itertools.product(range(5), repeat=2):
+        batch = sorted({y, b})
+        rest = [c for c in range(5) if c not in batch]
+        for other in rest:
+            loss = sampled_softmax_loss(x, w, ints(y), samples=ints(*batch, other))
+            total = total + p[y] * p[b] / len(rest) * loss
+    (gradient,) = torch.autograd.grad(total, w)
+    if equal:
+        assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+    else:
+        assert gradient[0] > 0.03
 
 
 def test_popular_draws_without_correction_do_not():

@@ -64,13 +64,16 @@ def sample_classes(
         raise ValueError(f"rate must be above 0 and at most 1, but is {rate!r}")
     positive = labels.unique()
     size = max(1, round(rate * classes), len(positive))
-    priority = torch.rand(classes, generator=generator, device=labels.device)
+    # in half precision, many would be equal
+    priority = torch.rand(classes, generator=generator, dtype=torch.float32, device=labels.device)
     priority[positive] = 2.0
     index = priority.topk(size).indices.sort().values
     others = classes - len(positive)
     # without others, or with all of them, each class is certain
     q = (size - len(positive)) / others if others else 1.0
-    log_q = torch.full((size,), math.log(q) if q else 0.0, device=labels.device)
+    log_q = torch.full(
+        (size,), math.log(q) if q else 0.0, dtype=torch.float32, device=labels.device
+    )
     log_q[torch.searchsorted(index, positive)] = 0.0
     return index, torch.searchsorted(index, labels), log_q
 
@@ -88,7 +91,8 @@ def sampled_softmax_loss(
     -log e^{z_y} / (e^{z_y} + Σ_{j in samples, j ≠ y} e^{z_j - log_count_j}), with z = weight · x.
     The target is added if it was not drawn, and counted once if it was. The estimate of the sum is
     unbiased if log_count is right; that of the loss is then too small on average. With log_count
-    None, the loss is that of a softmax over the sample.
+    None, the loss is that of a softmax over the sample. TensorFlow's function of this name also
+    subtracts the logarithm of the target's count from the target's logit.
 
     Args:
         features: x of each sample.
@@ -142,9 +146,9 @@ def sharded_cross_entropy(
 ) -> Float[Tensor, ""]:
     """The mean cross-entropy of logits that are divided by classes into shards.
 
-    log Σ_k t_k - (z_y - m), with the largest logit m of all shards, and t_k = Σ_j e^{z_j - m} over
+    log Σ_k t_k - (z_y - M), with the largest logit M of all shards, and t_k = Σ_j e^{z_j - M} over
     shard k. A device that holds a shard sends three numbers for each sample: its largest logit,
-    then t_k, and z_y - m if it holds the label's class, else 0. Logits are not sent.
+    then t_k, and z_y - M if it holds the label's class, else 0. Logits are not sent.
 
     Args:
         shards: Logits (B, C_k) of neighbouring classes, in order; each C_k is at least 1.
