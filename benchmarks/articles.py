@@ -55,6 +55,7 @@ from zhixing.optimization.adamw import AdamW
 from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
 from zhixing.people.face_recognition import TEMPLATE, align
+from zhixing.people.large_softmax import sample_classes, sampled_softmax_loss
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
@@ -490,6 +491,21 @@ def _() -> tuple[Call, Call]:
         return warp_affine(images, torch.cat([linear, shift], 2), (112, 112)) / 100
 
     return both_ways(ours, images, landmarks), both_ways(reference, images, landmarks)
+
+
+@row("people/large_softmax", "sampled softmax, torch's on the same tenth of 20,000 classes")
+def _() -> tuple[Call, Call]:
+    features, weight = normal(64, 128), normal(20_000, 128, seed=1) / 128**0.5
+    labels = torch.arange(0, 19_200, 300)
+    index, positions, log_q = sample_classes(labels, 20_000, rate=0.1, generator=torch.Generator().manual_seed(0))
+
+    def ours(features: Tensor, weight: Tensor) -> Tensor:
+        return sampled_softmax_loss(features, weight, labels, samples=index, log_count=log_q)
+
+    def reference(features: Tensor, weight: Tensor) -> Tensor:
+        return F.cross_entropy(features @ weight[index].T - log_q, positions)
+
+    return both_ways(ours, features, weight), both_ways(reference, features, weight)
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")
