@@ -1,0 +1,314 @@
+# %% quick_start
+import torch
+
+from zhixing.detection.anchor_free import decode_centers, draw_centers
+
+boxes = torch.tensor([[6.0, 10.0, 30.0, 44.0], [35.0, 20.0, 61.0, 40.0]])
+labels = torch.tensor([0, 2])
+heat, offset, sides = draw_centers(boxes, labels, (16, 16), classes=3)
+found, classes, scores = decode_centers(heat[None], offset[None], sides[None], k=2)
+for box, label, score in zip(found[0], classes[0], scores[0], strict=True):
+    print(f"class {label}, score {score:.1f}, box", box.tolist())
+
+# %% quick_start_holds tags=["hidden"]
+order = classes[0].argsort()
+assert torch.allclose(found[0, order], boxes, atol=1e-4)
+assert classes[0, order].tolist() == [0, 2]
+assert scores.tolist() == [[1.0, 1.0]]
+
+# %% setup
+import matplotlib.pyplot as plt
+from torch import nn
+
+from zhixing.detection.anchor_free import (
+    center_focal_loss,
+    centerness,
+    corner_radii,
+    fcos_targets,
+    gaussian_radius,
+    grid_points,
+)
+from zhixing.detection.scenes import draw_scenes
+from zhixing.metrics.mean_average_precision import (
+    box_iou,
+    match,
+    mean_average_precision,
+)
+
+torch.set_num_threads(1)
+
+# %% radii
+square = torch.tensor([0.0, 0.0, 10.0, 10.0], dtype=torch.float64)
+moves = torch.tensor([[1.0, 1, 1, 1], [1, 1, -1, -1], [-1, -1, 1, 1]])
+side = torch.tensor(10.0, dtype=torch.float64)
+radii = corner_radii(side, side, min_overlap=0.7)
+moved = square + radii[:, None] * moves
+overlaps = box_iou(moved, square[None])[:, 0]
+for name, r, overlap in zip(("shift", "shrink", "grow"), radii, overlaps, strict=True):
+    print(f"{name:7} r = {r:.3f}  IoU = {overlap:.3f}")
+
+# %% radii_hold tags=["hidden"]
+assert torch.allclose(overlaps, torch.full_like(overlaps, 0.7), atol=1e-9)
+sizes = torch.arange(1, 100, dtype=torch.float64)
+high, wide = torch.meshgrid(sizes, sizes, indexing="ij")
+for t in 0.1, 0.3, 0.5, 0.7, 0.9:
+    assert (corner_radii(high, wide, min_overlap=t).argmin(-1) == 1).all()
+    least = gaussian_radius(sizes, sizes, min_overlap=t)
+    assert torch.allclose(least, sizes * (1 - t**0.5) / 2)
+assert (gaussian_radius(sizes, sizes, min_overlap=0.7) >= 1).tolist().index(True) == 12
+assert (gaussian_radius(sizes, sizes) >= 1).tolist().index(True) == 4
+
+# %% picture_data tags=["hidden"]
+generator = torch.Generator().manual_seed(3)
+_, scene_targets = draw_scenes(1, generator=generator, objects=(3, 3), sides=(20, 40))
+scene_targets = scene_targets[0]
+scene_maps = draw_centers(
+    scene_targets["boxes"], scene_targets["labels"], (16, 16), classes=3
+)
+fine = grid_points((96, 96), stride=1) * (2 / 3)
+owner, ltrb = fcos_targets(
+    fine, scene_targets["boxes"], torch.tensor([0.0, 64.0]).expand(96 * 96, 2)
+)
+central = centerness(ltrb).where(owner >= 0, torch.nan).reshape(96, 96)
+
+
+# %% picture tags=["hidden"]
+def outline(axes, box, **style):
+    x1, y1, x2, y2 = box.tolist()
+    axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], **style)
+
+
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.6))
+extent = (0, 64, 64, 0)
+left.imshow(scene_maps[0].amax(0), extent=extent, cmap="Greys", vmin=0, vmax=1.4)
+middle.imshow(central, extent=extent, cmap="viridis", vmin=0, vmax=1)
+for axes in (left, middle):
+    for box in scene_targets["boxes"]:
+        outline(axes, box, color="C1", linewidth=1.5)
+    axes.set(xlabel="$x$ (pixels)", xticks=range(0, 65, 16), yticks=range(0, 65, 16))
+middles = (scene_targets["boxes"][:, :2] + scene_targets["boxes"][:, 2:]) / 2
+left.plot(*middles.T, "+", color="C3", markersize=9, markeredgewidth=2)
+left.set(ylabel="$y$ (pixels)", title="heat map, stride 4")
+middle.set(title="centre-ness")
+largest = (scene_targets["boxes"][:, 2:] - scene_targets["boxes"][:, :2]).prod(1)
+x1, y1, x2, y2 = scene_targets["boxes"][largest.argmax()].tolist()
+x, y = x1 + 0.3 * (x2 - x1), y1 + 0.4 * (y2 - y1)
+for end in (x1, y), (x, y1), (x2, y), (x, y2):
+    middle.annotate("", end, (x, y), arrowprops={"arrowstyle": "->", "color": "C3"})
+unit = torch.tensor([0.0, 0.0, 10.0, 10.0])
+right.fill([0, 10, 10, 0], [0, 0, 10, 10], color="C1", alpha=0.25)
+wide_radii = corner_radii(torch.tensor(10.0), torch.tensor(10.0), min_overlap=0.3)
+styles = ("--", "C0"), ("-", "C3"), (":", "C2")
+for name, r, move, (line, color) in zip(
+    ("shift", "shrink", "grow"), wide_radii, moves, styles, strict=True
+):
+    outline(right, unit + r * move, label=name, linestyle=line, color=color)
+right.set(title="IoU 0.3", xlim=(-5, 15.5), ylim=(20.5, -5), xlabel="$x$ (cells)")
+right.set(ylabel="$y$ (cells)", aspect="equal")
+right.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1.6)
+
+# %% mean_centerness tags=["hidden"]
+dots = grid_points((200, 300), stride=1)
+whole = torch.tensor([[0.0, 0.0, 300.0, 200.0]])
+_, distances = fcos_targets(dots, whole, torch.tensor([0.0, 999.0]).expand(60000, 2))
+mean_centerness = centerness(distances).mean().item()
+assert abs(mean_centerness - (torch.pi / 2 - 1) ** 2) < 0.002
+
+
+# %% network
+def layer(inputs, outputs, stride=1):
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def center_net():
+    """Of each cell of 4 × 4 pixels: 3 logits, the offset and the size."""
+    last = nn.Conv2d(32, 7, 1)
+    nn.init.constant_(last.bias[:3], -3.0)  # few cells are centres
+    layers = layer(3, 16, 2), layer(16, 32, 2), *(layer(32, 32) for _ in range(3))
+    return nn.Sequential(*layers, last)
+
+
+def center_loss(outputs, heat, offset, sides):
+    here = sides[:, :1] > 0  # cells with a centre
+    errors = torch.cat([outputs[:, 3:5] - offset, 0.2 * (outputs[:, 5:] - sides)], 1)
+    regression = (errors.abs() * here).sum() / here.sum().clamp(min=1)
+    return center_focal_loss(outputs[:, :3], heat) + regression
+
+
+# %% training
+def train(images, targets, steps=180, batch=16):
+    cases = [
+        draw_centers(target["boxes"], target["labels"], (16, 16), classes=3)
+        for target in targets
+    ]
+    maps = [torch.stack(maps) for maps in zip(*cases, strict=True)]
+    net = center_net()
+    optimizer = torch.optim.AdamW(net.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(images), (batch,))
+        loss = center_loss(net(images[chosen]), *(x[chosen] for x in maps))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+torch.manual_seed(0)
+generator = torch.Generator().manual_seed(0)
+net = train(*draw_scenes(400, generator=generator))
+
+
+# %% reading
+def read(outputs, offset):
+    """The 20 best boxes of each image, with this offset of the centres."""
+    detections = decode_centers(outputs[:, :3].sigmoid(), offset, outputs[:, 5:], k=20)
+    names = "boxes", "labels", "scores"
+    return [
+        dict(zip(names, image, strict=True)) for image in zip(*detections, strict=True)
+    ]
+
+
+images, targets = draw_scenes(100, generator=generator)
+with torch.no_grad():
+    outputs = net(images)
+    outputs[:, 5:].clamp_(min=0.1)
+offsets = {
+    "learned": outputs[:, 3:5],
+    "middle": torch.full_like(outputs[:, 3:5], 0.5),
+    "corner": torch.zeros_like(outputs[:, 3:5]),
+}
+readings = {name: read(outputs, offset) for name, offset in offsets.items()}
+aps = {
+    name: [
+        mean_average_precision(reading, targets, iou_thresholds=[threshold])
+        for threshold in (0.5, 0.75)
+    ]
+    for name, reading in readings.items()
+}
+
+# %% pairs tags=["hidden"]
+# Detections that find an object with the learned offsets, also read in the other ways.
+errors, found_ious = ({name: [] for name in offsets} for _ in range(2))
+for i, target in enumerate(targets):
+    best = readings["learned"][i]
+    ious = box_iou(best["boxes"], target["boxes"])
+    ious[best["labels"][:, None] != target["labels"]] = 0
+    chosen = match(ious, best["scores"])
+    hit = chosen >= 0
+    objects = target["boxes"][chosen[hit]]
+    for name in offsets:
+        mine = readings[name][i]["boxes"][hit]
+        apart = (mine[:, :2] + mine[:, 2:] - objects[:, :2] - objects[:, 2:]) / 2
+        errors[name].append(apart.norm(dim=1))
+        found_ious[name].append(box_iou(mine, objects).diagonal())
+errors = {name: torch.cat(x).mean().item() for name, x in errors.items()}
+found_ious = {name: torch.cat(x).mean().item() for name, x in found_ious.items()}
+
+# %% table
+print("offset    AP50  AP75  centre off by  mean IoU")
+for name, (ap50, ap75) in aps.items():
+    print(f"{name:8}  {ap50:.2f}  {ap75:.2f}", end="")
+    print(f"  {errors[name]:10.1f} px  {found_ious[name]:8.2f}")
+
+# %% table_holds tags=["hidden"]
+assert aps["learned"][0] > 0.7
+assert aps["learned"][1] > aps["middle"][1] + 0.1 > aps["corner"][1] + 0.2
+assert errors["learned"] + 0.3 < errors["middle"] < errors["corner"] - 0.5
+assert found_ious["learned"] > found_ious["middle"] + 0.03 > found_ious["corner"] + 0.06
+
+# %% detections tags=["hidden"]
+figure, rows = plt.subplots(1, 3, figsize=(9.6, 3.6), sharex=True, sharey=True)
+for i, axes in enumerate(rows):
+    axes.imshow(images[i].permute(1, 2, 0), extent=extent)
+    for box in targets[i]["boxes"]:
+        outline(axes, box, color="white", linewidth=2.5)
+    kept = readings["learned"][i]["scores"] > 0.3
+    pairs = (readings["learned"][i][key][kept] for key in ("boxes", "scores"))
+    for box, score in zip(*pairs, strict=True):
+        outline(axes, box, color="C1", linestyle="--", linewidth=1.8)
+        at = {"x": box[0].clamp(0, 56), "y": box[1].clamp(5, 64) - 1}
+        shade = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
+        axes.text(s=f"{score:.2f}", color="white", fontsize=9, bbox=shade, **at)
+    axes.set(xlim=(0, 64), ylim=(64, 0), xlabel="$x$ (pixels)")
+    axes.set(xticks=range(0, 65, 16), yticks=range(0, 65, 16))
+rows[0].set(ylabel="$y$ (pixels)")
+
+
+# %% levels
+def pyramid(size, strides):
+    """Points of all levels of FCOS, and the distances that each answers for."""
+    points = [grid_points((size // s, size // s), stride=s) for s in strides]
+    ends = [0.0, *(8.0 * s for s in strides[:-1]), torch.inf]
+    ranges = [
+        torch.tensor([low, high]).expand(len(level), 2)
+        for low, high, level in zip(ends, ends[1:], points, strict=False)
+    ]
+    return torch.cat(points), torch.cat(ranges)
+
+
+def ambiguous(boxes, points, ranges):
+    """Of the points that answer for a box, the share with more than one to choose."""
+    ones = [fcos_targets(points, box[None], ranges)[0] >= 0 for box in boxes]
+    choices = torch.stack(ones).sum(0)
+    return ((choices > 1).sum() / (choices > 0).sum()).item()
+
+
+def random_boxes(count, size, generator):
+    """Sides from 16 to 512 pixels, uniform on a logarithmic scale, anywhere."""
+    sides = 16 * 32 ** torch.rand(count, 2, generator=generator)
+    corner = torch.rand(count, 2, generator=generator) * (size - sides)
+    return torch.cat([corner, corner + sides], 1)
+
+
+generator = torch.Generator().manual_seed(0)
+crowds = [random_boxes(12, 1024, generator) for _ in range(20)]
+shares = {}
+for strides in (8,), (8, 16, 32, 64, 128):
+    grid = pyramid(1024, strides)
+    shares[strides] = sum(ambiguous(boxes, *grid) for boxes in crowds) / len(crowds)
+    print(f"{len(strides)} level(s): {100 * shares[strides]:.0f} % have a choice")
+
+# %% levels_hold tags=["hidden"]
+one_level, five_levels = shares.values()
+assert five_levels < one_level / 1.5
+assert sum(len(grid_points((1024 // s, 1024 // s), stride=s)) for s in strides) == 21824
+
+
+# %% wrong_radius
+def copied_radius(n, t):
+    """CornerNet's first formula, for squares: the third root without its divisor."""
+    return (((4 * t * n) ** 2 + 16 * t * (1 - t) * n**2) ** 0.5 - 4 * t * n) / 2
+
+
+for n in 5.0, 10.0, 40.0:
+    r, least = copied_radius(n, 0.7), gaussian_radius(*torch.tensor([[n], [n]]))
+    inner = torch.tensor([[r, r, n - r, n - r]])
+    overlap = box_iou(inner, n / 10 * square[None]).item()
+    print(f"{n:3.0f} cells: {least.item():5.2f}, copied {r:5.2f}, IoU {overlap:.2f}")
+
+# %% fractional
+cells = torch.arange(8.0)
+for center in 3.0, 3.2:
+    target = torch.exp(-((cells - center) ** 2) / 2)
+    losses = []
+    for logit in 5.0, -5.0:  # the cell of the centre found, or nothing found
+        logits = torch.full((8,), -5.0)
+        logits[3] = logit
+        losses.append(center_focal_loss(logits, target).item())
+    count = int((target == 1).sum())
+    print(f"at {center}: {count} centre(s), losses {losses[0]:.3f}, {losses[1]:.3f}")
+
+# %% traps_hold tags=["hidden"]
+for n in 5.0, 10.0, 40.0:
+    r = copied_radius(n, 0.7)
+    assert (
+        abs(r - 4 * 0.7 * corner_radii(*torch.tensor([n, n]), min_overlap=0.7)[2])
+        < 1e-4
+    )
+    assert 3.3 < r / gaussian_radius(*torch.tensor([n, n]), min_overlap=0.7) < 3.4
+    assert abs((n - 2 * r) ** 2 / n**2 - 0.206) < 0.001
+assert count == 0
+assert losses[1] < 0.001
