@@ -500,10 +500,10 @@ def test_centerness_equals_the_definition():
 
 @pytest.mark.parametrize(("width", "height"), [(1.0, 1.0), (300.0, 20.0)])
 def test_mean_over_any_box_is_the_square_of_half_pi_less_one(width, height):
-    u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    u = (torch.arange(500, dtype=torch.float64) + 0.5) / 500
     y, x = torch.meshgrid(height * u, width * u, indexing="ij")
     mean = centerness(torch.stack([x, y, width - x, height - y], -1)).mean()
-    assert_close(mean.item(), (math.pi / 2 - 1) ** 2, rtol=0, atol=1e-4)
+    assert_close(mean.item(), (math.pi / 2 - 1) ** 2, rtol=0, atol=1e-3)
 
 
 def test_centerness_is_zero_on_the_border_and_outside():
