@@ -194,12 +194,13 @@ def center_focal_loss(
             raise ValueError(f"{name} must be a floating-point tensor, but is {x!r}")
     if logits.shape != target.shape:
         raise ValueError(f"logits are {(*logits.shape,)}, but target {(*target.shape,)}")
-    # Logarithms of the logits stay finite where p rounds to 0 or 1.
-    at_center = -(F.sigmoid(-logits) ** alpha) * F.logsigmoid(logits)
-    elsewhere = -((1 - target) ** beta) * F.sigmoid(logits) ** alpha * F.logsigmoid(-logits)
+    positive = target == 1
+    # The log-odds of the right answer; their logarithm stays finite where p rounds to 0 or 1.
+    right = logits.where(positive, -logits)
+    weight = torch.ones_like(target).where(positive, (1 - target) ** beta)
+    losses = -weight * F.sigmoid(-right) ** alpha * F.logsigmoid(right)
     wide = torch.promote_types(logits.dtype, torch.float32)
-    total = at_center.where(target == 1, elsewhere).sum(dtype=wide)
-    return (total / (target == 1).sum().clamp(min=1)).to(logits.dtype)
+    return (losses.sum(dtype=wide) / positive.sum().clamp(min=1)).to(logits.dtype)
 
 
 def decode_centers(
