@@ -17,8 +17,6 @@ assert classes[0, order].tolist() == [0, 2]
 assert scores.tolist() == [[1.0, 1.0]]
 
 # %% setup
-import math
-
 import matplotlib.pyplot as plt
 from torch import nn
 
@@ -51,6 +49,8 @@ for name, r, overlap in zip(("shift", "shrink", "grow"), radii, overlaps, strict
     print(f"{name:7} r = {r:.3f}  IoU = {overlap:.3f}")
 
 # %% radii_hold tags=["hidden"]
+import math
+
 assert torch.allclose(overlaps, torch.full_like(overlaps, 0.7), atol=1e-9)
 sizes = torch.arange(1, 100, dtype=torch.float64)
 high, wide = torch.meshgrid(sizes, sizes, indexing="ij")
@@ -83,7 +83,9 @@ def outline(axes, box, **style):
 
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.6))
 extent = (0, 64, 64, 0)
-left.imshow(scene_maps[0].amax(0), extent=extent, cmap="Greys", vmin=0, vmax=1.4)
+heat = scene_maps[0].amax(0)
+heat = heat.where(heat > 0, torch.nan)
+left.imshow(heat, extent=extent, cmap="viridis", vmin=0, vmax=1)
 middle.imshow(central, extent=extent, cmap="viridis", vmin=0, vmax=1)
 for axes in (left, middle):
     for box in scene_targets["boxes"]:
@@ -227,21 +229,22 @@ figure, (*rows, last) = plt.subplots(1, 3, figsize=(9.6, 3.6))
 for i, axes in zip((1, 2), rows, strict=True):
     axes.imshow(images[i].permute(1, 2, 0), extent=extent)
     for box in targets[i]["boxes"]:
-        outline(axes, box, color="white", linewidth=2.5)
+        outline(axes, box, color="#f5f5f5", linewidth=2.5)
     kept = readings["learned"][i]["scores"] > 0.3
     pairs = (readings["learned"][i][key][kept] for key in ("boxes", "scores"))
     for box, score in zip(*pairs, strict=True):
         outline(axes, box, color="C1", linestyle="--", linewidth=1.8)
         at = {"x": box[0].clamp(0, 56), "y": box[1].clamp(5, 64) - 1}
-        shade = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
-        axes.text(s=f"{score:.2f}", color="white", fontsize=9, bbox=shade, **at)
+        shade = {"facecolor": "#111111", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
+        axes.text(s=f"{score:.2f}", color="#f5f5f5", fontsize=9, bbox=shade, **at)
     axes.set(xlim=(0, 64), ylim=(64, 0), xlabel="$x$ (pixels)")
     axes.set(xticks=range(0, 65, 16), yticks=range(0, 65, 16))
 rows[0].set(ylabel="$y$ (pixels)")
 names = "learned offset", "middle of the cell", "corner of the cell"
 for name, values, line in zip(names, aps.values(), ("o-", "s--", "^:"), strict=True):
     last.plot(COCO_THRESHOLDS, values, line, label=name, markersize=4)
-last.set(xlabel="IoU threshold", ylabel="AP", ylim=(-0.25, 1))
+last.set(xlabel="IoU threshold", ylabel="AP", ylim=(-0.3, 1.02))
+last.set(yticks=[0, 0.25, 0.5, 0.75, 1])
 last.legend(loc="lower left", fontsize=8)
 
 

@@ -327,6 +327,14 @@ def test_equal_neighbours_are_two_peaks_and_a_full_list_ends_with_zeros():
     assert_close(scores[0, :4], torch.tensor([0.8, 0.8, 0.0, 0.0]))
 
 
+def test_peaks_two_cells_apart_are_two_boxes_and_classes_do_not_compete():
+    heat, flat = torch.zeros(1, 2, 5, 5), torch.ones(1, 2, 5, 5)
+    heat[0, 0, 2, 1], heat[0, 0, 2, 3], heat[0, 1, 2, 2] = 0.9, 0.7, 0.5
+    _, labels, scores = decode_centers(heat, flat, flat, k=4)
+    assert_close(scores, torch.tensor([[0.9, 0.7, 0.5, 0.0]]))
+    assert labels[0, :3].tolist() == [0, 0, 1]
+
+
 def test_no_images_and_strided_maps():
     maps = torch.rand(0, 3, 4, 4), torch.rand(0, 2, 4, 4), torch.rand(0, 2, 4, 4)
     boxes, labels, scores = decode_centers(*maps, k=5)

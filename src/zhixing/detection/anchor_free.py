@@ -50,7 +50,7 @@ def corner_radii(
     t = factor(min_overlap, "min_overlap")
     if t > 1:
         raise ValueError(f"min_overlap must be at most 1, but is {t!r}")
-    # All roots are multiples of h + w; q = hw / (h + w)² cannot overflow, nor does 1 - √ cancel.
+    # In units of h + w, so that q = hw / (h + w)² cannot overflow in half precision.
     total = height + width
     q = (height / total) * (width / total)
     k = (1 - t) / (1 + t)
