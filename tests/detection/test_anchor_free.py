@@ -608,6 +608,9 @@ def test_maps_that_do_not_fit_are_an_error():
         decode_centers(heat, pair, pair[:, :, :3])
     with pytest.raises(ValueError, match="B is 1 in heat, but 0 in offset"):
         decode_centers(heat, pair[:0], pair)
+    for wrong in (heat - 1.5, heat + 1.5, torch.full_like(heat, math.nan)):
+        with pytest.raises(ValueError, match="heat must be from 0 to 1"):
+            decode_centers(wrong, pair, pair)
     for options in ({"k": 0}, {"stride": 0}, {"stride": 0.5}):
         with pytest.raises(ValueError, match="must be a positive integer"):
             decode_centers(heat, pair, pair, **options)

@@ -7,6 +7,7 @@ Boxes are (x1, y1, x2, y2) in pixels, so a box is x2 - x1 wide. The cell (i, j) 
 pixels from stride · j to stride · (j + 1) horizontally, and those of row i vertically.
 
 Left out: corners and their grouping, FCOS's sampling near the centre, and NMS, which FCOS needs.
+CenterNet's code also rounds height and width up before it computes the radius.
 """
 
 import torch
@@ -228,7 +229,8 @@ def decode_centers(
             are fewer than k peaks, the rest has score 0.
 
     Raises:
-        ValueError: The maps do not fit together, or stride or k is no positive integer.
+        ValueError: The maps do not fit together, heat is not from 0 to 1 (logits, for example), or
+            stride or k is no positive integer.
 
     Examples:
         >>> import torch
@@ -243,6 +245,9 @@ def decode_centers(
     check_floats(size, "size", "B", 2, height, width)
     if not batch == len(offset) == len(size):
         raise ValueError(f"B is {batch} in heat, but {len(offset)} in offset, {len(size)} in size")
+    if not ((heat >= 0) & (heat <= 1)).all():
+        low, high = heat.min().item(), heat.max().item()
+        raise ValueError(f"heat must be from 0 to 1, after the sigmoid, but is {low} to {high}")
     stride, k = integer(stride, "stride"), min(integer(k, "k"), channels * height * width)
     peaks = heat.where(heat == F.max_pool2d(heat, 3, stride=1, padding=1), 0)
     scores, places = peaks.flatten(1).topk(k)
