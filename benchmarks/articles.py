@@ -43,6 +43,7 @@ from zhixing.convolution.lightweight_networks import InvertedResidual
 from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
+from zhixing.detection.anchor_free import center_focal_loss
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
@@ -311,6 +312,19 @@ def _() -> tuple[Call, Call]:
         return both_ways(lambda x, weight: function(x, weight, stride=2, padding=1), x, weight)
 
     return calls(conv_transpose2d), calls(F.conv_transpose2d)
+
+
+@row("detection/anchor_free", "center_focal_loss, torchvision's focal loss, 80 × 128 × 128")
+def _() -> tuple[Call, Call]:
+    from torchvision.ops import sigmoid_focal_loss  # here, since other rows do not need it
+
+    target = (normal(80, 128, 128, seed=1) > 4).float()  # centres only, where the two losses agree
+
+    def reference(logits: Tensor) -> Tensor:
+        return sigmoid_focal_loss(logits, target, alpha=-1, gamma=2, reduction="sum") / target.sum()
+
+    logits = normal(80, 128, 128)
+    return both_ways(lambda logits: center_focal_loss(logits, target), logits), both_ways(reference, logits)
 
 
 @row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)
