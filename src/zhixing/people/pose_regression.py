@@ -30,7 +30,8 @@ def rle_loss(
     """Minus log Q(x̄)/σ minus log G(x̄)/σ for each keypoint, x̄ = (target - mean) / σ.
 
     Q is the Laplace density exp(-|x̄|) / 2 of each coordinate, and G that of the flow, counted once.
-    Code without log s, as the released one, has this value up to constants, where G counts once.
+    The normaliser log s of the paper is left out, as in the released code, which has this loss up
+    to constants and the scale of Q, but counts log G twice.
 
     Args:
         mean: The predicted keypoints (..., 2). Only these are needed at inference.
