@@ -11,7 +11,7 @@ loss = rle_loss(mean, logits.sigmoid(), target, flow)
 print(f"RLE: {(*loss.shape,)}, mean {loss.mean():.2f}; at inference, use mean")
 
 heat = torch.rand(8, 17, 64, 48)  # stands for the heat maps of another network
-points = 4 * decode_heatmap(heat)  # in pixels of an image 4 times as large
+points = 4 * decode_heatmap(heat)  # if its targets were drawn at image / 4
 print(f"heat maps: {(*points.shape,)}")
 
 # %% setup
@@ -86,14 +86,14 @@ def flow_alone(mean, sigma, target, flow):
 
 
 # %% train
-def train(loss, noise, seed=0, steps=200, n=2048, inputs=16):
+def train(loss, noise, seed=2, steps=200, n=2048, inputs=16):
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     features = torch.randn(n, inputs, generator=generator)
     truth = 0.3 * torch.randn(inputs, 2, generator=generator)
     target = features @ truth + noise(n, generator)
     weight = torch.zeros(inputs, 2, requires_grad=True)
-    offset = torch.full((2,), 0.5, requires_grad=True)  # the true one is 0
+    offset = torch.ones(2, requires_grad=True)  # the true one is 0
     logits = torch.zeros(2, requires_grad=True)
     flow = RealNVP(layers=4, hidden=32)
     groups = [
@@ -132,19 +132,19 @@ for noise in slipped, outliers:
 of_weight = {key: run[0] for key, run in runs.items()}
 offset = {key: run[1].abs() for key, run in runs.items()}
 assert of_weight[slipped, rle_loss] < 0.75 * of_weight[slipped, l1]
-assert of_weight[slipped, flow_alone] < 0.75 * of_weight[slipped, l1]
-assert of_weight[slipped, l1] < 1.3 * of_weight[slipped, l2]
-assert (offset[slipped, flow_alone] > 0.1).all()
+assert of_weight[slipped, flow_alone] < 0.7 * of_weight[slipped, l1]
+assert of_weight[slipped, flow_alone] < 1.2 * of_weight[slipped, rle_loss]
+assert (offset[slipped, flow_alone] > 0.2).all()
 for loss in l1, rle_loss:
     assert (offset[slipped, loss] < 0.025).all()
 assert (abs(offset[slipped, l2] - 0.2 * (1 - math.log(2))) < 0.025).all()
 for loss in l1, rle_loss:
     assert of_weight[outliers, loss] < 0.6 * of_weight[outliers, l2]
     assert (offset[outliers, loss] < 0.03).all()
-assert of_weight[outliers, rle_loss] > 0.7 * of_weight[outliers, l1]
+assert 0.5 < of_weight[outliers, rle_loss] / of_weight[outliers, l1] < 2
 learnt_sigma = runs[slipped, rle_loss][2]
 expected_sigma = 0.2 * math.log(2)  # E|e|, without the normal noise
-assert (abs(learnt_sigma / expected_sigma - 1) < 0.15).all()
+assert (abs(learnt_sigma / expected_sigma - 1) < 0.3).all()
 gain = of_weight[slipped, l1] / of_weight[slipped, rle_loss]
 
 # %% density
@@ -162,7 +162,7 @@ figure, axes = plt.subplots(1, 2, figsize=(5.2, 3), sharey=True, layout="constra
 names = "Laplace: the L1 loss", "flow: learnt by RLE"
 for ax, name, log in zip(axes, names, (log_q, log_g), strict=True):
     ax.plot(*e.T, ".", color="gray", markersize=2)
-    ax.contour(axis, axis, log.exp(), levels=[1, 4, 16], colors="C1")
+    ax.contour(axis, axis, log.exp(), levels=[1, 3, 9], colors="C1")
     ax.set(title=name, xlabel="error of x / image width", aspect="equal")
     ax.set(xlim=(-0.4, 0.8), ylim=(-0.4, 0.8))
 axes[0].set(ylabel="error of y / image height")
@@ -216,3 +216,8 @@ for name, value in ("as it is", total), ("clamped at 0", total.clamp(min=0)):
 # %% clamp_holds tags=["hidden"]
 assert total < -1
 assert (gradient == 0).all()
+for seed in range(2, 6):
+    target = slipped(100, torch.Generator().manual_seed(seed))
+    total = rle_loss(mean, sigma.expand_as(mean), target, flow).mean()
+    assert total < -1
+    assert torch.autograd.grad(total, mean)[0].norm() > 1

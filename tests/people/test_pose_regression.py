@@ -240,8 +240,8 @@ def test_flow_absorbs_a_common_factor_of_sigma_and_the_laplace_density_does_not(
     assert_close(found, laplace[0] - laplace[1])
 
 
-def test_formula_with_one_log_sigma_separates_with_log_s_only_at_a_fixed_flow():
-    """The product Q G integrates to 1 / s, not to 1."""
+def test_product_of_laplace_and_flow_is_no_density():
+    """It integrates to 1 / s, not to 1."""
     flow = trained_like()
     at, cell = grid(12, 241)
     with torch.no_grad():
@@ -272,6 +272,21 @@ def test_a_broadcast_flow_counts_twice():
     log_g = flow.log_prob(x)
     released = (sigma.log() - log_g[:, None] + (2 * sigma).log() + x.abs()).sum(1)
     assert_close(released, rle_loss(mean, sigma, target, flow) - log_g)
+
+
+def test_a_flow_that_counts_twice_does_not_fix_the_scale():
+    """A wider sigma with a narrower flow changes |x̄| only, which falls."""
+    flow, c = trained_like(layers=2), 1.7
+    mean, sigma, target = normal(6, 2), normal(6, 2, seed=1).exp(), normal(6, 2, seed=2)
+    x = (target - mean) / sigma
+    before = rle_loss(mean, sigma, target, flow) - flow.log_prob(x)
+
+    class Narrow(nn.Module):
+        def log_prob(self, x):
+            return flow.log_prob(c * x) + 2 * math.log(c)
+
+    after = rle_loss(mean, c * sigma, target, Narrow()) - Narrow().log_prob(x / c)
+    assert_close(after - before, (1 / c - 1) * x.abs().sum(1))
 
 
 def test_a_clamped_loss_has_no_gradient_once_it_is_negative():
