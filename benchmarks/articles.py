@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from measure import Row, Table
-from torch import Tensor, nn
+from torch import Tensor, distributions, nn
 
 from zhixing.activations.gated_linear_units import gated_feed_forward
 from zhixing.activations.gelu import gelu
@@ -57,6 +57,7 @@ from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
 from zhixing.people.face_recognition import TEMPLATE, align
 from zhixing.people.large_softmax import sample_classes, sampled_softmax_loss
+from zhixing.people.pose_regression import RealNVP
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
@@ -520,6 +521,36 @@ def _() -> tuple[Call, Call]:
         return F.cross_entropy(features @ weight[index].T - log_q, positions)
 
     return both_ways(ours, features, weight), both_ways(reference, features, weight)
+
+
+@row("people/pose_regression", "the flow's log_prob, torch.distributions', 4,096 points")
+def _() -> tuple[Call, Call]:
+    flow, x = RealNVP(), normal(4096, 2)
+    eye, zeros = torch.eye(2), torch.zeros(2)
+
+    class Coupling(distributions.Transform):
+        bijective, domain, codomain = True, *[distributions.constraints.real_vector] * 2
+
+        def __init__(self, mask: Tensor, s: nn.Module, t: nn.Module) -> None:
+            super().__init__()
+            self.mask, self.s, self.t = mask, s, t
+
+        def _inverse(self, x: Tensor) -> Tensor:
+            a = self.mask * x
+            self.log_scale = (1 - self.mask) * self.s(a)
+            return a + (1 - self.mask) * (x - self.t(a)) * torch.exp(-self.log_scale)
+
+        def log_abs_det_jacobian(self, z: Tensor, x: Tensor) -> Tensor:
+            return self.log_scale.sum(-1)
+
+    parts = [Coupling(*part) for part in zip(flow.mask, flow.s, flow.t, strict=True)]
+    theirs = distributions.TransformedDistribution(distributions.MultivariateNormal(zeros, eye), parts)
+    x.requires_grad_()
+
+    def call(density: Callable[[Tensor], Tensor]) -> Call:
+        return lambda: torch.autograd.grad(density(x).sum(), [x, *flow.parameters()])
+
+    return call(flow.log_prob), call(theirs.log_prob)
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")
