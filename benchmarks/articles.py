@@ -54,6 +54,7 @@ from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
 from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
+from zhixing.people.margin_softmax import arcface
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
@@ -465,6 +466,24 @@ def _() -> tuple[Call, Call]:
         return -likelihood.log_prob(y).mean(1).sum() - 1.5 * math.log(2 * math.pi)
 
     return both_ways(ours, prediction, log_variances), both_ways(reference, prediction, log_variances)
+
+
+@row("people/margin_softmax", "ArcFace, pytorch-metric-learning's, 256 of 5,000 classes, 128 numbers")
+def _() -> tuple[Call, Call]:
+    from pytorch_metric_learning.losses import ArcFaceLoss
+
+    features, weight, labels = normal(256, 128), normal(5000, 128, seed=1), torch.arange(256) * 19
+    module = ArcFaceLoss(num_classes=5000, embedding_size=128, margin=math.degrees(0.5))
+    module.W.data = weight.mT.contiguous()
+    leaf = features.clone().requires_grad_()
+
+    def ours(features: Tensor, weight: Tensor) -> Tensor:
+        return F.cross_entropy(arcface(features, weight, labels), labels)
+
+    def reference() -> object:
+        return torch.autograd.grad(module(leaf, labels), (leaf, module.W))
+
+    return both_ways(ours, features, weight), reference
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")
