@@ -475,13 +475,14 @@ def _() -> tuple[Call, Call]:
     features, weight, labels = normal(256, 128), normal(5000, 128, seed=1), torch.arange(256) * 19
     module = ArcFaceLoss(num_classes=5000, embedding_size=128, margin=math.degrees(0.5))
     module.W.data = weight.mT.contiguous()
-    leaf = features.clone().requires_grad_()
+    leaf, factor = features.clone().requires_grad_(), normal(seed=1)
 
     def ours(features: Tensor, weight: Tensor) -> Tensor:
         return F.cross_entropy(arcface(features, weight, labels), labels)
 
-    def reference() -> object:
-        return torch.autograd.grad(module(leaf, labels), (leaf, module.W))
+    def reference() -> tuple[Tensor, Tensor]:
+        by_features, by_weight = torch.autograd.grad(module(leaf, labels), (leaf, module.W), factor)
+        return by_features, by_weight.mT
 
     return both_ways(ours, features, weight), reference
 

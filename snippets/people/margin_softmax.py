@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from zhixing.people.margin_softmax import arcface
 
+torch.manual_seed(0)
 network = torch.nn.Linear(64, 32)  # stands for yours
 weight = torch.nn.Parameter(torch.randn(1000, 32))  # a direction for each person
 optimizer = torch.optim.SGD([*network.parameters(), weight], lr=0.1)
@@ -12,10 +13,9 @@ images, labels = torch.randn(8, 64), torch.randint(1000, (8,))
 loss = F.cross_entropy(arcface(network(images), weight, labels, s=64, m=0.5), labels)
 loss.backward()
 
-one, other = network(images[:2])  # after training, for people that were not in it
-print(
-    "two vectors of", len(one), "numbers and", F.cosine_similarity(one, other, 0).ndim
-)
+one, other = network(images[:2])  # after training, photos of people outside it
+similarity = F.cosine_similarity(one, other, dim=0)
+print(f"the same person, if {similarity:.2f} exceeds the threshold")
 
 # %% quick_start_holds tags=["hidden"]
 assert loss.isfinite()
