@@ -11,9 +11,11 @@ optimizer = torch.optim.SGD([*network.parameters(), weight], lr=0.1)
 
 images, labels = torch.randn(8, 64), torch.randint(1000, (8,))
 loss = F.cross_entropy(arcface(network(images), weight, labels, s=64, m=0.5), labels)
+optimizer.zero_grad()
 loss.backward()
+optimizer.step()  # and so on, for all batches
 
-one, other = network(images[:2])  # after training, photos of people outside it
+one, other = network(images[:2])  # after training: two photos of people it never saw
 similarity = F.cosine_similarity(one, other, dim=0)
 print(f"the same person, if {similarity:.2f} exceeds the threshold")
 
@@ -97,8 +99,12 @@ for s in (1, 8, 16, 64):
 # %% floor_holds tags=["hidden"]
 assert 8.26 < normface_floor(10_575, 1) < 8.27
 plain_gap, margin_gap = (math.log(10_574) / 64 + m for m in (0, 0.35))
+plain_angle, margin_angle = (
+    math.degrees(math.acos(gap)) for gap in (plain_gap, margin_gap)
+)  # where all other cosines are 0
 small_gap = math.log(199) / 4
 large_gap = math.log(199) / 64
+guess = math.log(10_575)
 adacos = math.sqrt(2) * math.log(85_741)
 assert 16.05 < adacos < 16.07
 logits_mb = 512 * 85_742 * 4 / 2**20
@@ -266,7 +272,7 @@ for seed in range(8):
             return arcface(*inputs, s=16, m=m)
 
         network, angle = train(
-            logits, images[known], digits[known], steps=60, width=64, seed=seed
+            logits, images[known], digits[known], steps=60, width=32, seed=seed
         )
         rate = accepted(network, images[~known], digits[~known], far=0.01)
         results.append((angle, rate))
@@ -281,4 +287,6 @@ print(f"change of TAR: {change.mean():.3f} ± {change.std() / 8**0.5:.3f}")
 # %% digits_hold tags=["hidden"]
 tighter = results.mean(0)[:, 0]
 assert tighter[1] < 0.6 * tighter[0]
-assert change.mean() < -change.std() / 8**0.5
+assert change.mean() < -2 * change.std() / 8**0.5
+worse = int((change < 0).sum())
+assert worse >= 6

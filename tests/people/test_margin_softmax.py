@@ -99,7 +99,7 @@ def test_logits_equal_a_loop_over_angles(member):
 
 
 def test_arcface_with_the_margin_under_no_grad_has_the_value_of_arcface_and_the_gradient_of_a_cosine():
-    """As in insightface since 2022, which writes angles and cosines into the logits in place."""
+    """As in insightface since its commit 657ae30, which writes angles and cosines into the logits in place."""
     features, weight, labels = drawn()
     s, m = 64.0, 0.5
 
@@ -221,8 +221,7 @@ def test_gradients_pass_gradcheck(member):
 # NormFace, scales and margins
 
 
-def test_floor_for_casia_webface_without_scale_is_the_papers():
-    """NormFace, section 3.3: 10,575 classes, a loss of 8.50, close to the bound of 8.27."""
+def test_floor_for_the_classes_of_casia_webface_without_scale():
     assert math.isclose(normface_floor(10_575, 1), 8.27, abs_tol=0.005)
 
 
@@ -244,6 +243,20 @@ def test_no_features_and_weights_found_by_an_optimiser_lie_below_the_floor():
 
     found = min(minimize(loss, normal(24, seed=seed).numpy(), jac=True).fun for seed in range(3))
     assert math.isclose(found, normface_floor(4, 2), rel_tol=1e-6)
+
+
+def test_mean_gap_never_exceeds_that_of_a_simplex():
+    """Over all classes; a single sample's may reach 2, where all other classes are opposite."""
+    for classes, size in ((2, 3), (5, 2), (5, 7)):
+        labels = torch.arange(classes)
+        for seed in range(20):
+            weight = F.normalize(normal(classes, size, seed=seed))
+            best = classes * weight - weight.sum(0)  # the features that make the mean gap the largest
+            cosine = cosface(best, weight, labels, s=1, m=0)
+            others = (cosine.sum(1) - cosine.diagonal()) / (classes - 1)
+            assert (cosine.diagonal() - others).mean() <= classes / (classes - 1) + 1e-12
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
+    assert_close(cosface(opposite[:1], opposite, torch.tensor([0]), s=1, m=0), torch.tensor([[1.0, -1.0, -1.0]]))
 
 
 def test_cosface_of_a_simplex_is_even_at_its_largest_margin():
@@ -337,6 +350,20 @@ def test_half_precision_is_widened_to_float32(member, dtype):
     assert_close(logits, member(features.float(), weight.float(), labels))
     assert member(*drawn(dtype=torch.float32)).dtype == torch.float32
     assert member(*drawn()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_changes_nothing(member, dtype):
+    """Cosines in 16 bits, times 64, would be wrong by some tenths."""
+    features, weight, labels = drawn(dtype=torch.float32)
+
+    def both_ways(enabled):
+        leaves = leaf(features), leaf(weight)
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            logits = member(*leaves, labels)
+        return logits, *torch.autograd.grad(logits.square().sum(), leaves)
+
+    assert_close(both_ways(True), both_ways(False))
 
 
 def test_long_features_in_float16_do_not_overflow(member):
@@ -463,7 +490,8 @@ def test_floor_of_wrong_arguments_is_an_error(classes, s, match):
 
 
 @pytest.mark.compiled
-def test_compiled_graph_has_no_break_and_gives_the_same(member):
+@pytest.mark.parametrize("function", [arcface, l_softmax], ids=["arcface", "l_softmax"])
+def test_compiled_graph_has_no_break_and_gives_the_same(function):
     arguments = drawn()
-    compiled = torch.compile(member, backend="eager", fullgraph=True)
-    assert_close(compiled(*arguments), member(*arguments))
+    compiled = torch.compile(function, backend="eager", fullgraph=True)
+    assert_close(compiled(*arguments), function(*arguments))

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zhixing.convolution.arguments import check_floats, factor, integer
+from zhixing.foundations.autocast import autocast_off
 
 
 def cosface(
@@ -38,7 +39,7 @@ def cosface(
         features: The network's output for B samples, of any length.
         weight: One vector for each of C classes, as in `torch.nn.Linear`; there is no bias.
         labels: The class of each sample, from 0 to C - 1, in int64.
-        s: Scale of all logits. Features in half precision are widened to float32 before it.
+        s: Scale of all logits. Half precision is widened to float32 first, also under autocast.
         m: Margin of the cosine, at least 0 and below 2.
 
     Raises:
@@ -67,14 +68,14 @@ def arcface(
     """Logits s cos(θ + m) for the true class and s cos θ for the others, equation 3 of ArcFace.
 
     Where θ + m exceeds π, cos(θ + m) would rise again. There the logit is s (cos θ - m sin m), as
-    in code of the authors; the equation has no such case. At θ = 0, where the gradient has no
+    in older code of the authors; the equation has no such case. At θ = 0, where the gradient has no
     direction, it is that of cos m cos θ.
 
     Args:
         features: The network's output for B samples, of any length.
         weight: One vector for each of C classes, as in `torch.nn.Linear`; there is no bias.
         labels: The class of each sample, from 0 to C - 1, in int64.
-        s: Scale of all logits. Features in half precision are widened to float32 before it.
+        s: Scale of all logits. Half precision is widened to float32 first, also under autocast.
         m: Margin of the angle in radians, at least 0 and below π/2; 0.5 is 28.6 degrees.
 
     Raises:
@@ -116,7 +117,7 @@ def sphereface(
         features: The network's output for B samples.
         weight: One vector for each of C classes, as in `torch.nn.Linear`; there is no bias.
         labels: The class of each sample, from 0 to C - 1, in int64.
-        s: Scale of all logits; the paper has none.
+        s: Scale of all logits; the paper has none. Half precision is widened to float32 first.
         m: Factor of the angle, a positive integer.
 
     Raises:
@@ -152,7 +153,7 @@ def l_softmax(
         features: The network's output for B samples.
         weight: One vector for each of C classes, as in `torch.nn.Linear`; there is no bias.
         labels: The class of each sample, from 0 to C - 1, in int64.
-        s: Scale of all logits; the paper has none.
+        s: Scale of all logits; the paper has none. Half precision is widened to float32 first.
         m: Factor of the angle, a positive integer.
 
     Raises:
@@ -172,7 +173,7 @@ def l_softmax(
 def normface_floor(classes: int, s: float | int) -> float:
     """The least cross-entropy of so many classes of equal frequency with logits s cos θ.
 
-    For C classes it is log(1 + (C - 1) exp(-s C / (C - 1))), proposition 2 of NormFace with s = l².
+    For C classes it is log(1 + (C - 1) exp(-s C / (C - 1))), the lower bound of NormFace, s = l².
     It is reached if each feature has the direction of its class, and all pairs of classes have the
     cosine -1 / (C - 1), for which the features need at least C - 1 dimensions.
 
@@ -196,7 +197,8 @@ def normface_floor(classes: int, s: float | int) -> float:
 def _with_margin(
     features: Tensor, weight: Tensor, labels: Tensor, psi: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    cosine = F.linear(F.normalize(_widen(features)), F.normalize(_widen(weight)))
+    with autocast_off(features):  # which would round the cosines to 16 bits
+        cosine = F.linear(F.normalize(_widen(features)), F.normalize(_widen(weight)))
     index = labels[:, None]
     # scatter, unlike indexing, refuses negative labels
     return cosine.scatter(1, index, psi(cosine.gather(1, index)))
