@@ -57,6 +57,7 @@ from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
 from zhixing.people.face_recognition import TEMPLATE, align
 from zhixing.people.large_softmax import sample_classes, sampled_softmax_loss
+from zhixing.people.margin_softmax import arcface
 from zhixing.people.pose_regression import RealNVP
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
@@ -521,6 +522,25 @@ def _() -> tuple[Call, Call]:
         return F.cross_entropy(features @ weight[index].T - log_q, positions)
 
     return both_ways(ours, features, weight), both_ways(reference, features, weight)
+
+
+@row("people/margin_softmax", "ArcFace, pytorch-metric-learning's, 256 of 5,000 classes, 128 numbers")
+def _() -> tuple[Call, Call]:
+    from pytorch_metric_learning.losses import ArcFaceLoss
+
+    features, weight, labels = normal(256, 128), normal(5000, 128, seed=1), torch.arange(256) * 19
+    module = ArcFaceLoss(num_classes=5000, embedding_size=128, margin=math.degrees(0.5))
+    module.W.data = weight.mT.contiguous()
+    leaf, factor = features.clone().requires_grad_(), normal(seed=1)
+
+    def ours(features: Tensor, weight: Tensor) -> Tensor:
+        return F.cross_entropy(arcface(features, weight, labels), labels)
+
+    def reference() -> tuple[Tensor, Tensor]:
+        by_features, by_weight = torch.autograd.grad(module(leaf, labels), (leaf, module.W), factor)
+        return by_features, by_weight.mT
+
+    return both_ways(ours, features, weight), reference
 
 
 @row("people/pose_regression", "the flow's log_prob, torch.distributions', 4,096 points")
