@@ -54,6 +54,7 @@ from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
 from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
+from zhixing.people.gaze_estimation import angular_error
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 
@@ -465,6 +466,16 @@ def _() -> tuple[Call, Call]:
         return -likelihood.log_prob(y).mean(1).sum() - 1.5 * math.log(2 * math.pi)
 
     return both_ways(ours, prediction, log_variances), both_ways(reference, prediction, log_variances)
+
+
+@row("people/gaze_estimation", "angular_error, acos of cosine_similarity, 2^18 vectors")
+def _() -> tuple[Call, Call]:
+    a, b = normal(2**18, 3).double(), normal(2**18, 3, seed=1).double()  # acos needs them
+
+    def reference(a: Tensor, b: Tensor) -> Tensor:
+        return torch.acos(F.cosine_similarity(a, b, dim=-1))
+
+    return both_ways(angular_error, a, b), both_ways(reference, a, b)
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")

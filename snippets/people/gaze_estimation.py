@@ -48,8 +48,8 @@ def view(axes, page, name, angle, letter, side):
     def text(point, content, color):
         axes.text(*page(*point), content, color=color, ha="center", va="center")
 
-    axes.plot(*page(torch.zeros(2), torch.tensor([0.0, 4.0])), ":", color="C7")
-    axes.plot(*page(0.0, 0.0), "s", color="C7", markersize=8)
+    axes.plot(*page(torch.zeros(2), torch.tensor([0.0, 4.0])), ":", color="gray")
+    axes.plot(*page(0.0, 0.0), "s", color="gray", markersize=8)
     axes.add_patch(plt.Circle(page(0.0, 4.0), 0.45, color="C0", alpha=0.35))
     arrow((0, 4), (2.6 * turn.sin().item(), 4 - 2.6 * turn.cos().item()), "C1")
     steps = torch.linspace(0, turn.item(), 30)
@@ -180,23 +180,20 @@ seeds = range(3)
 results = {
     kind: [train(kind, seed) for seed in seeds] for kind in ("angles", "bins", "vector")
 }
-print("         |yaw| < 160°   |yaw| > 160°")
+print("         |yaw| < 170°   |yaw| > 170°")
 for kind, runs in results.items():
-    front = [errors[yaw < 160].mean().item() for yaw, errors in runs]
-    back = [errors[yaw > 160].mean().item() for yaw, errors in runs]
-    print(
-        f"{kind:8} {min(front):4.1f} to {max(front):3.1f}°"
-        f"   {min(back):4.0f} to {max(back):2.0f}°"
-    )
+    yaw, errors = (torch.cat(each) for each in zip(*runs, strict=True))
+    front, back = errors[yaw < 170].mean(), errors[yaw > 170].mean()
+    print(f"{kind:8} {front:8.0f}° {back:12.0f}°")
 
 # %% losses_hold tags=["hidden"]
 for seed in seeds:
     behind = {
-        kind: runs[seed][1][runs[seed][0] > 160].mean()
+        kind: runs[seed][1][runs[seed][0] > 170].mean()
         for kind, runs in results.items()
     }
     ahead = {
-        kind: runs[seed][1][runs[seed][0] < 160].mean()
+        kind: runs[seed][1][runs[seed][0] < 170].mean()
         for kind, runs in results.items()
     }
     for kind in ("angles", "bins"):
@@ -218,19 +215,22 @@ axes.set_xticks(range(0, 181, 30))
 axes.legend()
 
 # %% calibration
-bias_sd, noise_sd = 4.0, 3.0  # degrees, in yaw and in pitch
+offset_sd, noise_sd = 4.0, 3.0  # degrees, in yaw and in pitch
 
 
 def calibrated_error(k, *, shrink, people=40_000):
-    """Mean angular error of people whose bias is estimated from k samples each."""
-    bias = bias_sd * torch.randn(people, 2)
+    """Mean angular error of people whose offset is estimated from k samples each."""
+    offset = offset_sd * torch.randn(people, 2)
     estimate = torch.zeros(people, 2)
     if k:
-        estimate = (bias + noise_sd * torch.randn(k, people, 2)).mean(0)
+        estimate = (offset + noise_sd * torch.randn(k, people, 2)).mean(0)
     if k and shrink:
-        estimate = estimate * bias_sd**2 / (bias_sd**2 + noise_sd**2 / k)
+        estimate = estimate * offset_sd**2 / (offset_sd**2 + noise_sd**2 / k)
     return (
-        (bias + noise_sd * torch.randn(people, 2) - estimate).norm(dim=1).mean().item()
+        (offset + noise_sd * torch.randn(people, 2) - estimate)
+        .norm(dim=1)
+        .mean()
+        .item()
     )
 
 
@@ -246,17 +246,19 @@ counts = torch.linspace(1, 16, 200)
 plain_theory = math.sqrt(math.pi / 2) * noise_sd * (1 + 1 / counts).sqrt()
 shrunk_theory = (
     math.sqrt(math.pi / 2)
-    * (noise_sd**2 + 1 / (1 / bias_sd**2 + counts / noise_sd**2)).sqrt()
+    * (noise_sd**2 + 1 / (1 / offset_sd**2 + counts / noise_sd**2)).sqrt()
 )
-without = math.sqrt(math.pi / 2) * math.hypot(bias_sd, noise_sd)
+without = math.sqrt(math.pi / 2) * math.hypot(offset_sd, noise_sd)
 limit = math.sqrt(math.pi / 2) * noise_sd
 figure, axes = plt.subplots(figsize=(6, 3.2))
-axes.plot(counts, plain_theory, color="C0", label="bias subtracted")
+axes.plot(counts, plain_theory, color="C0", label="offset subtracted")
 axes.plot(samples[1:], plain[1:], "o", color="C0")
-axes.plot(counts, shrunk_theory, "--", color="C1", label="bias shrunk, then subtracted")
+axes.plot(
+    counts, shrunk_theory, "--", color="C1", label="offset shrunk, then subtracted"
+)
 axes.plot(samples[1:], shrunk[1:], "s", color="C1")
-axes.axhline(without, color="C7", linestyle=":", label="no calibration")
-axes.axhline(limit, color="C2", linestyle="-.", label="bias known")
+axes.axhline(without, color="gray", linestyle=":", label="no calibration")
+axes.axhline(limit, color="C2", linestyle="-.", label="offset known")
 axes.set(
     xlabel="samples of the person",
     ylabel="mean angular error (°)",
@@ -270,7 +272,7 @@ for i, k in enumerate(samples):
     if k:
         expected = math.sqrt(math.pi / 2) * noise_sd * math.sqrt(1 + 1 / k)
         assert abs(plain[i] - expected) < 0.1
-        rest = noise_sd**2 + 1 / (1 / bias_sd**2 + k / noise_sd**2)
+        rest = noise_sd**2 + 1 / (1 / offset_sd**2 + k / noise_sd**2)
         assert abs(shrunk[i] - math.sqrt(math.pi / 2 * rest)) < 0.1
 assert abs(plain[0] - without) < 0.1
 assert plain[1] - shrunk[1] > 0.3  # with one sample, shrinking helps
