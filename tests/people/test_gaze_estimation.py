@@ -75,7 +75,7 @@ def test_gradients_of_angles_and_vectors():
 
 
 @pytest.mark.parametrize("exponent", [0, -1, -4, -8, -12])
-def test_angular_error_is_exact_where_it_is_tiny(exponent):
+def test_angular_error_is_accurate_where_it_is_tiny(exponent):
     mpmath.mp.dps = 50
     a = normal(3, seed=1)
     b = a + 10.0**exponent * normal(3, seed=2)
@@ -96,7 +96,8 @@ def test_clipped_arccosine_has_a_floor():
 
 def test_angular_error_is_symmetric_scale_free_and_at_most_the_sum_of_steps():
     a, b, c = normal(3, 40, 3)
-    assert_close(angular_error(a, b), angular_error(1e150 * b, 1e-150 * a))
+    assert_close(angular_error(a, b), angular_error(1e300 * b, 1e-300 * a))
+    assert_close(angular_error(a.float(), b.float()), angular_error(1e30 * b.float(), 1e-30 * a.float()))
     assert (angular_error(a, c) <= angular_error(a, b) + angular_error(b, c) + 1e-12).all()
     assert_close(angular_error(a, -a), torch.full((40,), math.pi, dtype=torch.float64))
 
@@ -145,6 +146,14 @@ def test_a_sure_bin_is_its_centre_and_l2cs_reads_its_left_edge(bins, width, star
     assert_close(decode_bins(logits, width=width, start=start), author)
 
 
+def test_bins_of_l2cs_for_gaze360_are_the_default():
+    logits = normal(90)
+    edges = 4 * (logits.softmax(0) * torch.arange(90)).sum() - 180
+    assert_close(decode_bins(logits), edges + 2)
+    # Its released weights were trained with left edges.
+    assert_close(decode_bins(logits, start=-182), edges)
+
+
 # Quantiles
 
 
@@ -178,6 +187,17 @@ def test_smallest_pinball_loss_is_at_the_quantiles():
         assert pinball_loss((best[0] + mean).expand(1000), (best[1] + width).expand(1000), target) > value
 
 
+def test_angles_that_share_a_width_lie_outside_with_probability_2_q_on_average():
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(2, 20_000, generator=generator, dtype=torch.float64) * torch.tensor([[10.0], [3.0]])
+    widths = torch.linspace(5, 15, 401, dtype=torch.float64)
+    losses = [pinball_loss(torch.zeros_like(target), width.expand_as(target), target) for width in widths]
+    outside = (target.abs() > widths[int(torch.stack(losses).argmin())]).double().mean(1)
+    assert abs(outside.mean() - 0.2) < 0.01
+    assert outside[0] > 0.3
+    assert outside[1] < 0.1
+
+
 # The normalised camera
 
 
@@ -192,6 +212,7 @@ def test_normalised_camera_looks_at_the_face_and_sees_no_roll():
     axis = (rotation @ right[..., None]).squeeze(-1)
     assert_close(axis[:, 1], torch.zeros(20, dtype=torch.float64))
     assert (axis[:, 0] > 0).all()
+    assert_close(normalizing_rotation(1e300 * face, 1e-300 * right), rotation)
 
 
 def test_normalised_camera_of_a_face_straight_ahead_is_the_camera():
@@ -230,6 +251,8 @@ def test_half_precision_keeps_its_type(dtype):
     vector = angles_to_vector(yaw, pitch)
     assert vector.dtype == decode_bins(normal(4, 90, dtype=dtype)).dtype == dtype
     assert_close(vector.float(), angles_to_vector(yaw.float(), pitch.float()), atol=0.02, rtol=0)
+    logits = normal(4, 90, dtype=dtype)
+    assert_close(decode_bins(logits), decode_bins(logits.float()).to(dtype))
 
 
 # Wrong input
@@ -248,6 +271,7 @@ def test_half_precision_keeps_its_type(dtype):
         (lambda: decode_bins(torch.zeros(2, 0)), "logits are"),
         (lambda: decode_bins(torch.zeros(90), width=0), "0 degrees wide"),
         (lambda: decode_bins(torch.zeros(90), width=math.nan), "nan degrees wide"),
+        (lambda: decode_bins(torch.zeros(90), start=math.nan), "start must be finite"),
         (lambda: pinball_loss(torch.zeros(2), torch.zeros(1), torch.zeros(2)), "same shape"),
         (lambda: pinball_loss(*[torch.zeros(0)] * 3), "same shape"),
         (lambda: pinball_loss(*[torch.zeros(2)] * 3, q=0.9), "q must lie"),
@@ -263,6 +287,7 @@ def test_half_precision_keeps_its_type(dtype):
         "no bins",
         "no width",
         "a width that is no number",
+        "a start that is no number",
         "a width for both angles",
         "no angles",
         "quantiles that cross",

@@ -1,7 +1,8 @@
 """Gaze estimation: angles and vectors, the angle between them, losses, and the normalised camera.
 
 Coordinates are those of OpenCV's camera: x to the right of the image, y down, z away from the
-camera. A gaze into the camera is (0, 0, -1), with yaw and pitch 0.
+camera. From a face on the camera's axis, a gaze into the camera is (0, 0, -1), with yaw and
+pitch 0.
 
 Sources: Zhang, Sugano and Bulling, Revisiting Data Normalization for Appearance-Based Gaze
 Estimation, ETRA 2018; Kellnhofer et al., Gaze360, arXiv 1910.10088, section 4; Abdelrahman et al.,
@@ -53,7 +54,8 @@ def vector_to_angles(
     """Yaw and pitch of a direction, the inverse of `angles_to_vector`.
 
     Args:
-        vector: (..., 3) of any length but 0. Straight up or down, the yaw is arbitrary.
+        vector: (..., 3) of any length but 0. Straight up or down, the yaw is arbitrary, and the
+            gradient NaN.
 
     Returns:
         Yaw from -pi to pi and pitch from -pi/2 to pi/2, in radians.
@@ -73,7 +75,7 @@ def vector_to_angles(
 
 
 def angular_error(a: Float[Tensor, "*n 3"], b: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
-    """The angle between two directions, atan2(|a × b|, a · b), exact also where it is tiny.
+    """The angle between two directions, atan2(|a × b|, a · b), accurate also if tiny.
 
     Args:
         a: (..., 3), of any length but 0.
@@ -94,8 +96,7 @@ def angular_error(a: Float[Tensor, "*n 3"], b: Float[Tensor, "*n 3"]) -> Float[T
     _check_vectors(a=a, b=b)
     if a.shape != b.shape:
         raise ValueError(f"a is {tuple(a.shape)}, but b is {tuple(b.shape)}")
-    # Products of long vectors would overflow.
-    a, b = F.normalize(a, dim=-1, eps=0.0), F.normalize(b, dim=-1, eps=0.0)
+    a, b = _unit(a), _unit(b)
     return torch.atan2(torch.linalg.vector_norm(torch.linalg.cross(a, b), dim=-1), (a * b).sum(-1))
 
 
@@ -103,6 +104,9 @@ def decode_bins(
     logits: Float[Tensor, "*n bins"], *, width: int | float = 4, start: int | float = -180
 ) -> Float[Tensor, "*n"]:
     """The expected angle under a softmax over bins, each of which stands for its centre.
+
+    Decode a network as it was trained. L2CS-Net's weights were trained with the left edges of the
+    bins: for them, give `start` half a bin lower, as -182.
 
     Args:
         logits: (..., bins). Bin i goes from start + i · width to start + (i + 1) · width.
@@ -113,7 +117,8 @@ def decode_bins(
         (...), in degrees.
 
     Raises:
-        ValueError: There is no bin, the width is not positive, or the type is not floating-point.
+        ValueError: There is no bin, the width is not positive, the start is not finite, or the
+            type is not floating-point.
 
     Examples:
         The network is sure of the bin from 0° to 4°.
@@ -127,8 +132,13 @@ def decode_bins(
     _check_floats(logits=logits)
     if logits.ndim == 0 or not logits.shape[-1] or not 0 < width < math.inf:
         raise ValueError(f"logits are {tuple(logits.shape)}, and bins are {width} degrees wide")
-    centers = start + width * (torch.arange(logits.shape[-1], device=logits.device) + 0.5)
-    return (logits.softmax(-1) * centers.to(logits.dtype)).sum(-1)
+    if not math.isfinite(start):
+        raise ValueError(f"start must be finite, but is {start}")
+    # Half precision would err by tenths of a degree.
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    bins = torch.arange(logits.shape[-1], dtype=dtype, device=logits.device)
+    masses = logits.softmax(-1, dtype=dtype)
+    return (masses * (start + width * (bins + 0.5))).sum(-1).to(logits.dtype)
 
 
 def pinball_loss(
@@ -140,12 +150,14 @@ def pinball_loss(
 ) -> Float[Tensor, ""]:
     """The loss of Gaze360, smallest if mean ± width are the q and 1 - q quantiles of the target.
 
-    Each quantile has the loss max(q d, (q - 1) d), where d is the target minus the quantile.
+    Each quantile has the loss max(q d, (q - 1) d), where d is the target minus the quantile. If
+    several angles share a width, they lie outside of mean ± width with probability 2 q on average,
+    but not each of them.
 
     Args:
         mean: Predicted angles, any shape.
         width: Half the distance of the two quantiles, of the same shape. Gaze360 has one for yaw
-            and pitch together; expand it.
+            and pitch together, expanded to both.
         target: True angles, of the same shape and in the same unit.
         q: The lower quantile, between 0 and 1/2.
 
@@ -184,7 +196,9 @@ def normalizing_rotation(
 
     Args:
         face: (..., 3), the centre of the face in the coordinates of the camera.
-        right: (..., 3), the x-axis of the head in the same coordinates, not parallel to `face`.
+        right: (..., 3), the head's axis from its right to its left eye, in the same coordinates,
+            not parallel to `face`. For a face that looks into the camera, it points to the right
+            of the image.
 
     Returns:
         (..., 3, 3), whose rows are the axes of the normalised camera.
@@ -201,9 +215,15 @@ def normalizing_rotation(
     _check_vectors(face=face, right=right)
     if face.shape != right.shape:
         raise ValueError(f"face is {tuple(face.shape)}, but right is {tuple(right.shape)}")
-    z = F.normalize(face, dim=-1, eps=0.0)
-    y = F.normalize(torch.linalg.cross(z, right), dim=-1, eps=0.0)
+    z = _unit(face)
+    y = _unit(torch.linalg.cross(z, _unit(right)))
     return torch.stack([torch.linalg.cross(y, z), y, z], -2)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    # The squares of very long or short vectors would overflow or vanish.
+    scale = vector.detach().abs().amax(-1, keepdim=True)
+    return F.normalize(vector / scale, dim=-1, eps=0.0)
 
 
 def _check_floats(**tensors: Tensor) -> None:
