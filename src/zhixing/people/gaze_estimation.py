@@ -96,7 +96,7 @@ def angular_error(a: Float[Tensor, "*n 3"], b: Float[Tensor, "*n 3"]) -> Float[T
     _check_vectors(a=a, b=b)
     if a.shape != b.shape:
         raise ValueError(f"a is {tuple(a.shape)}, but b is {tuple(b.shape)}")
-    a, b = _unit(a), _unit(b)
+    a, b = _scaled(a), _scaled(b)
     return torch.atan2(torch.linalg.vector_norm(torch.linalg.cross(a, b), dim=-1), (a * b).sum(-1))
 
 
@@ -215,15 +215,15 @@ def normalizing_rotation(
     _check_vectors(face=face, right=right)
     if face.shape != right.shape:
         raise ValueError(f"face is {tuple(face.shape)}, but right is {tuple(right.shape)}")
-    z = _unit(face)
-    y = _unit(torch.linalg.cross(z, _unit(right)))
+    z = F.normalize(_scaled(face), dim=-1)
+    y = F.normalize(_scaled(torch.linalg.cross(z, right)), dim=-1)
     return torch.stack([torch.linalg.cross(y, z), y, z], -2)
 
 
-def _unit(vector: Tensor) -> Tensor:
-    # The squares of very long or short vectors would overflow or vanish.
-    scale = vector.detach().abs().amax(-1, keepdim=True)
-    return F.normalize(vector / scale, dim=-1, eps=0.0)
+def _scaled(vector: Tensor) -> Tensor:
+    # Products of very long or short vectors would overflow or vanish. Directions do not depend on
+    # the scale, which can therefore be a constant in the gradient.
+    return vector / vector.detach().abs().amax(-1, keepdim=True)
 
 
 def _check_floats(**tensors: Tensor) -> None:
