@@ -56,6 +56,7 @@ from zhixing.optimization.adamw import AdamW
 from zhixing.optimization.stochastic_approximation import polyak_average
 from zhixing.optimization.uncertainty_weighting import uncertainty_loss
 from zhixing.people.face_recognition import TEMPLATE, align
+from zhixing.people.gaze_estimation import angular_error
 from zhixing.people.large_softmax import sample_classes, sampled_softmax_loss
 from zhixing.people.margin_softmax import arcface
 from zhixing.people.pose_regression import RealNVP
@@ -507,6 +508,16 @@ def _() -> tuple[Call, Call]:
         return warp_affine(images, torch.cat([linear, shift], 2), (112, 112)) / 100
 
     return both_ways(ours, images, landmarks), both_ways(reference, images, landmarks)
+
+
+@row("people/gaze_estimation", "angular_error, acos of cosine_similarity, 2^18 vectors")
+def _() -> tuple[Call, Call]:
+    a, b = normal(2**18, 3).double(), normal(2**18, 3, seed=1).double()  # acos needs them
+
+    def reference(a: Tensor, b: Tensor) -> Tensor:
+        return torch.acos(F.cosine_similarity(a, b, dim=-1))
+
+    return both_ways(angular_error, a, b), both_ways(reference, a, b)
 
 
 @row("people/large_softmax", "sampled softmax, torch's on the same tenth of 20,000 classes")
