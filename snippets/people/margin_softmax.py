@@ -29,6 +29,7 @@ import math
 
 from torch import nn
 
+from zhixing.people.face_recognition import tar_at_far
 from zhixing.people.margin_softmax import arcface, cosface, normface_floor, sphereface
 
 torch.set_default_dtype(torch.float64)  # so that other processors print the same
@@ -170,13 +171,6 @@ assert (
     .isfinite()
     .all()
 )
-
-
-# %% tar
-def tar_at_far(genuine, impostor, far):
-    allowed = int(far * len(impostor))  # impostors above the threshold
-    threshold = impostor.topk(allowed + 1).values[-1]
-    return (genuine > threshold).double().mean().item()
 
 
 # %% people
