@@ -43,6 +43,7 @@ from zhixing.convolution.lightweight_networks import InvertedResidual
 from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
+from zhixing.detection.yolo import nms
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
@@ -309,6 +310,17 @@ def _() -> tuple[Call, Call]:
         return both_ways(lambda x, weight: function(x, weight, stride=2, padding=1), x, weight)
 
     return calls(conv_transpose2d), calls(F.conv_transpose2d)
+
+
+@row("detection/yolo", "NMS of 500 boxes, torchvision's (no backward)")
+def _() -> tuple[Call, Call]:
+    from torchvision.ops import batched_nms
+
+    generator = torch.Generator().manual_seed(0)
+    center, half = 416 * torch.rand(500, 2, generator=generator), 5 + 60 * torch.rand(500, 2, generator=generator)
+    boxes, scores = torch.cat([center - half, center + half], 1), torch.rand(500, generator=generator)
+    labels = torch.randint(3, (500,), generator=generator)
+    return lambda: nms(boxes, scores, labels), lambda: batched_nms(boxes, scores, labels, 0.5)
 
 
 @row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)
