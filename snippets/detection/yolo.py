@@ -14,8 +14,6 @@ keep = nms(boxes[0, found], best[found], labels[found], iou=0.5)
 print(tuple(boxes.shape), tuple(classes.shape))
 
 # %% setup
-import math
-
 import matplotlib.pyplot as plt
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
@@ -184,38 +182,35 @@ for name, suppress in {"all boxes": False, "after NMS": True}.items():
     print(f"AP75 {ap[name][1]:.2f}")
 
 # %% best_scored tags=["hidden"]
-several, agree, chosen, attainable = 0, 0, [], []
+agree, chance, chosen, attainable, average = [], [], [], [], []
 for found, target in zip(detections(False), test_targets, strict=True):
     ious = box_iou(found["boxes"], target["boxes"])
     for g, label in enumerate(target["labels"].tolist()):
         rivals = (ious[:, g] >= 0.5) & (found["labels"] == label)
         if rivals.sum() > 1:
-            several += 1
             fits, trust = ious[rivals, g], found["scores"][rivals]
-            agree += int(fits.argmax() == trust.argmax())
+            agree.append(int(fits.argmax() == trust.argmax()))
+            chance.append(1 / len(fits))
             chosen.append(fits[trust.argmax()].item())
             attainable.append(fits.max().item())
-agreement = 100 * agree / several
-objects_several = several
+            average.append(fits.mean().item())
+several = len(agree)
+agreement, random_agreement = 100 * sum(agree) / several, 100 * sum(chance) / several
 chosen_iou, attainable_iou = sum(chosen) / several, sum(attainable) / several
+average_iou = sum(average) / several
 ap50 = ap["after NMS"][0]
 ap50_gain = 100 * (ap["after NMS"][0] - ap["all boxes"][0])
 ap75_gain = 100 * (ap["after NMS"][1] - ap["all boxes"][1])
 
 # %% detect_holds tags=["hidden"]
-assert ap50 > 0.6
-assert ap50_gain > 5
+assert ap50 > 0.4
+assert ap50_gain > 3
 assert ap75_gain < 2
 assert several > 80
-assert agreement < 80
+# Better than a random choice, worse than the best one.
+assert random_agreement + 10 < agreement < 80
+assert chosen_iou - average_iou > 0.025
 assert attainable_iou - chosen_iou > 0.015
-positions = [assign(t["boxes"], anchors, (8, 8), stride=8)[0] for t in targets]
-shared = sum(len(p) - len({*p.tolist()}) for p in positions)
-total = len(sizes)
-assert shared == 0
-cells = [p % 64 for p in positions]
-shared_cells = sum(len(c) - len({*c.tolist()}) for c in cells)
-assert shared_cells < 5
 
 # %% picture tags=["hidden"]
 
@@ -227,12 +222,14 @@ def outline(axes, box, **style):
 
 
 def show(axes, image):
-    axes.imshow(image.permute(1, 2, 0), extent=(0, 64, 64, 0), alpha=0.75)
+    # Pale in light pages, dark in dark ones, so that lines of all colours stand out.
+    axes.imshow(image.permute(1, 2, 0), extent=(0, 64, 64, 0), alpha=0.45)
     axes.set(xlim=(0, 64), ylim=(64, 0))
     axes.grid(visible=False)
     axes.title.set_fontsize("medium")
 
 
+INK = plt.rcParams["text.color"]
 PICTURE = 9
 image, target = test_images[PICTURE], test_targets[PICTURE]
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.7), sharey=True)
@@ -240,8 +237,8 @@ for axes in left, right:
     show(axes, image)
     axes.set(xlabel="x (pixels)", xticks=range(0, 65, 16), yticks=range(0, 65, 16))
     for line in range(8, 64, 8):
-        axes.axhline(line, color="white", linewidth=0.3, alpha=0.6)
-        axes.axvline(line, color="white", linewidth=0.3, alpha=0.6)
+        axes.axhline(line, color=INK, linewidth=0.3, alpha=0.4)
+        axes.axvline(line, color=INK, linewidth=0.3, alpha=0.4)
 left.set(ylabel="y (pixels)", title="cell and anchor of each object")
 right.set(title="targets of the objectness")
 index, _ = assign(target["boxes"], anchors, (8, 8), stride=8)
@@ -253,18 +250,16 @@ for box, position in zip(target["boxes"], index.tolist(), strict=True):
     for n, anchor in enumerate(anchors):
         middle = (box[:2] + box[2:]) / 2
         shape = torch.cat([middle - anchor / 2, middle + anchor / 2])
-        best = n == position // 64
-        style = {"color": "C1"} if best else {"color": "white", "linestyle": ":"}
-        outline(
-            left, shape, **style, alpha=1.0 if best else 0.7, zorder=3 if best else 2
-        )
+        if n == position // 64:
+            outline(left, shape, color="C1", zorder=3)
+        else:
+            outline(left, shape, color=INK, linestyle=":", linewidth=1.1)
     outline(left, box, color="C0", linewidth=2.2)
 overlap = box_iou(boxes[PICTURE], target["boxes"]).amax(dim=1)
 ignored = (overlap > 0.7).index_fill(0, index, False)
 centers = (boxes[PICTURE, :, :2] + boxes[PICTURE, :, 2:]) / 2
 other = ~ignored.index_fill(0, index, True)
-gray = {"color": "white", "markeredgecolor": "gray", "markeredgewidth": 0.4}
-right.plot(*centers[other].T, "o", **gray, markersize=2.5, label="0")
+right.plot(*centers[other].T, "o", color=INK, markersize=1.8, label="0")
 right.plot(*centers[ignored].T, "D", color="C2", markersize=5, label="ignored")
 right.plot(*centers[index].T, "o", color="C1", markersize=6, label="1")
 for position in ignored.nonzero()[:, 0].tolist():
@@ -275,6 +270,7 @@ right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 handles = [
     plt.Line2D([], [], color="C0", linewidth=2.2, label="object"),
     plt.Line2D([], [], color="C1", label="best anchor"),
+    plt.Line2D([], [], color=INK, linestyle=":", label="other anchors"),
 ]
 left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 picture_ignored = int(ignored.sum())
@@ -314,9 +310,13 @@ assert w.sqrt().isnan()
 assert abs(gradient.item() + 0.42) < 1e-6
 
 # %% units_hold tags=["hidden"]
-v2_anchor = torch.tensor([[12.6868, 11.8741]])
-assert abs(shape_iou(32 * v2_anchor, v2_anchor).item() - 1 / 1024) < 1e-9
-assert abs(math.log(32) - 3.466) < 1e-3
+all_sizes = photo_sizes(0)
+in_pixels = anchors_by("median", all_sizes, 0)
+in_cells = in_pixels / 32
+assert (shape_iou(in_pixels, in_cells).diag() * 1024 - 1).abs().max() < 1e-6
+large = all_sizes[(all_sizes > in_cells.amax(dim=0)).all(dim=1)]
+assert len(large) > 500
+assert (shape_iou(large, in_cells).argmax(dim=1) == 4).all()  # the largest anchor
 
 # %% exercises_hold tags=["hidden"]
 assert 3 * (19**2 + 38**2 + 76**2) == 22743

@@ -261,9 +261,16 @@ def v1_loop(pred, target, *, coord=5.0, noobj=0.5):
             ious.append(
                 iou([px / side - rw**2 / 2, py / side - rh**2 / 2, px / side + rw**2 / 2, py / side + rh**2 / 2], true)
             )
+
+        def distance(n, cell=cell, x=x, y=y, w=w, h=h):
+            px, py, rw, rh = cell[5 * n : 5 * n + 4].tolist()
+            return math.dist([px / side, py / side, rw**2, rh**2], [x / side, y / side, w, h])
+
+        # As in detection_layer.c of Darknet.
+        best = ious.index(max(ious)) if max(ious) > 0 else min(range(boxes), key=distance)
         for n in range(boxes):
             px, py, rw, rh, confidence = cell[5 * n : 5 * n + 5]
-            if here and n == ious.index(max(ious)):
+            if here and n == best:
                 loss += coord * ((px - x) ** 2 + (py - y) ** 2)
                 loss += coord * ((rw - math.sqrt(w)) ** 2 + (rh - math.sqrt(h)) ** 2)
                 loss += (confidence - ious[n]) ** 2
@@ -281,6 +288,17 @@ def test_v1_loss_equals_loops(boxes):
     assert_close(ours, with_gradients(lambda p: v1_loop(p, target), pred))
     weights = {"coord": 2, "noobj": 0.1}
     assert_close(yolo_v1_loss(pred, target, **weights), v1_loop(pred, target, **weights))
+
+
+def test_v1_box_nearest_to_an_object_that_none_overlaps_is_responsible():
+    target = torch.zeros(1, 1, 1, 5)
+    target[..., :5] = torch.tensor([0.9, 0.9, 0.04, 0.04, 1.0])
+    pred = torch.zeros(1, 1, 1, 10)
+    pred[..., 5:7] = 0.7
+    pred.requires_grad_()
+    (gradient,) = torch.autograd.grad(yolo_v1_loss(pred, target), pred)
+    assert (gradient[..., :5] == 0).all()
+    assert (gradient[..., 5:9] < 0).all()
 
 
 def test_v1_confidence_aims_at_the_iou_of_the_predicted_box():
@@ -412,6 +430,19 @@ def test_v3_loss_of_no_image_and_of_no_object():
     expected = torch.nn.functional.softplus(flatten(raw, ANCHORS)[..., 4]).sum()
     assert_close(yolo_v3_loss(raw, targets, ANCHORS, stride=16), expected)
     assert yolo_v3_loss(raw[:0], [], ANCHORS, stride=16) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_in_half_precision_are_those_of_the_rounded_output_in_float32(dtype):
+    """In bfloat16, 410.2 and 410.9 are the same number; in float16, the sums overflow."""
+    boxes = torch.tensor([[410.2, 300.1, 410.9, 301.3], [50.3, 60.7, 100.9, 200.1]])
+    target = {"boxes": boxes, "labels": torch.tensor([1, 0])}
+    raw = (30 * normal(1, 21, 26, 26, dtype=torch.float32)).to(dtype)
+    ours = yolo_v3_loss(raw, [target], ANCHORS.float(), stride=16)
+    assert_close(ours, yolo_v3_loss(raw.float(), [target], ANCHORS.float(), stride=16))
+    pred, target = v1_case()
+    pred, target = (40 * pred).to(dtype), target.to(dtype)
+    assert_close(yolo_v1_loss(pred, target), yolo_v1_loss(pred.float(), target.float()))
 
 
 def test_v3_loss_in_float32_is_near_float64():

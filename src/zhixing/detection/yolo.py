@@ -229,8 +229,10 @@ def yolo_v1_loss(
 ) -> Float[Tensor, ""]:
     """Equation 3 of YOLO v1, summed over the batch.
 
-    In a cell with an object, the box with the largest IoU is responsible; its confidence should be
-    this IoU (section 2), through which no gradient flows. All other confidences should be 0.
+    In a cell with an object, the box with the largest IoU is responsible; if none overlaps the
+    object, the box whose (x, y, w, h) is nearest, as in Darknet. Its confidence should be this IoU
+    (section 2), through which no gradient flows. All other confidences should be 0. Half precision
+    is computed in float32.
 
     Args:
         pred: S × S cells of an image, each with N boxes (x, y, √w, √h, confidence), then C classes.
@@ -260,6 +262,7 @@ def yolo_v1_loss(
     """
     check_floats(pred, "pred", "B", "S", "S", "5 N + C")
     check_floats(target, "target", "B", "S", "S", "5 + C")
+    pred, target = _at_least_single(pred), _at_least_single(target)
     classes = target.shape[3] - 5
     count = pred.shape[3] - classes
     square = pred.shape[1] == pred.shape[2]
@@ -275,15 +278,18 @@ def yolo_v1_loss(
     truth = target[..., None, :4]
     side = pred.shape[1]
 
-    def corners(x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
-        x, y = x / side, y / side  # from the corner of the cell, as shares of the image
-        return torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], -1)
+    def corners(box: Tensor) -> Tensor:
+        return torch.cat([box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2], -1)
 
     with torch.no_grad():
-        x, y, w, h, _ = boxes.unbind(-1)
-        iou = _iou(corners(x, y, w**2, h**2), corners(*truth.unbind(-1)))
+        # Centres are measured from the corner of the cell, all numbers are shares of the image.
+        found = torch.cat([boxes[..., :2] / side, boxes[..., 2:4].square()], -1)
+        wanted = torch.cat([truth[..., :2] / side, truth[..., 2:]], -1)
+        iou = _iou(corners(found), corners(wanted))
+        nearest = (found - wanted).square().sum(-1).argmin(-1)
+        best = torch.where((iou > 0).any(-1), iou.argmax(-1), nearest)
         object_here = target[..., 4:5]
-        responsible = object_here * F.one_hot(iou.argmax(-1), count // 5)  # (B, S, S, N)
+        responsible = object_here * F.one_hot(best, count // 5)  # (B, S, S, N)
     roots = torch.cat([truth[..., :2], truth[..., 2:].sqrt()], -1)
     errors = (boxes[..., :4] - roots).square().sum(-1)
     confidence = boxes[..., 4]
@@ -307,13 +313,16 @@ def yolo_v3_loss(
     t_h. The four terms of a box have the weight 2 - area, with the area as a share of the image.
     All objectness should be 1 where `assign` puts an object, else 0; but there is no loss where the
     predicted box has an IoU above `ignore` with an object. If objects share a position, the last
-    one counts for the box, and the classes of all should be 1.
+    one counts for the box, and the classes of all should be 1. Half precision is computed in
+    float32.
+
+    It must not be added up over several layers: each would assign every object to itself, where
+    YOLO v3 assigns it to the best anchor of all layers.
 
     Args:
         raw: See `decode`.
         targets: For each image `boxes` (N, 4), in pixels, and `labels` (N,), from 0 to K - 1.
-        anchors: The A anchors of the layer, in pixels. Darknet assigns an object to the best anchor
-            of all layers; here it is always this one.
+        anchors: The A anchors of the layer, in pixels.
         stride: The side of a cell, in pixels.
         ignore: 0.5 in the paper, 0.7 in Darknet's configuration. 1 ignores nothing.
 
@@ -330,7 +339,9 @@ def yolo_v3_loss(
         9.7811
     """
     probability(ignore, "ignore")
-    boxes, objectness, classes = decode(raw, anchors, stride=stride)
+    check_floats(raw, "raw", "B", "A (5 + K)", "H", "W")
+    raw = _at_least_single(raw)
+    t = flatten(raw, anchors)
     if len(targets) != len(raw):
         raise ValueError(f"{len(raw)} images, but {len(targets)} targets")
     truths = [target["boxes"].to(raw) for target in targets]
@@ -338,32 +349,41 @@ def yolo_v3_loss(
     truth = torch.cat([raw.new_zeros(0, 4), *truths])
     labels = [target["labels"].to(raw.device) for target in targets]
     labels = torch.cat([raw.new_zeros(0).long(), *labels]).long()
-    last_class = classes.shape[2] - 1
-    if labels.shape != truth.shape[:1] or not ((labels >= 0) & (labels <= last_class)).all():
-        raise ValueError(f"{len(truth)} boxes must have labels from 0 to {last_class}: {labels}")
+    classes = t.shape[2] - 5
+    if labels.shape != truth.shape[:1] or not ((labels >= 0) & (labels < classes)).all():
+        raise ValueError(f"{len(truth)} boxes must have labels from 0 to {classes - 1}: {labels}")
     index, wanted = assign(truth, anchors, (*raw.shape[2:],), stride=stride)
-    index = index + index.new_tensor(owner) * objectness.shape[1]  # among the rows of all images
+    index = index + index.new_tensor(owner) * t.shape[1]  # among the rows of all images
 
-    t, objectness, classes = (x.flatten(0, 1) for x in (flatten(raw, anchors), objectness, classes))
-    object_here, one_hot = torch.zeros_like(objectness), torch.zeros_like(classes)
-    object_here[index], one_hot[index, labels] = 1, 1
     with torch.no_grad():
+        # Without the classes, which are most of the numbers.
+        five = raw.unflatten(1, (len(anchors), -1))[:, :, :5].flatten(1, 2)
+        boxes, _, _ = decode(five, anchors, stride=stride)
         overlaps = [
             (_iou(box[:, None], truth) > ignore).any(1)
             for box, truth in zip(boxes, truths, strict=True)
         ]
-        counts = object_here.bool() | ~torch.cat([raw.new_zeros(0).bool(), *overlaps])
-    last = list({position: n for n, position in enumerate(index.tolist())}.values())
-    index, wanted, truth = index[last], wanted[last], truth[last]
+        counts = ~torch.cat([raw.new_zeros(0).bool(), *overlaps])
+    # The rows with an object, the last object of each, and the classes of all.
+    places, row = index.unique(return_inverse=True)
+    numbers = torch.arange(len(row), device=row.device)
+    last = torch.zeros_like(places).scatter_reduce(0, row, numbers, "amax")
+    wanted, truth = wanted[last], truth[last]
+    one_hot = t.new_zeros(len(places), classes)
+    one_hot[row, labels] = 1
+    object_here = t.new_zeros(len(counts))
+    object_here[places], counts[places] = 1, True
     area = (truth[:, 2:] - truth[:, :2]).prod(1) / (raw.shape[2] * raw.shape[3] * stride**2)
 
     def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
-    xy = cross_entropy(t[index, :2], wanted[:, :2]).sum(1)
-    wh = (t[index, 2:4] - wanted[:, 2:]).square().sum(1) / 2
-    loss = ((2 - area) * (xy + wh)).sum() + cross_entropy(classes[index], one_hot[index]).sum()
-    return loss + (counts * cross_entropy(objectness, object_here)).sum()
+    t = t.flatten(0, 1)
+    here = t[places]
+    xy = cross_entropy(here[:, :2], wanted[:, :2]).sum(1)
+    wh = (here[:, 2:4] - wanted[:, 2:]).square().sum(1) / 2
+    loss = ((2 - area) * (xy + wh)).sum() + cross_entropy(here[:, 5:], one_hot).sum()
+    return loss + (counts * cross_entropy(t[:, 4], object_here)).sum()
 
 
 def nms(
@@ -418,12 +438,18 @@ def nms(
 
 def _iou(a: Float[Tensor, "... 4"], b: Float[Tensor, "... 4"]) -> Float[Tensor, "..."]:
     """The IoU of boxes whose shapes broadcast; 0 if they share no area."""
-    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
-        min=0
-    )
-    shared = shared.prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    shared = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared
     return torch.where(shared > 0, shared / torch.where(shared > 0, union, 1), 0)
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    """Half precision as float32, since it cannot hold pixels and sums."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check_sizes(sizes: Tensor, name: str, *, empty: bool = False) -> None:
