@@ -44,6 +44,7 @@ from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
 from zhixing.detection.anchor_free import center_focal_loss
+from zhixing.detection.yolo import yolo_v3_loss
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
@@ -328,6 +329,52 @@ def _() -> tuple[Call, Call]:
 
     logits = normal(80, 128, 128)
     return both_ways(lambda logits: center_focal_loss(logits, target), logits), both_ways(reference, logits)
+
+
+@row("detection/yolo", "v3 loss of 26 × 26 cells, F.binary_cross_entropy_with_logits of gathered rows")
+def _() -> tuple[Call, Call]:
+    from torchvision.ops import box_iou
+
+    anchors, stride = torch.tensor([[30.0, 61.0], [62.0, 45.0], [59.0, 119.0]]), 16
+    generator = torch.Generator().manual_seed(0)
+    center = 30 + 356 * torch.rand(8, 10, 2, generator=generator)
+    half = 10 + 20 * torch.rand(8, 10, 2, generator=generator)
+    labels = torch.randint(80, (8, 10), generator=generator)
+    boxes = torch.cat([center - half, center + half], 2)
+    targets = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)]
+
+    def reference(raw: Tensor) -> Tensor:
+        t = raw.unflatten(1, (3, 85)).permute(0, 1, 3, 4, 2)  # (B, A, H, W, 85)
+        with torch.no_grad():
+            column, row = torch.arange(26).view(1, 26), torch.arange(26).view(26, 1)
+            x, y = (t[..., 0].sigmoid() + column) * stride, (t[..., 1].sigmoid() + row) * stride
+            w, h = t[..., 2].exp() * anchors[:, 0].view(3, 1, 1), t[..., 3].exp() * anchors[:, 1].view(3, 1, 1)
+            found = torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], -1)
+            counts = torch.stack([box_iou(f.reshape(-1, 4), b).amax(1) for f, b in zip(found, boxes, strict=True)])
+            counts = (counts <= 0.7).view(t.shape[:4])
+            sizes = boxes[..., 2:] - boxes[..., :2]
+            corner = torch.zeros(80, 2)
+            shapes = torch.cat([corner, sizes.view(80, 2)], 1), torch.cat([corner[:3], anchors], 1)
+            best = box_iou(*shapes).argmax(1)
+            image = torch.arange(8).repeat_interleave(10)
+            place = ((boxes[..., :2] + boxes[..., 2:]) / (2 * stride)).view(80, 2)
+            i, j = place.long().unbind(1)
+            wanted = torch.cat([place - place.floor(), (sizes.view(80, 2) / anchors[best]).log()], 1)
+            scale = (2 - sizes.prod(2).view(80, 1) / 416**2).expand(80, 2)
+            one_hot, objectness = F.one_hot(labels.view(80), 80).float(), torch.zeros(t.shape[:4])
+            objectness[image, best, j, i], counts[image, best, j, i] = 1, True
+        rows = t[image, best, j, i]
+        cross_entropy = F.binary_cross_entropy_with_logits
+        loss = cross_entropy(rows[:, :2], wanted[:, :2], weight=scale, reduction="sum")
+        loss = loss + (scale * (rows[:, 2:4] - wanted[:, 2:]).square()).sum() / 2
+        loss = loss + cross_entropy(rows[:, 5:], one_hot, reduction="sum")
+        return loss + cross_entropy(t[..., 4], objectness, weight=counts.float(), reduction="sum")
+
+    def ours(raw: Tensor) -> Tensor:
+        return yolo_v3_loss(raw, targets, anchors, stride=stride)
+
+    raw = normal(8, 255, 26, 26) / 2
+    return both_ways(ours, raw), both_ways(reference, raw)
 
 
 @row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)
