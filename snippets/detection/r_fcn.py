@@ -52,11 +52,11 @@ WINDOWS = windows()
 
 
 def training_regions(target, generator):
-    """Each true box three times, moved and stretched at random, and 16 windows."""
-    true = target["boxes"].repeat(3, 1)
+    """Each true box six times, moved and stretched at random, and 32 windows."""
+    true = target["boxes"].repeat(6, 1)
     sides = (true[:, 2:] - true[:, :2]).repeat(1, 2)
-    moved = true + sides * (0.4 * torch.rand(true.shape, generator=generator) - 0.2)
-    chosen = torch.randint(len(WINDOWS), (16,), generator=generator)
+    moved = true + sides * (0.5 * torch.rand(true.shape, generator=generator) - 0.25)
+    chosen = torch.randint(len(WINDOWS), (32,), generator=generator)
     boxes = torch.cat([moved, WINDOWS[chosen]])
     iou, nearest = box_iou(boxes, target["boxes"]).max(1)
     labels = torch.where(iou >= 0.5, target["labels"][nearest] + 1, 0)
@@ -81,14 +81,14 @@ class RFCN(nn.Module):
         return self.head(self.backbone(images - 0.3), boxes)
 
 
-def train(k, seed=0, steps=200):
+def train(k, seed=0, steps=150):
     generator = torch.Generator().manual_seed(seed)
     images, targets = draw_scenes(300, generator=generator)
     regions = [training_regions(target, generator) for target in targets]
     torch.manual_seed(seed)
     net = RFCN(k)
     optimizer = torch.optim.Adam(net.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, steps)
     for _ in range(steps):
         batch = torch.randint(len(images), (8,), generator=generator).tolist()
         boxes = [F.pad(regions[b][0], (1, 0), value=n) for n, b in enumerate(batch)]
@@ -115,15 +115,12 @@ def nms(boxes, scores, threshold=0.3):
 @torch.no_grad()
 def detect(net, image, least=0.1):
     logits, deltas = net(image[None], F.pad(WINDOWS, (1, 0)))
-    boxes, probabilities = decode(WINDOWS, deltas), logits.softmax(1)[:, 1:]
-    found = []
-    for label, scores in enumerate(probabilities.T):
-        likely = scores > least
-        kept = nms(boxes[likely], scores[likely])
-        likely_boxes, likely_scores = boxes[likely][kept], scores[likely][kept]
-        found.append((likely_boxes, likely_scores, torch.full_like(kept, label)))
-    names = "boxes", "scores", "labels"
-    return dict(zip(names, map(torch.cat, zip(*found, strict=True)), strict=True))
+    scores, labels = logits.softmax(1)[:, 1:].max(1)
+    likely = scores > least
+    boxes, scores = decode(WINDOWS, deltas)[likely], scores[likely]
+    kept = nms(boxes, scores)
+    found = boxes[kept], scores[kept], labels[likely][kept]
+    return dict(zip(("boxes", "scores", "labels"), found, strict=True))
 
 
 # %% compare
@@ -133,12 +130,12 @@ for k in (3, 1):
     nets[k] = train(k)
     found[k] = [detect(nets[k], image) for image in test_images]
     ap50[k] = mean_average_precision(found[k], test_targets, iou_thresholds=[0.5])
-    print(f"{k} × {k} parts: AP50 is {'above' if ap50[k] > 0.45 else 'below'} 0.45")
+    print(f"{k} × {k} parts: AP50 is {'above' if ap50[k] > 0.4 else 'below'} 0.4")
 
 # %% compare_holds tags=["hidden"]
 window_count = len(WINDOWS)
-assert ap50[3] > 0.5
-assert ap50[1] < 0.38
+assert ap50[3] > 0.45
+assert ap50[1] < 0.35
 assert ap50[3] > ap50[1] + 0.2
 
 
@@ -159,7 +156,7 @@ for row, k in zip(panels, (3, 1), strict=True):
         for box in test_targets[i]["boxes"]:
             draw_box(axes, box, "white", "--")
         for box, score in zip(found[k][i]["boxes"], found[k][i]["scores"], strict=True):
-            if score > 0.3:
+            if score > 0.5:
                 draw_box(axes, box, "C1", text=f"{score:.1f}")
         axes.set(xlim=(0, 64), ylim=(64, 0), xticks=[], yticks=[])
         axes.grid(visible=False)
@@ -185,10 +182,10 @@ for row, region, name in zip(panels, (hit, shifted), ("hit", "shifted"), strict=
     row[0].imshow(test_images[SCENE].permute(1, 2, 0), extent=(0, 64, 64, 0))
     draw_box(row[0], region, "C1")
     row[0].set(ylabel=name, xlabel="region")
-    row[1].imshow(mosaic, cmap="coolwarm", vmin=-4, vmax=4)
+    row[1].imshow(mosaic, cmap="coolwarm", vmin=-16, vmax=16)
     pooled = ps_pool(nine, F.pad(region[None], (1, 0)), k=3, scale=1 / 2)[0, 0]
     votes.append(pooled.mean().item())
-    row[2].imshow(pooled, cmap="coolwarm", vmin=-4, vmax=4)
+    row[2].imshow(pooled, cmap="coolwarm", vmin=-16, vmax=16)
     x1, y1, x2, y2 = (region / 2).round().int().tolist()
     for i in range(3):
         for j in range(3):
@@ -197,7 +194,8 @@ for row, region, name in zip(panels, (hit, shifted), ("hit", "shifted"), strict=
             side = torch.tensor([(x2 - x1) / 3, (y2 - y1) / 3])
             draw_box(row[1], torch.cat([corner, corner + side]), "black")
             value = f"{pooled[i, j].item():+.1f}"
-            row[2].text(j, i, value, ha="center", va="center", color="black")
+            dark = "white" if pooled[i, j].abs() > 12 else "black"
+            row[2].text(j, i, value, ha="center", va="center", color=dark)
     row[1].set(xlabel="nine maps of the class")
     row[2].set(xlabel="means of the bins")
     row[2].set_title(f"vote {votes[-1]:+.1f}", fontsize="medium")

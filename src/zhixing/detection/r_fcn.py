@@ -28,7 +28,7 @@ def ps_pool(
     k: int = 7,
     scale: int | float = 1 / 16,
 ) -> Float[Tensor, "n c {k} {k}"]:
-    """Position-sensitive pooling: bin (i, j) of a region is the mean of map (c, i, j) over that bin.
+    """Position-sensitive pooling: bin (i, j) of a region is the mean of map (c, i, j) over it.
 
     The corners of a region are scaled and rounded to whole pixels of the map, halves away from 0,
     as in torchvision. Bin i of w pixels runs from i · w / k, rounded down, to (i + 1) · w / k,
