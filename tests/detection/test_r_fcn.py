@@ -192,6 +192,13 @@ def test_a_region_of_no_size_reads_one_pixel():
     assert_close(pooled, maps[:, :, 1, 2].view(1, 1, 2, 2).expand(2, 1, 2, 2))
 
 
+def test_a_huge_region_reads_the_whole_map():
+    """Its corners do not fit into int64."""
+    maps = normal(1, 1, 5, 5)
+    pooled = ps_pool(maps, torch.tensor([[0, -1e30, -1e30, 1e30, 1e30]]), k=1)
+    assert_close(pooled, maps.mean((2, 3), keepdim=True))
+
+
 def test_nan_stays_in_its_bins():
     maps = torch.ones(1, 4, 4, 4)
     maps[0, 1, 0, 3] = math.nan
@@ -265,6 +272,30 @@ def test_faster_rcnn_would_share_91_of_101_layers():
     layers = [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "downsample" not in n]
     behind = [name for name in layers if name.startswith(("layer4", "fc"))]
     assert (len(layers) - len(behind), len(behind)) == (91, 10)
+
+
+@pytest.mark.torchvision
+@pytest.mark.parametrize(
+    ("dilated", "size", "regions", "billions"),
+    [(False, (14, 14), 300, 243), (True, (38, 63), 1, 36)],
+    ids=["regions", "image"],
+)
+def test_conv5_costs_what_the_article_counts(dilated, size, regions, billions):
+    from torchvision.models import resnet101
+
+    products = 0
+
+    def count(convolution, _, output):
+        nonlocal products
+        products += convolution.weight.numel() * output.shape[2] * output.shape[3]
+
+    with torch.device("meta"):
+        conv5 = resnet101(replace_stride_with_dilation=[False, False, dilated]).layer4
+        for module in conv5.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(count)
+        conv5(torch.empty(1, 1024, *size))
+    assert round(regions * products / 1e9) == billions
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,8 @@ def ps_pool(
     if not ((boxes[:, 0] == image) & (image >= 0) & (image < b)).all():
         raise ValueError(f"boxes must begin with a position in a batch of {b}: image, x1, y1, …")
     corners = boxes[:, 1:].double() * scale
-    corners = (corners.sign() * (corners.abs() + 0.5).floor()).long()
+    corners = corners.sign() * (corners.abs() + 0.5).floor()
+    corners = corners.clamp(-1e9, 1e9).long()  # products with k must fit into int64
     left, right = _bins(corners[:, 0], corners[:, 2], k, w)
     top, bottom = _bins(corners[:, 1], corners[:, 3], k, h)
     top, bottom = top[:, :, None], bottom[:, :, None]  # n k 1
