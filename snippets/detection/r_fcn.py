@@ -52,11 +52,12 @@ WINDOWS = windows()
 
 
 def training_regions(target, generator):
-    """Each true box six times, moved and stretched at random, and 32 windows."""
+    """Each true box six times, moved and stretched, and 16 windows."""
     true = target["boxes"].repeat(6, 1)
     sides = (true[:, 2:] - true[:, :2]).repeat(1, 2)
     moved = true + sides * (0.5 * torch.rand(true.shape, generator=generator) - 0.25)
-    chosen = torch.randint(len(WINDOWS), (32,), generator=generator)
+    weights = 0.1 + box_iou(WINDOWS, target["boxes"]).amax(1)
+    chosen = torch.multinomial(weights, 16, generator=generator)
     boxes = torch.cat([moved, WINDOWS[chosen]])
     iou, nearest = box_iou(boxes, target["boxes"]).max(1)
     labels = torch.where(iou >= 0.5, target["labels"][nearest] + 1, 0)
@@ -69,9 +70,8 @@ class RFCN(nn.Module):
         super().__init__()
         convolutions = (
             nn.Conv2d(3, width, 3, stride=2, padding=1),
-            nn.Conv2d(width, width, 3, padding=1),
             nn.Conv2d(width, width, 3, padding=2, dilation=2),
-            nn.Conv2d(width, width, 3, padding=2, dilation=2),
+            nn.Conv2d(width, width, 3, padding=3, dilation=3),
         )
         pairs = [(convolution, nn.ReLU()) for convolution in convolutions]
         self.backbone = nn.Sequential(*sum(pairs, ()))
@@ -81,14 +81,12 @@ class RFCN(nn.Module):
         return self.head(self.backbone(images - 0.3), boxes)
 
 
-def train(k, seed=0, steps=150):
+def train(k, images, regions, seed=0, steps=100):
     generator = torch.Generator().manual_seed(seed)
-    images, targets = draw_scenes(300, generator=generator)
-    regions = [training_regions(target, generator) for target in targets]
     torch.manual_seed(seed)
     net = RFCN(k)
     optimizer = torch.optim.Adam(net.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-2, steps)
     for _ in range(steps):
         batch = torch.randint(len(images), (8,), generator=generator).tolist()
         boxes = [F.pad(regions[b][0], (1, 0), value=n) for n, b in enumerate(batch)]
@@ -102,7 +100,7 @@ def train(k, seed=0, steps=150):
 
 
 # %% detect
-def nms(boxes, scores, threshold=0.3):
+def nms(boxes, scores, threshold=0.2):
     """Keep the best box, drop all that overlap it too much, and so on."""
     kept, order = [], scores.argsort(descending=True)
     while len(order):
@@ -124,28 +122,36 @@ def detect(net, image, least=0.1):
 
 
 # %% compare
+generator = torch.Generator().manual_seed(0)
+images, targets = draw_scenes(200, generator=generator)
+regions = [training_regions(target, generator) for target in targets]
 test_images, test_targets = draw_scenes(20, generator=torch.Generator().manual_seed(99))
 nets, found, ap50 = {}, {}, {}
 for k in (3, 1):
-    nets[k] = train(k)
+    nets[k] = train(k, images, regions)
     found[k] = [detect(nets[k], image) for image in test_images]
     ap50[k] = mean_average_precision(found[k], test_targets, iou_thresholds=[0.5])
-    print(f"{k} × {k} parts: AP50 is {'above' if ap50[k] > 0.4 else 'below'} 0.4")
+    print(f"{k} × {k} parts: AP50 is {'above' if ap50[k] > 0.2 else 'below'} 0.2")
 
 # %% compare_holds tags=["hidden"]
 window_count = len(WINDOWS)
-assert ap50[3] > 0.45
-assert ap50[1] < 0.35
-assert ap50[3] > ap50[1] + 0.2
+assert ap50[3] > 0.25
+assert ap50[1] < 0.15
+assert ap50[3] > ap50[1] + 0.15
 
 
 # %% drawn tags=["hidden"]
+# On the images and maps, colours must not change with the theme, as "black" would.
+DARK, LIGHT, ORANGE = "#010101", "#fefefe", "#ff8c1a"
+
+
 def draw_box(axes, box, color, style="-", text=None):
     x1, y1, x2, y2 = box.tolist()
     axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], style, color=color, lw=1.5)
     if text:
         background = {"facecolor": color, "pad": 0.8, "linewidth": 0}
-        axes.text(x1 + 1, y1, text, color="black", fontsize=6, bbox=background)
+        x, y = max(x1, 0) + 1, max(y1, 5)
+        axes.text(x, y, text, color=DARK, fontsize=7, bbox=background)
 
 
 SHOWN = (1, 2, 8, 16)
@@ -154,10 +160,10 @@ for row, k in zip(panels, (3, 1), strict=True):
     for axes, i in zip(row, SHOWN, strict=True):
         axes.imshow(test_images[i].permute(1, 2, 0), extent=(0, 64, 64, 0))
         for box in test_targets[i]["boxes"]:
-            draw_box(axes, box, "white", "--")
+            draw_box(axes, box, LIGHT, "--")
         for box, score in zip(found[k][i]["boxes"], found[k][i]["scores"], strict=True):
-            if score > 0.5:
-                draw_box(axes, box, "C1", text=f"{score:.1f}")
+            if score > 0.7:
+                draw_box(axes, box, ORANGE, text=f"{score:.1f}")
         axes.set(xlim=(0, 64), ylim=(64, 0), xticks=[], yticks=[])
         axes.grid(visible=False)
     row[0].set(ylabel=f"{k} × {k} parts\nAP50 {ap50[k]:.2f}")
@@ -180,7 +186,7 @@ figure, panels = plt.subplots(
 votes = []
 for row, region, name in zip(panels, (hit, shifted), ("hit", "shifted"), strict=True):
     row[0].imshow(test_images[SCENE].permute(1, 2, 0), extent=(0, 64, 64, 0))
-    draw_box(row[0], region, "C1")
+    draw_box(row[0], region, ORANGE)
     row[0].set(ylabel=name, xlabel="region")
     row[1].imshow(mosaic, cmap="coolwarm", vmin=-16, vmax=16)
     pooled = ps_pool(nine, F.pad(region[None], (1, 0)), k=3, scale=1 / 2)[0, 0]
@@ -192,10 +198,10 @@ for row, region, name in zip(panels, (hit, shifted), ("hit", "shifted"), strict=
             left, top = x1 + j * (x2 - x1) / 3, y1 + i * (y2 - y1) / 3
             corner = torch.tensor([left + j * (32 + GAP), top + i * (32 + GAP)]) - 0.5
             side = torch.tensor([(x2 - x1) / 3, (y2 - y1) / 3])
-            draw_box(row[1], torch.cat([corner, corner + side]), "black")
+            draw_box(row[1], torch.cat([corner, corner + side]), DARK)
             value = f"{pooled[i, j].item():+.1f}"
-            dark = "white" if pooled[i, j].abs() > 12 else "black"
-            row[2].text(j, i, value, ha="center", va="center", color=dark)
+            color = LIGHT if pooled[i, j].abs() > 12 else DARK
+            row[2].text(j, i, value, ha="center", va="center", color=color)
     row[1].set(xlabel="nine maps of the class")
     row[2].set(xlabel="means of the bins")
     row[2].set_title(f"vote {votes[-1]:+.1f}", fontsize="medium")
@@ -205,6 +211,7 @@ for row, region, name in zip(panels, (hit, shifted), ("hit", "shifted"), strict=
 
 # %% picture_holds tags=["hidden"]
 assert votes[0] > 0 > votes[1]
+assert CLASSES[label - 1] == "ellipse"
 
 
 # %% cost
