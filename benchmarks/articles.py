@@ -44,6 +44,7 @@ from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
 from zhixing.detection.anchor_free import center_focal_loss
+from zhixing.detection.r_fcn import ps_pool
 from zhixing.detection.yolo import yolo_v3_loss
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
@@ -329,6 +330,19 @@ def _() -> tuple[Call, Call]:
 
     logits = normal(80, 128, 128)
     return both_ways(lambda logits: center_focal_loss(logits, target), logits), both_ways(reference, logits)
+
+
+@row("detection/r_fcn", "ps_pool, torchvision's, 1029 maps, 300 regions")
+def _() -> tuple[Call, Call]:
+    from torchvision import ops  # here, since other rows do not need it
+
+    maps = normal(1, 1029, 38, 63) / 64  # gradients of size 1 or less
+    # Regions of 32 to 256 pixels inside the image, away from the last row and column of the map.
+    generator = torch.Generator().manual_seed(0)
+    sides = 32 + 224 * torch.rand(300, 2, generator=generator)
+    corner = torch.rand(300, 2, generator=generator) * (torch.tensor([960, 560]) - sides)
+    boxes = torch.cat([torch.zeros(300, 1), corner, corner + sides], 1)
+    return both_ways(lambda x: ps_pool(x, boxes), maps), both_ways(lambda x: ops.ps_roi_pool(x, boxes, 7, 1 / 16), maps)
 
 
 @row("detection/yolo", "v3 loss of 26 × 26 cells, F.binary_cross_entropy_with_logits of gathered rows")
