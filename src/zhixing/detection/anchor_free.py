@@ -234,10 +234,10 @@ def decode_centers(
 
     Examples:
         >>> import torch
-        >>> boxes, labels = torch.tensor([[2.0, 4.0, 16.0, 18.0]]), torch.tensor([0])
-        >>> maps = [x[None] for x in draw_centers(boxes, labels, (5, 5), classes=1)]
-        >>> decode_centers(*maps, k=1)
-        (tensor([[[ 2.,  4., 16., 18.]]]), tensor([[0]]), tensor([[1.]]))
+        >>> heat, ones = torch.zeros(1, 1, 5, 5), torch.ones(1, 2, 5, 5)
+        >>> heat[0, 0, 2, 1] = 0.9
+        >>> decode_centers(heat, ones / 2, 2 * ones, k=1)
+        (tensor([[[ 2.,  6., 10., 14.]]]), tensor([[0]]), tensor([[0.9000]]))
     """
     check_floats(heat, "heat", "B", "C", "H", "W")
     batch, channels, height, width = heat.shape
