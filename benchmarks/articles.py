@@ -43,6 +43,7 @@ from zhixing.convolution.lightweight_networks import InvertedResidual
 from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
+from zhixing.detection.detr import set_loss
 from zhixing.engineering.ddp import MinimalDDP
 from zhixing.engineering.launch import torchrun
 from zhixing.foundations.autograd import Variable
@@ -309,6 +310,25 @@ def _() -> tuple[Call, Call]:
         return both_ways(lambda x, weight: function(x, weight, stride=2, padding=1), x, weight)
 
     return calls(conv_transpose2d), calls(F.conv_transpose2d)
+
+
+@row("detection/detr", "set_loss, transformers', 8 images, 100 queries, 7 objects each")
+def _() -> tuple[Call, Call]:
+    from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
+
+    logits, boxes = normal(8, 100, 92), normal(8, 100, 4, seed=1).sigmoid()
+    objects = normal(8, 7, 4, seed=2).sigmoid()
+    targets = [{"labels": torch.arange(7), "boxes": found, "class_labels": torch.arange(7)} for found in objects]
+    criterion = ImageLoss(HungarianMatcher(1, 5, 2), 91, 0.1, ["labels", "boxes"])
+
+    def ours(logits: Tensor, boxes: Tensor) -> Tensor:
+        return set_loss(logits, boxes, targets)["total"]
+
+    def reference(logits: Tensor, boxes: Tensor) -> Tensor:
+        losses = criterion({"logits": logits, "pred_boxes": boxes}, targets)
+        return losses["loss_ce"] + 5 * losses["loss_bbox"] + 2 * losses["loss_giou"]
+
+    return both_ways(ours, logits, boxes), both_ways(reference, logits, boxes)
 
 
 @row("engineering/ddp", "MinimalDDP, torch's, 2 processes", ranks=2)
