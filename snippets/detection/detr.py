@@ -6,13 +6,10 @@ from zhixing.detection.detr import match, set_loss, to_centers
 pixels = torch.tensor([[6.0, 10, 26, 34], [22, 14, 44, 40]])  # two objects
 target = {"labels": torch.tensor([0, 2]), "boxes": to_centers(pixels / 64)}
 
-logits = torch.zeros(
-    1, 4, 4, requires_grad=True
-)  # 4 queries; 3 classes and "no object"
-guesses = torch.tensor(
-    [[14.0, 12, 36, 38], [2, 6, 18, 30], [40, 40, 62, 60], [0, 50, 9, 60]]
-)
-boxes = to_centers(guesses / 64)[None].requires_grad_()
+# Four queries, three classes and "no object".
+logits = torch.zeros(1, 4, 4, requires_grad=True)
+guesses = [14.0, 12, 36, 38], [2, 6, 18, 30], [40, 40, 62, 60], [0, 50, 9, 60]
+boxes = to_centers(torch.tensor([guesses]) / 64).requires_grad_()
 
 queries, objects = match(logits[0], boxes[0], target["labels"], target["boxes"])
 for query, thing in zip(queries.tolist(), objects.tolist(), strict=True):
@@ -81,7 +78,7 @@ for i, box in enumerate(objects_drawn * 64):
     left.text(x1 + 1, y2 - 1, i, color="C0", va="bottom", weight="bold")
 for i, box in enumerate(queries_drawn * 64):
     _, y1, x2, _ = outline(left, box, color="C1", linestyle="--")
-    left.text(x2 - 1, y1 + 1, i, color="C1", va="top", ha="right", weight="bold")
+    left.text(x2 + 1, y1 + 1, i, color="C1", va="top", weight="bold")
 left.set(
     xlim=(0, 64), ylim=(64, 0), aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)"
 )
@@ -112,6 +109,8 @@ for j, i in enumerate(cheapest_drawn):
         markeredgewidth=2,
     )
 right.set(xlabel="object", ylabel="query", xticks=range(3), yticks=range(4))
+left.grid(False)
+right.grid(False)
 figure.colorbar(shown, label="cost")
 
 
@@ -146,17 +145,17 @@ for best, parisi, first, harmonic in random_costs.values():
 
 # %% network
 class SmallDetector(nn.Module):
-    """Two strided convolutions, four queries, and one layer of a decoder."""
+    """Three strided convolutions, four queries, and one layer of a decoder."""
 
     def __init__(self, queries=4, width=48):
         super().__init__()
         self.features = nn.Sequential(
             *(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU()),
             *(nn.Conv2d(16, width, 3, 2, 1), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, 1, 1), nn.ReLU(), nn.Flatten(2)),
+            *(nn.Conv2d(width, width, 3, 2, 1), nn.ReLU(), nn.Flatten(2)),
         )
         self.queries = nn.Parameter(torch.randn(queries, width))
-        places = position_encoding(8, 8, width).flatten(1).T
+        places = position_encoding(4, 4, width).flatten(1).T
         self.register_buffer("places", places.double())
         self.read = nn.MultiheadAttention(width, 4, batch_first=True)
         self.compare = nn.MultiheadAttention(width, 4, batch_first=True)
@@ -196,7 +195,7 @@ relative = [{**t, "boxes": to_centers(t["boxes"] / 32)} for t in targets]
 
 
 # %% train
-def train(rule=None, seed=0, steps=200):
+def train(rule=None, seed=3, steps=200):
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     detector = SmallDetector()
@@ -265,33 +264,44 @@ for name, rule in {"optimal assignment": None, "two queries each": two_each}.ite
 
 # %% run_holds tags=["hidden"]
 one, two = results.values()
-assert one[0] < 1.5 < 1.7 < two[0]
-assert one[1] < 0.35 < 0.5 < two[1]
-assert one[2] > two[2] + 0.1
-assert abs(one[3] - one[2]) < 0.05
-assert two[3] > two[2] + 0.05
-ap_one, ap_two, ap_nms = one[2], two[2], two[3]
+assert one[0] < 1.4 < 1.75 < two[0]
+assert one[1] < 0.25 < 0.4 < two[1]
+assert abs(one[3] - one[2]) < 0.06
+assert two[3] > two[2] + 0.04
+assert one[2] > two[3] + 0.03
+boxes_one, boxes_two = one[0], two[0]
+ap_two, ap_nms = two[2:]
 parameters = sum(p.numel() for p in SmallDetector().parameters())
 
 # %% scenes tags=["hidden"]
-figure, rows = plt.subplots(2, 4, figsize=(7.2, 4), layout="constrained")
-for axes_row, (name, images_found) in zip(rows, found.items(), strict=True):
-    for axes, image, target, f in zip(
-        axes_row, test_images, test_targets, images_found, strict=False
-    ):
-        axes.imshow(image.permute(1, 2, 0), extent=(0, 32, 32, 0))
-        for box in target["boxes"]:
+crowded = [i for i, target in enumerate(test_targets) if len(target["labels"]) == 2]
+figure, rows = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
+for axes_row, (name, boxes_found) in zip(rows, found.items(), strict=True):
+    for axes, i in zip(axes_row, crowded, strict=False):
+        axes.imshow(test_images[i].permute(1, 2, 0), extent=(0, 32, 32, 0))
+        for box in test_targets[i]["boxes"]:
             outline(axes, box, color="white", linewidth=2)
-        for box, score in zip(f["boxes"], f["scores"], strict=True):
+        for box, score in zip(
+            boxes_found[i]["boxes"], boxes_found[i]["scores"], strict=True
+        ):
             if score >= 0.5:
-                x1, y1, _, _ = outline(
-                    axes, box, color="C1", linestyle="--", linewidth=1.5
+                _, _, x2, y2 = outline(
+                    axes, box, color="#ffd000", linestyle="--", linewidth=2
                 )
-                axes.text(x1, y1, f"{score:.2f}", color="C1", fontsize=8, va="bottom")
+                label = axes.text(
+                    min(x2, 31.5), y2 - 0.5, f"{score:.2f}", color="#ffd000"
+                )
+                label.set(fontsize=8, ha="right", va="bottom")
+                label.set_bbox(
+                    {"facecolor": "black", "alpha": 0.6, "pad": 1, "linewidth": 0}
+                )
         axes.set(xticks=(0, 16, 32), yticks=(0, 16, 32), xlim=(0, 32), ylim=(32, 0))
+        axes.grid(False)
     axes_row[0].set_ylabel(name)
+for axes in rows[1]:
+    axes.set_xlabel("x (pixels)")
 
-# %% nan
+# %% errors
 logits = torch.zeros(1, 4, 2)
 boxes = torch.full((1, 4, 4), 0.5)
 target = {"labels": torch.tensor([1]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}
