@@ -92,7 +92,7 @@ for i in range(4):
             f"{costs_drawn[i, j]:.1f}",
             ha="center",
             va="center",
-            color="white" if dark else "black",
+            color="#fdfdfd" if dark else "#101010",
         )
 for i, j in pairs_drawn:
     right.add_patch(
@@ -280,7 +280,7 @@ for axes_row, (name, boxes_found) in zip(rows, found.items(), strict=True):
     for axes, i in zip(axes_row, crowded, strict=False):
         axes.imshow(test_images[i].permute(1, 2, 0), extent=(0, 32, 32, 0))
         for box in test_targets[i]["boxes"]:
-            outline(axes, box, color="white", linewidth=2)
+            outline(axes, box, color="#fdfdfd", linewidth=2)
         for box, score in zip(
             boxes_found[i]["boxes"], boxes_found[i]["scores"], strict=True
         ):
@@ -293,7 +293,7 @@ for axes_row, (name, boxes_found) in zip(rows, found.items(), strict=True):
                 )
                 label.set(fontsize=8, ha="right", va="bottom")
                 label.set_bbox(
-                    {"facecolor": "black", "alpha": 0.6, "pad": 1, "linewidth": 0}
+                    {"facecolor": "#101010", "alpha": 0.6, "pad": 1, "linewidth": 0}
                 )
         axes.set(xticks=(0, 16, 32), yticks=(0, 16, 32), xlim=(0, 32), ylim=(32, 0))
         axes.grid(False)
