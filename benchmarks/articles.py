@@ -44,6 +44,7 @@ from zhixing.convolution.receptive_field import nan_probe
 from zhixing.convolution.spatial_pyramid_pooling import spatial_pyramid_pool
 from zhixing.convolution.upsampling import conv_transpose2d
 from zhixing.detection.anchor_free import center_focal_loss
+from zhixing.detection.detr import set_loss
 from zhixing.detection.r_fcn import ps_pool
 from zhixing.detection.yolo import yolo_v3_loss
 from zhixing.engineering.ddp import MinimalDDP
@@ -330,6 +331,25 @@ def _() -> tuple[Call, Call]:
 
     logits = normal(80, 128, 128)
     return both_ways(lambda logits: center_focal_loss(logits, target), logits), both_ways(reference, logits)
+
+
+@row("detection/detr", "set_loss, transformers', 8 images, 100 queries, 7 objects each")
+def _() -> tuple[Call, Call]:
+    from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
+
+    logits, boxes = normal(8, 100, 92), normal(8, 100, 4, seed=1).sigmoid()
+    objects = normal(8, 7, 4, seed=2).sigmoid()
+    targets = [{"labels": torch.arange(7), "boxes": found, "class_labels": torch.arange(7)} for found in objects]
+    criterion = ImageLoss(HungarianMatcher(1, 5, 2), 91, 0.1, ["labels", "boxes"])
+
+    def ours(logits: Tensor, boxes: Tensor) -> Tensor:
+        return set_loss(logits, boxes, targets)["total"]
+
+    def reference(logits: Tensor, boxes: Tensor) -> Tensor:
+        losses = criterion({"logits": logits, "pred_boxes": boxes}, targets)
+        return losses["loss_ce"] + 5 * losses["loss_bbox"] + 2 * losses["loss_giou"]
+
+    return both_ways(ours, logits, boxes), both_ways(reference, logits, boxes)
 
 
 @row("detection/r_fcn", "ps_pool, torchvision's, 1029 maps, 300 regions")
