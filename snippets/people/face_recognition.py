@@ -36,7 +36,12 @@ import matplotlib.pyplot as plt
 import torch.nn.functional as F
 from skimage.data import lfw_subset
 
-from zhixing.people.face_recognition import fold_accuracy, tar_at_far, warp
+from zhixing.people.face_recognition import (
+    fold_accuracy,
+    similarity_transform,
+    tar_at_far,
+    warp,
+)
 
 torch.set_default_dtype(torch.float64)  # so that other processors print the same
 torch.set_num_threads(1)

@@ -79,7 +79,8 @@ gaze360 = opencv * torch.tensor([-1.0, -1.0, 1.0])  # x left, y up, z away
 swapped = angles_to_vector(pitch, yaw)
 print("OpenCV: ", opencv.round(decimals=2))
 print("Gaze360:", gaze360.round(decimals=2))
-print(f"yaw and pitch swapped: wrong by {degrees(opencv, swapped):.0f}°")
+wrong = torch.rad2deg(angular_error(opencv, swapped))
+print(f"yaw and pitch swapped: wrong by {wrong:.0f}°")
 
 # %% conventions_hold tags=["hidden"]
 assert torch.allclose(torch.stack(vector_to_angles(opencv)), torch.stack([yaw, pitch]))

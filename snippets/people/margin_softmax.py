@@ -35,9 +35,6 @@ from zhixing.people.margin_softmax import arcface, cosface, normface_floor, sphe
 torch.set_default_dtype(torch.float64)  # so that other processors print the same
 torch.set_num_threads(1)
 
-# %% curves
-import matplotlib.pyplot as plt
-
 
 def at_angles(theta):  # features of length 1, and two classes at a right angle
     features = torch.stack([theta.cos(), theta.sin()], 1)
@@ -46,6 +43,10 @@ def at_angles(theta):  # features of length 1, and two classes at a right angle
 
 def target_logit(function, theta, **options):
     return function(*at_angles(theta), s=1, **options)[:, 0]
+
+
+# %% curves
+import matplotlib.pyplot as plt
 
 
 theta = torch.linspace(0.001, math.pi - 0.001, 721)
@@ -114,7 +115,7 @@ probability = 1 / (1 + 10_574 * math.exp(-normface_p * 10_575 / 10_574))
 assert abs(probability - 0.9) < 1e-9
 
 
-# %% released
+# %% no_grad
 def arcface_no_grad(features, weight, labels, *, s=64.0, m=0.5):
     cosine = F.linear(F.normalize(features), F.normalize(weight))
     with torch.no_grad():  # new values in place, which autograd does not see
@@ -124,6 +125,7 @@ def arcface_no_grad(features, weight, labels, *, s=64.0, m=0.5):
     return s * cosine
 
 
+# %% released
 print("angle   logit     slope, equation   slope, no_grad")
 for angle in (10, 30, 60, 90, 120):
     x = torch.tensor([math.radians(angle)], requires_grad=True)
