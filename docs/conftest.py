@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import dropwhile
 from pathlib import Path
 
@@ -56,13 +56,15 @@ def join_fences(state: StateCore) -> None:
 
 
 @pytest.fixture
-def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
+def include(tmp_path, monkeypatch) -> Iterator[Callable[[str, str], None]]:
     """What a program calls; its cells share their names, as if they were copied into one session."""
-    import matplotlib.pyplot as plt  # not above: it reads ENVIRONMENT
+    import matplotlib.pyplot as plt  # not above: they read ENVIRONMENT
+    import torch
 
     monkeypatch.chdir(tmp_path)
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)  # where pickle looks for what a cell defines
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     sessions = {}  # {snippet's name: a session for it}
 
     def include(path: str, name: str) -> None:
@@ -83,7 +85,10 @@ def include(tmp_path, monkeypatch) -> Callable[[str, str], None]:
         finally:
             plt.close("all")
 
-    return include
+    yield include
+    # What a page sets must not reach the next, which the builder runs in a process of its own.
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
 
 
 @register_runner()

@@ -34,6 +34,8 @@ RIGHT = {
     "prints": '# %% prints\nprint("much")\n',
     "draws": "# %% draws\nimport matplotlib.pyplot as plt\n\nplt.figure()\n\n# %% later\n"
     'assert not plt.get_fignums() and plt.get_backend() == "svg"\n',
+    "changes_the_default_type": "# %% double\nimport torch\n\ntorch.set_default_dtype(torch.float64)\n",
+    "has_the_default_type": "# %% single\nimport torch\n\nassert torch.get_default_dtype() == torch.float32\n",
     "has_one_thread": '# %% thread\nimport os\n\nassert os.environ["OMP_NUM_THREADS"] == "1"\n',
     "interprets_kernels": '# %% kernels\nimport os\n\nassert os.environ["TRITON_INTERPRET"] == "1"\n',
     "has_an_empty_folder": "# %% folder\nimport os\n\nassert not os.listdir()\n",
