@@ -25,12 +25,15 @@ from urllib.parse import urlsplit
 
 from measure import Row, Table
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
-from sites import ARTICLES, build_sites
+from sites import build_sites
 
 RESULTS = Path(__file__).parent / "results" / "pages.json"
 SIDES = {"ours": "en", "mkdocs-jupyter": "jupyter", "mkdocs-material": "plain"}
 FIRST, NEXT = "activations/gelu/", "activations/swish/"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+# Chromium's "Slow 4G", with a processor that is 4 times slower.
+PHONE = {"offline": False, "latency": 562.5, "downloadThroughput": 1.44e6 / 8, "uploadThroughput": 0.675e6 / 8}
+QUERIES = {"en": "gelu", "zh": "注意力"}
 SLOW = {"offline": False, "latency": 150, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 0.75e6 / 8}
 TEXT = re.compile(r"text/|application/(javascript|json)|\+xml|/xml")
 INLINE_FIGURE = re.compile(rb'(?<=src=")data:image/[^"]*')
@@ -64,6 +67,27 @@ TURN = """async () => {
     times.push(performance.now() - start);
   }
   return times;
+}"""
+# The milliseconds from opening the box and typing at once to the first result on the screen, and to that of everything.
+FIND = """async query => {
+  const box = document.querySelector(".search"), input = box.querySelector("input");
+  const painted = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  const type = () => {
+    const start = performance.now();
+    input.value = query;
+    input.dispatchEvent(new Event("input"));
+    return start;
+  };
+  const until = async (start, found) => {
+    while (!found()) await new Promise(done => setTimeout(done, 5));
+    await painted();
+    return performance.now() - start;
+  };
+  document.querySelector(".search-open").click();
+  const start = type();
+  const first = await until(start, () => box.querySelector("li a"));
+  const whole = await until(start, () => box.dataset.searched === "everything");
+  return [first, whole, await until(type(), () => box.dataset.shown === query)];
 }"""
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
@@ -183,6 +207,17 @@ def read_two(browser: Browser, url: str, site: Path, network: dict | None = None
         return tuple(visit(page, session, url + name, site) for name in (FIRST, NEXT))
 
 
+def search_phone(browser: Browser, url: str, language: str) -> list[float]:
+    """Return the milliseconds to the first result, to the search of everything, and of a search in it, on a phone."""
+    with browser.new_context(viewport={"width": 390, "height": 800}) as context, context.new_page() as page:
+        page.goto(f"{url}{language}/{FIRST}", wait_until="networkidle")
+        session = context.new_cdp_session(page)
+        session.send("Network.enable")
+        session.send("Network.emulateNetworkConditions", PHONE)
+        session.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+        return page.evaluate(FIND, QUERIES[language])
+
+
 def turn_slider(browser: Browser, url: str) -> list[float]:
     """Return the milliseconds until each frame of the next page's first figure with a slider is seen."""
     with browser.new_context() as context, context.new_page() as page:
@@ -239,7 +274,7 @@ def main() -> None:
     for peer in list(SIDES)[1:]:
         table.title(
             f"Our article on GELU, then the one on Swish, in Chromium {chromium}, compared with the same text in "
-            f"{peer} {version(peer)}, in sites of {ARTICLES} articles. KB are 1000 bytes of network traffic, text in "
+            f"{peer} {version(peer)}, in sites of {articles} articles. KB are 1000 bytes of network traffic, text in "
             "gzip; one server on this machine serves everything, including MathJax. The other tools' search workers, "
             "12 KB, are missing, since Chromium does not report them. The slow network: 1.6 Mbit/s, 150 ms."
         )

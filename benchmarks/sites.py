@@ -24,7 +24,6 @@ from zhixing_site.execution import cache
 from zhixing_site.execution.runner import Run
 from zhixing_site.execution.snippet import read_snippet, snippet_paths
 
-ARTICLES = 46
 BUILDER = [sys.executable, "-m", "zhixing_site"]
 # Both other tools load their own version of MathJax from a CDN; here the same server provides it.
 MATHJAX = {"jupyter": "2.7.7", "plain": "3.2.2"}
@@ -52,8 +51,6 @@ document$.subscribe(() => {
 def build_sites(root: Path) -> None:
     """Build site/en and site/zh with our builder, site/jupyter and site/plain with MkDocs."""
     projects.write_repository(root)
-    measure([*BUILDER, "run"], root=root)
-    fill_up(root)
     measure([*BUILDER, "build"], root=root)
     pages = read_pages(root, "en")
     snippets = [read_snippet(path, root) for path in snippet_paths(root)]
@@ -75,31 +72,6 @@ def fetch_mathjax(root: Path, release: str) -> None:
     subprocess.run(["npm", "pack", "--silent", f"mathjax@{release}"], cwd=root, check=True, stdout=subprocess.DEVNULL)
     with tarfile.open(root / f"mathjax-{release}.tgz") as package:
         package.extractall(root / "site" / f"mathjax-{release}", filter="data")
-
-
-# Copies of our articles
-
-
-def fill_up(root: Path) -> None:
-    """Copy our articles under other names, with their runs, until there are ARTICLES of them."""
-    originals = [name for name in read_pages(root, "en") if "/" in name and not name.endswith("/index")]
-    for n in range(ARTICLES - len(originals)):
-        area, article = originals[n % len(originals)].split("/")
-        folder = f"{area}_{n // len(originals) + 1}"
-        projects.write_area(root, folder, 100 + n)
-        copy_run(root, f"snippets/{area}/{article}.py", f"snippets/{folder}/{article}.py")
-        for language in projects.CONFIGS:
-            text = (root / "docs" / language / area / f"{article}.md").read_text()
-            text = re.sub(rf'(?<=["(]){area}/{article}\.py:', f"{folder}/{article}.py:", text)
-            text = re.sub(r"\]\((\w+)\.md", rf"](../{area}/\1.md", text)
-            projects.write(root / "docs" / language / folder / f"{article}.md", text)
-    projects.accept(root)
-
-
-def copy_run(root: Path, original: str, copy: str) -> None:
-    projects.copy(root / original, root / copy)
-    run = json.dumps(cache.load(read_snippet(root / original, root), root))
-    cache.store(json.loads(run.replace(original, copy)), read_snippet(root / copy, root), root)
 
 
 # Plain mkdocs-material

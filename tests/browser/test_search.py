@@ -15,6 +15,13 @@ ROWS = [
 LANGUAGES = pytest.mark.parametrize("language", ["en", "zh"])
 
 
+# Whether everything was searched for the query, not only titles.
+SHOWN = """query => {
+  const { shown, searched } = document.querySelector(".search").dataset;
+  return shown === query && searched === "everything";
+}"""
+
+
 class Search:
     """A tab whose search box is open."""
 
@@ -27,18 +34,17 @@ class Search:
     def find(self, query: str) -> list[str]:
         """Search, and return the addresses of the results, relative to the site."""
         self.page.fill(".search input", query)
-        self.page.wait_for_function("query => document.querySelector('.search').dataset.shown === query", arg=query)
+        self.page.wait_for_function(SHOWN, arg=query)
         links = self.page.eval_on_selector_all(".search li a", "links => links.map(link => link.href)")
         return [link.removeprefix(self.visit.address) for link in links]
 
 
 # The first hit of each query, typed one after another.
-FIRST_HITS = """async queries => {
+FIRST_HITS = """queries => {
   const box = document.querySelector(".search"), input = box.querySelector("input"), first = [];
   for (const query of queries) {
     input.value = query;
     input.dispatchEvent(new Event("input"));
-    while (box.dataset.shown !== query) await new Promise(resolve => setTimeout(resolve));
     first.push(box.querySelector("li a")?.href ?? "");
   }
   return first;
@@ -87,14 +93,45 @@ def test_index_is_fetched_once_when_the_box_first_opens(tab):
     visit = tab()
     visit.open("en/activations/gelu/")
     visit.page.wait_for_timeout(300)
-    assert not [url for url in visit.requests if "search.json" in url or "vendor" in url]
+    assert not [url for url in visit.requests if ("search" in url and url.endswith(".json")) or "vendor" in url]
     visit.page.click(".search-open")
-    visit.page.wait_for_selector(".search[data-shown]")
-    assert sum("search.json" in url for url in visit.requests) == 1
+    visit.page.wait_for_function(SHOWN, arg="")
     visit.page.keyboard.press("Escape")
     visit.page.click(".search-open")
     visit.page.wait_for_timeout(300)
-    assert sum("search.json" in url for url in visit.requests) == 1
+    fetched = [url.rpartition("/")[2] for url in visit.requests if url.endswith(".json")]
+    assert fetched == ["search.json", "search-text.json"]
+
+
+@pytest.fixture
+def half(tab):
+    """A tab with the search box open, whose search of titles is complete, while the text has not come."""
+    visit, held = tab(), []
+    visit.page.route("**/search-text.json", lambda route: held.append(route))
+    visit.open("en/")
+    visit.page.keyboard.press("/")
+    visit.page.wait_for_function("() => document.querySelector('.search').dataset.searched === 'titles'")
+    visit.continue_ = lambda: held.pop().continue_()
+    return visit
+
+
+def test_titles_are_found_before_the_text_has_come(half):
+    half.page.fill(".search input", "left tail")
+    assert half.page.locator(".search li a").first.get_attribute("href").endswith("/activations/gelu/#left-tail")
+    assert half.page.locator(".search [role=status]").inner_text() == "Found in titles; the text is loading."
+    half.page.fill(".search input", "gelu_tanh")  # a name that the code defines
+    assert "/activations/gelu/" in half.page.locator(".search li a").first.get_attribute("href")
+    half.continue_()
+    half.page.wait_for_function(SHOWN, arg="gelu_tanh")
+    assert half.page.locator(".search [role=status]").inner_text() == "1 matching document"
+
+
+def test_focused_result_stays_when_the_text_comes(half):
+    half.page.fill(".search input", "left tail")
+    half.page.keyboard.press("ArrowDown")
+    half.continue_()
+    half.page.wait_for_function("() => document.querySelector('.search').dataset.searched === 'everything'")
+    assert half.page.evaluate("() => document.activeElement.href").endswith("#left-tail")
 
 
 def test_page_comes_first_for_its_name(tab):
@@ -106,8 +143,9 @@ def test_page_comes_first_for_its_name(tab):
 
 def test_names_of_object_properties_are_found_as_words(tab):
     visit = tab()
-    entry = {"id": "a/b/", "title": "The constructor", "page": "The constructor", "place": 0, "text": "x", "code": ""}
+    entry = {"id": "a/b/", "title": "The constructor", "page": "The constructor", "place": 0, "defined": ""}
     visit.page.route("**/search.json", lambda route: route.fulfill(json=[entry]))
+    visit.page.route("**/search-text.json", lambda route: route.fulfill(json=[{"text": "x", "code": ""}]))
     visit.open("en/")
     visit.page.keyboard.press("/")
     visit.page.fill(".search input", "constructor")
@@ -115,25 +153,41 @@ def test_names_of_object_properties_are_found_as_words(tab):
     assert visit.problems == []
 
 
-def test_failure_to_load_the_index_is_shown_and_retried(tab):
+@pytest.mark.parametrize("name", ["search", "search-text"])
+def test_failure_to_load_the_index_is_shown_and_retried(tab, name):
     visit = tab()
-    visit.page.route("**/search.json", lambda route: route.abort())
+    visit.page.route(f"**/{name}.json", lambda route: route.abort())
     visit.open("en/")
     visit.page.keyboard.press("/")
     visit.page.get_by_text("could not be loaded").wait_for()
-    visit.page.unroute("**/search.json")
+    visit.page.unroute(f"**/{name}.json")
     visit.page.fill(".search input", "gelu")
-    visit.page.wait_for_selector(".search li a")
+    visit.page.wait_for_function(SHOWN, arg="gelu")
+    assert visit.page.locator(".search li a").count()
 
 
-def test_enter_waits_for_the_index(tab):
+@pytest.mark.parametrize(
+    ("name", "query"), [("search", "swish"), ("search-text", "transposed convolution checkerboard")]
+)
+def test_enter_waits_for_the_first_result(tab, name, query):
     visit = tab()
-    visit.page.route("**/search.json", lambda route: (visit.page.wait_for_timeout(500), route.continue_()))
+    visit.page.route(f"**/{name}.json", lambda route: (visit.page.wait_for_timeout(500), route.continue_()))
     visit.open("en/")
     visit.page.keyboard.press("/")
-    visit.page.keyboard.type("swish")
+    visit.page.keyboard.type(query)
     visit.page.keyboard.press("Enter")
-    visit.page.wait_for_url("**/activations/swish/")
+    visit.page.wait_for_url("**/activations/swish/" if query == "swish" else "**/convolution/upsampling/**")
+
+
+def test_enter_is_forgotten_when_the_box_closes(tab):
+    search = Search(tab, "en")
+    assert search.find("xyzzy") == []
+    search.page.keyboard.press("Enter")
+    search.page.keyboard.press("Escape")
+    search.page.evaluate("document.querySelector('.search input').value = 'gelu'")
+    search.page.keyboard.press("/")
+    search.page.wait_for_function(SHOWN, arg="gelu")
+    assert search.page.locator(".search").is_visible()
 
 
 def test_keys_in_the_box_trigger_no_shortcuts_of_the_page(tab):

@@ -11,7 +11,8 @@ def index(project):
 
     def build(language: str) -> dict[str, dict]:
         assert project.build() == (0, "")
-        return {section["id"]: section for section in json.loads(project.read(f"site/{language}/search.json"))}
+        titles, texts = (json.loads(project.read(f"site/{language}/{name}.json")) for name in ("search", "search-text"))
+        return {title["id"]: title | text for title, text in zip(titles, texts, strict=True)}
 
     return build
 
@@ -24,6 +25,7 @@ def test_each_section_has_a_place_titles_text_and_code(index):
     assert (second["title"], second["page"], second["place"]) == ("Table", "Squares", 1)
     assert "def square(x):" in second["code"]
     assert "def square(x):" not in second["text"]
+    assert second["defined"] == "square"
     assert second["text"].startswith("The function, which the roots undo:")
 
 

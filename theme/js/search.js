@@ -1,4 +1,5 @@
-// Search the pages in this language. The index and the search library are fetched when the box first opens.
+// Search the pages in this language. When the box first opens, the search library and the titles are fetched, then the
+// text, which is much larger: until it is there, only titles and defined names are searched.
 //
 // English is matched by stemmed words and their prefixes; Chinese, which has no spaces, by any substring: a run of
 // characters is indexed as overlapping pairs.
@@ -55,24 +56,26 @@ function words(query) {
   return kept.length ? kept : all;
 }
 
-const DERIVED = {
-  anchor: section => section.id.split("#")[1] ?? "",
-  defined: section => [...section.code.matchAll(/\b(?:def|class) (\w+)/g)].map(match => match[1]).join(" "),
-};
+async function fetched(name) {
+  const response = await fetch(new URL(name, home));
+  if (!response.ok) throw new Error(`${name}: ${response.status}`);
+  return response.json();
+}
 
-async function load() {
-  const [{ default: MiniSearch }, { stemmer }, response] = await Promise.all([
-    import("./vendor/minisearch.js"), import("./vendor/stemmer.js"), fetch(new URL("search.json", home)),
-  ]);
+const libraries = () => Promise.all([import("./vendor/minisearch.js"), import("./vendor/stemmer.js")]);
+
+// Index the sections, some at a time, so that keys get through; return the function that finds those for a query.
+async function indexed(sections, chunkSize) {
+  const [{ default: MiniSearch }, { stemmer }] = await libraries();
   const stem = word => stemmer(word.replace(/is(e[drs]?|ing|ations?)$/, "iz$1")); // normalise is normalize
   const index = new MiniSearch({
     fields: ["title", "anchor", "page", "text", "code", "defined"],
     storeFields: ["title", "page", "text", "code", "place"],
-    extractField: (section, name) => (DERIVED[name] ? DERIVED[name](section) : section[name]),
+    extractField: (section, name) => (name === "anchor" ? section.id.split("#")[1] ?? "" : section[name]),
     tokenize,
     processTerm: word => (HAN.test(word) ? word : [...new Set([word, GREEK.get(word) ?? stem(word)])]),
   });
-  await index.addAllAsync(await response.json());
+  await index.addAllAsync(sections, { chunkSize });
   return query => {
     const typed = words(query);
     const phrase = plain(query).trim();
@@ -153,24 +156,45 @@ function item(sections, query) {
   return element;
 }
 
-let ready;
-let latest = 0;
+let search; // finds sections: at first by their titles
+let loading; // a promise, until loading fails
+let entered = false; // follow the first result as soon as there is one
 
-async function show() {
+async function load() {
+  const [sections] = await Promise.all([fetched("search.json"), libraries()]);
+  search = await indexed(sections.map(section => ({ ...section, text: "", code: "" })), 500);
+  dialog.dataset.searched = "titles";
+  show();
+  const texts = await fetched("search-text.json");
+  search = await indexed(sections.map((section, i) => ({ ...section, ...texts[i] })), 20);
+  dialog.dataset.searched = "everything";
+  if (!list.contains(document.activeElement)) show(); // not to remove the focused result
+}
+
+function fail() {
+  loading = undefined; // the next key retries
+  status.textContent = dialog.dataset.failed;
+}
+
+function show() {
+  loading ??= load().catch(fail);
+  if (!search) return;
   const query = input.value;
-  const turn = ++latest;
-  ready ??= load().catch(() => { ready = undefined; }); // the next key retries
-  const search = await ready;
-  if (!search) status.textContent = dialog.dataset.failed;
-  if (!search || turn !== latest) return; // more has been typed since
   const pages = words(query).length ? grouped(search(query)) : [];
   list.replaceChildren(...pages.slice(0, PAGES).map(sections => item(sections, query)));
-  const { none, one, other } = dialog.dataset;
   dialog.dataset.shown = query;
-  status.textContent = !words(query).length ? "" : pages.length > 1 ? other.replace("#", pages.length) : pages.length ? one : none;
+  status.textContent = words(query).length ? found(pages.length) : "";
+  if (entered && dialog.open) list.querySelector("a")?.click();
+}
+
+function found(pages) {
+  const { searched, partial, none, one, other } = dialog.dataset;
+  if (searched === "titles") return partial;
+  return pages > 1 ? other.replace("#", pages) : pages ? one : none;
 }
 
 function open() {
+  entered = false;
   dialog.showModal();
   input.select();
   show();
@@ -184,12 +208,15 @@ addEventListener("keydown", event => {
     open();
   }
 });
-input.addEventListener("input", event => event.isComposing || show()); // pinyin still being composed
+input.addEventListener("input", event => {
+  entered = false;
+  if (!event.isComposing) show(); // pinyin still being composed
+});
 input.addEventListener("compositionend", show);
-dialog.querySelector("form").addEventListener("submit", async event => {
+dialog.querySelector("form").addEventListener("submit", event => {
   event.preventDefault();
-  await show(); // the index may still be loading
-  list.querySelector("a")?.click();
+  entered = true;
+  show();
 });
 dialog.addEventListener("keydown", event => {
   event.stopPropagation(); // not a shortcut of the page

@@ -1,4 +1,4 @@
-"""What the search finds: the text of each section of a page, and search.json in each language's folder."""
+"""What the search finds: the text of each section of a page, and two files in each language's folder."""
 
 import json
 import re
@@ -18,6 +18,7 @@ HEADINGS = {f"h{level}" for level in range(1, 7)}
 BLOCKS = block_tags | {"br", "details", "summary"}
 # Between the parts of a formula in a line.
 SIGNS = {"mfrac": "/", "msub": "_", "munder": "_", "msup": "^", "msubsup": "_^", "munderover": "_^"}
+DEFINITION = re.compile(r"\b(?:def|class) (\w+)")
 CAPTIONS = {"caption", "filename"}  # classes of spans that are blocks
 
 Section = dict[str, str]  # id, title, text and code
@@ -67,15 +68,27 @@ def _line(element: lxml.html.HtmlElement) -> str:
 
 
 def search_indexes(pages: Mapping[str, list[Section]]) -> Files:
-    """A list of sections: id (address in the language's folder), number on the page, title, page, text, code."""
+    """Two lists of sections in the same order, of which a browser searches the first until it has the second.
+
+    search.json has id (address in the language's folder), place (number on the page), titles and names that the code
+    defines; search-text.json has text and code.
+    """
     files = {}
     for language in LANGUAGES:
-        index = []
+        titles, texts = [], []
         for name in sorted(pages):
             # Without the home page, which lists others, and notebooks, which repeat their articles.
             address = re.fullmatch(rf"{language}/(?!lab/)(.+/)index\.html", name)
             for place, section in enumerate(pages[name] if address else []):
                 id = f"{address[1]}#{section['id']}" if place else address[1]
-                index.append(section | {"id": id, "page": pages[name][0]["title"], "place": place})
-        files[f"{language}/search.json"] = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+                defined = " ".join(DEFINITION.findall(section["code"]))
+                page = pages[name][0]["title"]
+                titles.append({"id": id, "title": section["title"], "page": page, "place": place, "defined": defined})
+                texts.append({"text": section["text"], "code": section["code"]})
+        files[f"{language}/search.json"] = _compact(titles)
+        files[f"{language}/search-text.json"] = _compact(texts)
     return files
+
+
+def _compact(data: list[Section]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
