@@ -98,12 +98,13 @@ class Builder:
         check(located(self.renderer.collect(folder), {page.path: page for page in site.all_pages}, self.root))
         rendered = self.renderer.rendered
         check(check_code(site.all_pages, self.sources, rendered))
-        files |= search_indexes({name: page.sections for name, page in rendered.items()})
+        html = {f"{folder_of(page.name, page.language)}index.html": page for page in site.all_pages}
+        keywords = {name: page.meta.get("keywords", []) for name, page in html.items()}
+        files |= search_indexes({name: page.sections for name, page in rendered.items()}, keywords)
         if not self.preview:
             files |= sitemaps(site, rendered)
             files["404.html"] = (target / "en/404.html").read_text()  # for a host that knows only one
         write_files(files, target)
-        html = {f"{folder_of(page.name, page.language)}index.html": page for page in site.all_pages}
         check(in_docstrings(check_links(target, rendered, site.url), html, self.root))
         check([] if self.preview else check_published(target, rendered, site.url))
         for path in target.rglob("*.html"):

@@ -67,11 +67,11 @@ def _line(element: lxml.html.HtmlElement) -> str:
     return f"√({inner})" if element.tag == "msqrt" else inner
 
 
-def search_indexes(pages: Mapping[str, list[Section]]) -> Files:
+def search_indexes(pages: Mapping[str, list[Section]], keywords: Mapping[str, list[str]]) -> Files:
     """Two lists of sections in the same order, of which a browser searches the first until it has the second.
 
     search.json has id (address in the language's folder), place (number on the page), titles and names that the code
-    defines; search-text.json has text and code.
+    defines, and with each page's first section its keywords; search-text.json has text and code.
     """
     files = {}
     for language in LANGUAGES:
@@ -81,14 +81,15 @@ def search_indexes(pages: Mapping[str, list[Section]]) -> Files:
             address = re.fullmatch(rf"{language}/(?!lab/)(.+/)index\.html", name)
             for place, section in enumerate(pages[name] if address else []):
                 id = f"{address[1]}#{section['id']}" if place else address[1]
+                names = {"title": section["title"], "page": pages[name][0]["title"]}
                 defined = " ".join(DEFINITION.findall(section["code"]))
-                page = pages[name][0]["title"]
-                titles.append({"id": id, "title": section["title"], "page": page, "place": place, "defined": defined})
+                words = {} if place else {"keywords": keywords.get(name, [])}
+                titles.append({"id": id, "place": place, **names, "defined": defined, **words})
                 texts.append({"text": section["text"], "code": section["code"]})
         files[f"{language}/search.json"] = _compact(titles)
         files[f"{language}/search-text.json"] = _compact(texts)
     return files
 
 
-def _compact(data: list[Section]) -> str:
+def _compact(data: list[dict]) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

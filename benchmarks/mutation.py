@@ -1,0 +1,214 @@
+"""Break the library on purpose, and count how many of each module's mutants its tests notice.
+
+    pip install -c constraints.txt -e '.[dev]'
+    pip install cosmic-ray==8.7.0
+    python benchmarks/mutation.py [area/module or area …]
+
+A mutant is a module with one change by an operator of cosmic-ray: another number, comparison or sign, a loop without
+iterations, a missing decorator. For each module, a sample is drawn with a fixed seed. A mutant is noticed if one of the
+module's own tests fails with it; its results replace those of its module in results/mutation.json.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+from measure import machine
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results" / "mutation.json"
+SAMPLE = 40  # mutants of a module
+SECONDS = 120  # for a test
+MEMORY = 6 * 2**30  # bytes of data of a process
+# Mutants that fail without any test: bit operators on floating-point numbers.
+BITWISE = ("_RShift", "_LShift", "_BitOr", "_BitAnd", "_BitXor")
+PRELOADED = ["torch", "torchvision", "scipy.optimize", "sklearn.cluster"]
+OK, INTERNAL_ERROR, USAGE_ERROR, NO_TESTS = 0, 3, 4, 5  # pytest's exit codes
+BARE = "wrong_input or compiled"  # as in noxfile.py
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A changed text of a module, and its changed lines."""
+
+    module: str
+    text: str
+    change: str
+
+
+# The mutants
+
+
+def mutants(module: str, text: str) -> list[Mutant]:
+    """Return all mutants of a module's text, without those in annotations."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    annotations, found = annotated(text), {}
+    for name in sorted(operator_names()):
+        operator = get_operator(name)
+        if operator.arguments() or name.endswith(BITWISE) or "NoOp" in name:
+            continue
+        for occurrence in range(10_000):
+            mutant = mutate_code(text, operator(), occurrence)
+            if mutant is None:
+                break
+            line, change = difference(text, mutant)
+            if mutant != text and line not in annotations and valid(mutant):
+                found[mutant] = Mutant(module, mutant, f"{line}: {change}")
+    return list(found.values())
+
+
+def valid(text: str) -> bool:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # such as "is" with a literal
+            ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
+def annotated(text: str) -> set[int]:
+    """Return the lines of the signatures, of which a mutant would fail while it is imported, if it has an effect."""
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    return {line for node in functions for line in range(node.lineno, node.body[0].lineno)}
+
+
+def difference(text: str, mutant: str) -> tuple[int, str]:
+    """Return the number of the first line that differs, and both versions of it."""
+    old, new = text.splitlines(), mutant.splitlines()
+    line = next((n for n, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), len(new))
+    return line + 1, f"{old[line].strip()} → {new[line].strip() if line < len(new) else ''}"
+
+
+# Running the tests
+
+
+def noticed(mutant: Mutant, tests: list[str]) -> bool:
+    """Return whether a test fails with the mutant, in a copy of the repository, in this process."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        root = Path(folder).resolve()
+        copy(ROOT, root)
+        (root / "src/zhixing" / f"{mutant.module}.py").write_text(mutant.text)
+        os.chdir(root)
+        os.environ |= {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.path.insert(0, str(root / "src"))
+        return run_tests(root, tests)
+
+
+def copy(root: Path, target: Path) -> None:
+    """Copy the library and the tests, and link everything else."""
+    for path in root.iterdir():
+        if path.name in ("src", "tests"):
+            shutil.copytree(path, target / path.name, ignore=shutil.ignore_patterns("__pycache__", "browser", "fuzz"))
+        elif not path.name.startswith("."):
+            (target / path.name).symlink_to(path)
+
+
+def run_tests(root: Path, tests: list[str]) -> bool:
+    """Run the tests until one fails, first with shapes checked, then, in a fork, those that run without the check."""
+    modules = [path.relative_to(root / "src").with_suffix("") for path in sorted((root / "src/zhixing").rglob("*.py"))]
+    checked = ",".join(".".join(path.parts) for path in modules if not path.stem.endswith("_triton"))
+    bare = ["-m", f"({BARE}) and not mutation"]
+    hooked = ["-m", f"not ({BARE} or mutation)", f"--jaxtyping-packages={checked},beartype.beartype"]
+    return any(fails([*options, *tests]) for options in (hooked, bare))
+
+
+def fails(arguments: list[str]) -> bool:
+    """Run pytest in a fork, which imports the library anew."""
+    child = os.fork()
+    if not child:
+        try:
+            run_pytest(arguments)
+        finally:
+            os._exit(INTERNAL_ERROR)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code in (INTERNAL_ERROR, USAGE_ERROR):
+        raise RuntimeError(f"pytest does not run with {arguments}")
+    return code not in (OK, NO_TESTS)
+
+
+def run_pytest(arguments: list[str]) -> None:
+    import pytest
+
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    options = ["-x", "-q", f"--timeout={SECONDS}", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    os._exit(pytest.main([*options, *arguments]))
+
+
+# The report
+
+
+def chosen(names: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each module below the names (all modules if there are none), and its test files."""
+    from zhixing_copy.catalogue import read_modules
+    from zhixing_site.site.evidence import files_that_test
+
+    modules = read_modules(ROOT / "src/zhixing")
+    for module in sorted(modules):
+        if not names or any(f"{module}/".startswith(f"{name}/") for name in names):
+            tests = [path.relative_to(ROOT).as_posix() for path in files_that_test(module, modules, ROOT)]
+            if tests:
+                yield module, tests
+
+
+def assess(module: str, tests: list[str]) -> dict:
+    """Try a sample of the module's mutants; return how many there are, were tried and noticed, and which were not."""
+    text = (ROOT / "src/zhixing" / f"{module}.py").read_text()
+    everything = mutants(module, text)
+    sample = random.Random(module).sample(everything, min(SAMPLE, len(everything)))
+    options = {"max_workers": os.cpu_count(), "mp_context": CONTEXT, "max_tasks_per_child": 1}
+    with ProcessPoolExecutor(**options) as executor:
+        if next(executor.map(partial(noticed, tests=tests), [Mutant(module, text, "")])):
+            sys.exit(f"the tests of {module} fail without any change")
+        results = list(executor.map(partial(noticed, tests=tests), sample))
+    survivors = sorted(mutant.change for mutant, result in zip(sample, results, strict=True) if not result)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return {
+        "digest": digest,
+        "mutants": len(everything),
+        "tried": len(sample),
+        "noticed": sum(results),
+        "survivors": survivors,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", help="area/module or area (default: all)")
+    options = parser.parse_args()
+    recorded = json.loads(RESULTS.read_text())["modules"] if RESULTS.exists() else {}
+    for module, tests in chosen(options.modules):
+        recorded[module] = result = assess(module, tests)
+        print(f"{result['noticed']:3} of {result['tried']} mutants noticed, of {result['mutants']}: {module}")
+        print(*(f"    {change}" for change in result["survivors"]), sep="\n", flush=True)
+        facts = machine() | {"cosmic-ray": version("cosmic-ray")}
+        report = {"machine": facts, "modules": dict(sorted(recorded.items()))}
+        RESULTS.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    tried, found = (sum(each[key] for each in recorded.values()) for key in ("tried", "noticed"))
+    print(f"{found} of {tried} noticed, {found / max(tried, 1):.1%}")
+
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(PRELOADED)
+
+if __name__ == "__main__":
+    main()
