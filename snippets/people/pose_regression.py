@@ -142,9 +142,9 @@ for loss in l1, rle_loss:
     assert of_weight[outliers, loss] < 0.6 * of_weight[outliers, l2]
     assert (offset[outliers, loss] < 0.03).all()
 assert 0.5 < of_weight[outliers, rle_loss] / of_weight[outliers, l1] < 2
-learnt_sigma = runs[slipped, rle_loss][2]
+learned_sigma = runs[slipped, rle_loss][2]
 expected_sigma = 0.2 * math.log(2)  # E|e|, without the normal noise
-assert (abs(learnt_sigma / expected_sigma - 1) < 0.3).all()
+assert (abs(learned_sigma / expected_sigma - 1) < 0.3).all()
 gain = of_weight[slipped, l1] / of_weight[slipped, rle_loss]
 
 # %% density
@@ -159,7 +159,7 @@ with torch.no_grad():
 scale = e.abs().mean(0)  # of the Laplace density that fits best
 log_q = -(at.abs() / scale + (2 * scale).log()).sum(2)
 figure, axes = plt.subplots(1, 2, figsize=(5.2, 3), sharey=True, layout="constrained")
-names = "Laplace: the L1 loss", "flow: learnt by RLE"
+names = "Laplace: the L1 loss", "flow: learned by RLE"
 for ax, name, log in zip(axes, names, (log_q, log_g), strict=True):
     ax.plot(*e.T, ".", color="gray", markersize=2)
     ax.contour(axis, axis, log.exp(), levels=[1, 3, 9], colors="C1")

@@ -195,6 +195,21 @@ print(f"states: {state_mib:.0f} MiB, the cache of {tokens} tokens")
 assert parameters == 2_768_345_600
 assert state_bytes == 64 * token_bytes
 
+# %% gpu
+import json
+from importlib.resources import files
+
+paths = sorted((files("zhixing") / "results").glob("selective-scan-*.json"))
+records = [json.loads(path.read_text()) for path in paths]
+for of_gpu in records:
+    print(f"{of_gpu['device']}, torch {of_gpu['torch']}: {of_gpu['unit']}")
+    for row in of_gpu["rows"]:
+        case = f"{row['pass']:8} B {row['batch']} L {row['length']:5}"
+        times = (f"{name} {ms}" for name, ms in row["milliseconds"].items())
+        print(f"{case} D {row['channels']}", *times)
+if not records:
+    print("not timed on any GPU yet")
+
 # %% order
 steps = [(normal(seed=10 + i).sigmoid(), normal(seed=i)) for i in range(3)]
 first, second, third = steps

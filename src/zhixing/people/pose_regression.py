@@ -39,7 +39,7 @@ def rle_loss(
             targets are in units of the image size. A negative one gives NaN.
         target: The labelled keypoints (..., 2).
         flow: G. Give its parameters to the optimiser too.
-        residual: Whether to add Q. Without it, the mean is learnt only up to a constant shift.
+        residual: Whether to add Q. Without it, the mean is learned only up to a constant shift.
 
     Returns:
         One number for each keypoint, which may be negative. Average those of visible keypoints.
