@@ -29,6 +29,15 @@ def test_each_section_has_a_place_titles_text_and_code(index):
     assert second["text"].startswith("The function, which the roots undo:")
 
 
+def test_first_section_of_a_page_has_its_keywords(index, project):
+    header = "---\nkeywords: [second power, x*x]\n---\n\n"
+    project.replace("docs/en/area/squares.md", "# Squares {", f"{header}# Squares {{")
+    sections = index("en")
+    assert sections["area/squares/"]["keywords"] == ["second power", "x*x"]
+    assert sections["area/roots/"]["keywords"] == []
+    assert "keywords" not in sections["area/squares/#table"]
+
+
 def test_formulas_are_indexed_as_plain_text(index, project):
     assert index("en")["area/squares/"]["text"].startswith("The square of 3 is 9, and 3^2=9.0. The squares up to x=2.")
     formulas = [r"\frac12\sqrt{x+1}", r"(x_i - y)^2", r"\sum_{i=1}^n x'_i", r"\frac{a+b}{2.5}", r"\log\hat x"]
