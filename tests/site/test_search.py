@@ -31,11 +31,11 @@ def test_each_section_has_a_place_titles_text_and_code(index):
 
 def test_first_section_of_a_page_has_its_keywords(index, project):
     header = "---\nkeywords: [second power, x*x]\n---\n\n"
-    project.replace("docs/en/area/squares.md", "# Squares {", f"{header}# Squares {{")
+    project.page("area/trial", f"{header}# Trial {{ #trial }}\n\n## More {{ #more }}\n")
     sections = index("en")
-    assert sections["area/squares/"]["keywords"] == ["second power", "x*x"]
+    assert sections["area/trial/"]["keywords"] == ["second power", "x*x"]
+    assert "keywords" not in sections["area/trial/#more"]
     assert sections["area/roots/"]["keywords"] == []
-    assert "keywords" not in sections["area/squares/#table"]
 
 
 def test_formulas_are_indexed_as_plain_text(index, project):
