@@ -1,6 +1,7 @@
 """The workflow that builds, tests and publishes the site: its permissions, and the commands of the README."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,10 @@ def test_caches_are_restored():
 def test_torch_is_installed_without_cuda():
     for job in BUILD, VERSIONS:
         assert job["env"]["PIP_EXTRA_INDEX_URL"] == "https://download.pytorch.org/whl/cpu"
+
+
+def test_citation_names_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == package["version"]
+    assert package["license"] in citation["license"]
