@@ -270,7 +270,12 @@ def main() -> None:
             for _ in range(max(1, options.repeat // 3)):
                 for side, path in SIDES.items():
                     slow[side].append(read_two(browser, f"{address}{path}/", site, SLOW))
+            phones = {
+                language: [search_phone(browser, address, language) for _ in range(max(1, options.repeat // 3))]
+                for language in QUERIES
+            }
             chromium, turns = browser.version, turn_slider(browser, f"{address}{SIDES['ours']}/")
+        articles = len([*(site / "en").glob("*/*/index.html")])
     for peer in list(SIDES)[1:]:
         table.title(
             f"Our article on GELU, then the one on Swish, in Chromium {chromium}, compared with the same text in "
@@ -281,6 +286,14 @@ def main() -> None:
         add_rows(table, fast, slow, peer)
     table.title("A figure with a slider, from a turn to the frame on the screen once all frames are loaded")
     table.add(Row("next frame", turns, [], "ms", f"{statistics.median(turns):.0f} ms", "at most 50 ms"))
+    table.title('The search on a phone: Chromium\'s "Slow 4G", a 4 times slower processor, typing as the box opens')
+    for language, found in phones.items():
+        first, whole, later = (list(times) for times in zip(*found, strict=True))
+        table.add(
+            Row(f"first result, {language}", first, [], "ms", f"{statistics.median(first):.0f} ms", "at most 1500")
+        )
+        table.add(Row(f"  everything is searched, {language}", whole, [], "ms"))
+        table.add(Row(f"  a query after that, {language}", later, [], "ms"))
     table.save(RESULTS, chromium=chromium)
 
 
