@@ -149,7 +149,7 @@ def d2_score(y, *, dilation=1):
 
 
 def candidates(x, n=200):
-    """Keypoints (x, y) of five detectors, each at most n."""
+    """Keypoints (x, y) of six detectors, each at most n."""
     size, levels = tuple(x.shape[2:]), score_levels(x)
     single = {s: {"strides": (s,), "weights": (1,)} for s in STRIDES}
     maps = {
@@ -198,8 +198,9 @@ assert (by_image["weighted sum"] < by_image["stride 4"]).sum() >= 6
 assert mean_error["weighted sum"] > 1.2 * mean_error["stride 1"]
 assert mean_error["stride 2"] > 1.4 * mean_error["stride 1"]
 assert mean_error["stride 4"] > 1.4 * mean_error["stride 2"]
-assert mean_error["weighted sum"] < 0.8 * mean_error["stride 4"]
+assert mean_error["weighted sum"] < 0.65 * mean_error["stride 4"]
 assert mean_error["stride 4, refined in cells"] < 0.93 * mean_error["stride 4"]
+assert mean_error["stride 1, D2-Net's score"] < mean_error["stride 1"]
 assert abs(mean_share["stride 1, D2-Net's score"] - mean_share["stride 1"]) < 0.08
 assert mean_share["weighted sum"] < mean_share["stride 1"] + 0.04
 
@@ -248,8 +249,9 @@ axes.set_xticks(range(0, 181, 30))
 axes.legend(loc="center right")
 square, true = matched.values()
 at_45, at_90 = square[DEGREES.index(45)], square[DEGREES.index(90)]
+least = min(true)
 assert len(where) == 100
-assert min(true) > 0.75
+assert least > 0.75
 assert square[0] > 0.98
 assert at_45 < 0.5
 assert max(square[DEGREES.index(90) :]) < 0.3

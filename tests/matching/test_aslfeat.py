@@ -433,6 +433,7 @@ ONE = torch.ones(1, 2, 3)
         "points of three": (lambda: refine(S, torch.ones(2, 3).long()), r"\(2, 3\)"),
         "point at the border": (lambda: refine(S, torch.tensor([[0, 3]])), "inside the outermost pixels of 20 × 20"),
         "point at the right": (lambda: refine(S, torch.tensor([[19, 3]])), "inside the outermost"),
+        "point above": (lambda: refine(S, torch.tensor([[3, 0]])), "inside the outermost"),
         "point below": (lambda: refine(S, torch.tensor([[3, 19]])), "inside the outermost"),
         "score as a list": (lambda: refine([[0.0]], P), "a list"),
         "scale as a number": (lambda: similarity_offsets(2.0, ONE), "a float"),

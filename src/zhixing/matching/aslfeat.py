@@ -1,11 +1,12 @@
 """ASLFeat: peakiness, the sum over levels, detection, refinement, and offsets of a shape.
 
 Source: Luo et al., ASLFeat: Learning Local Features of Accurate Shape and Localization,
-arXiv 2003.10071, sections 3.2 and 3.3, and the authors' code, github.com/lzx551402/ASLFeat.
+arXiv 2003.10071, and the authors' code, github.com/lzx551402/ASLFeat.
 
 Points are (x, y) in pixels, and the centre of the first pixel is (0, 0). Left out are the network,
-its training, descriptors, and offsets of an affine map or a homography. The authors' code tests for
-edges in each channel of each level; `detect` tests the map that it is given.
+its training, descriptors, and offsets of an affine map or a homography. The authors' test for edges
+takes neighbours three pixels away, `detect` takes adjacent ones; and they cut the steps of the
+refinement at half a pixel, `refine` at one.
 """
 
 import torch
@@ -206,10 +207,10 @@ def refine(score: Float[Tensor, "h w"], points: Int[Tensor, "n 2"]) -> Float[Ten
 def similarity_offsets(
     scale: Float[Tensor, "b h w"], rotation: Float[Tensor, "b h w"]
 ) -> Float[Tensor, "b 18 h w"]:
-    """Offsets for `deform_conv2d` that turn and enlarge a 3 × 3 kernel: Δ_k = s R p_k - p_k.
+    """Offsets for `deform_conv2d` that turn and enlarge a 3 × 3 kernel: Δ_k = λ R p_k - p_k.
 
     Args:
-        scale: Positive factors s (B, H, W). The authors' network gives exp(tanh(·)), from 1/e to e.
+        scale: Positive factors λ (B, H, W). The authors' network gives exp(tanh(·)), from 1/e to e.
         rotation: Angles of R (B, H, W) in radians, from the x axis (right) towards the y axis
             (down).
 
