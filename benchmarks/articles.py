@@ -53,6 +53,7 @@ from zhixing.foundations.autograd import Variable
 from zhixing.foundations.bias import fold_batch_norm
 from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.foundations.smooth_surrogates import smooth_max, soft_argmax
+from zhixing.matching.aslfeat import peakiness
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
@@ -467,6 +468,17 @@ def _() -> tuple[Call, Call]:
         return torch.stack([soft_argmax(smooth_max(x, dim), 2) for dim in (2, 3)], 2)
 
     return both_ways(ours, maps), both_ways(lambda x: spatial_soft_argmax2d(x, normalized_coordinates=False), maps)
+
+
+@row("matching/aslfeat", "peakiness, with torch's avg_pool2d, 32 × 128 × 128")
+def _() -> tuple[Call, Call]:
+    features = normal(2, 32, 128, 128) / 64
+
+    def reference(y: Tensor) -> Tensor:
+        near = F.avg_pool2d(F.pad(y, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
+        return (F.softplus(y - near) * F.softplus(y - y.mean(1, keepdim=True))).amax(1, keepdim=True)
+
+    return both_ways(peakiness, features), both_ways(reference, features)
 
 
 @row("metrics/mean_average_precision", "COCO's rule, pycocotools', 60 images (no backward)")
