@@ -208,6 +208,7 @@ for panel, name, results in zip(
     shares = contributions(results[0][2])
     shown = panel.imshow(shares / shares.max(), cmap="viridis", vmin=0, vmax=1)
     panel.set(title=name, xlabel="place", xticks=range(9), yticks=range(8))
+    panel.grid(visible=False)
 panels[0].set(ylabel="channel")
 figure.colorbar(shown, ax=panels, label="contribution / largest")
 
