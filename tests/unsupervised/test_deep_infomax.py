@@ -107,6 +107,15 @@ def test_mean_of_info_nce_over_all_batches_is_a_lower_bound(seed, best):
 
 
 @pytest.mark.parametrize("seed", range(4))
+def test_best_score_of_info_nce_is_the_log_ratio_plus_any_function_of_x(seed):
+    p = joint(seed=seed)
+    best = over_batches(info_nce, p, log_ratio(p), 3)
+    assert_close(over_batches(info_nce, p, log_ratio(p) + normal(2, 1), 3), best)
+    conditional = (p / p.sum(1, keepdim=True)).log()
+    assert over_batches(info_nce, p, conditional, 3) < best
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_nwj_is_unbiased_for_a_lower_bound_that_its_best_critic_reaches(seed):
     p = joint(seed=seed)
     product = p.sum(1, keepdim=True) * p.sum(0)

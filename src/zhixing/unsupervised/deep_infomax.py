@@ -21,9 +21,9 @@ from zhixing.convolution.arguments import check_floats, integer
 def info_nce(scores: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     """log N minus the cross-entropy of finding, in each row, the partner on the diagonal.
 
-    Over batches that the critic was not fitted to, its mean is at most the mutual information. No
-    batch gives more than log N. The best score is log p(y | x) plus any function of x. To train,
-    minimise its negative.
+    For scores that were not fitted to the batch, its expectation is at most the mutual
+    information. No batch gives more than log N. The best score is log p(x, y) / p(x) p(y) plus any
+    function of x. To train, minimise its negative.
 
     Args:
         scores: T(x_i, y_j), with the N pairs on the diagonal, and at least 2 of them.
@@ -48,8 +48,8 @@ def info_nce(scores: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
 def donsker_varadhan(scores: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     """The mean score of the pairs, minus log of the mean of e^T over all the other combinations.
 
-    With expectations instead of both means, it is at most the mutual information. Its mean over
-    batches is at least that value, and may exceed the mutual information. The best score is
+    With expectations instead of both means, it is at most the mutual information. Its expectation
+    over batches is at least that value, and may exceed the mutual information. The best score is
     log p(x, y) / p(x) p(y) plus any constant.
 
     Args:
@@ -75,9 +75,10 @@ def donsker_varadhan(scores: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
 def nwj(scores: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     """The mean score of the pairs, minus the mean of e^(T - 1) over all the other combinations.
 
-    Over batches that the critic was not fitted to, its mean is at most the mutual information, but
-    its variance grows exponentially with it. The best score is 1 + log p(x, y) / p(x) p(y). Named
-    after Nguyen, Wainwright and Jordan; also called f-GAN KL and MINE-f.
+    For scores that were not fitted to the batch, its expectation is at most the mutual
+    information. The best score is 1 + log p(x, y) / p(x) p(y); with it, the variance grows
+    exponentially with the mutual information. Named after Nguyen, Wainwright and Jordan; also
+    called f-GAN KL and MINE-f.
 
     Args:
         scores: T(x_i, y_j), with the N pairs on the diagonal, and at least 2 of them. In float16,
@@ -102,9 +103,9 @@ def jsd(scores: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     """The mean log likelihood of telling pairs from other combinations, by the sigmoid of T.
 
     This is equation 4 of Deep InfoMax, and noise-contrastive estimation with as many noise samples
-    as data. Its mean is at most 2 JSD - log 4, with the Jensen-Shannon divergence between p(x, y)
-    and p(x) p(y), so it is never positive, and no estimate of the mutual information. The best
-    score is log p(x, y) / p(x) p(y).
+    as data. Its expectation is at most 2 JSD - log 4, with the Jensen-Shannon divergence between
+    p(x, y) and p(x) p(y), so it is never positive, and no estimate of the mutual information. The
+    best score is log p(x, y) / p(x) p(y).
 
     Args:
         scores: T(x_i, y_j), with the N pairs on the diagonal, and at least 2 of them.
