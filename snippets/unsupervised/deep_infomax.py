@@ -176,6 +176,9 @@ for near, far in zip(*directions, strict=True):
     signal_row[1] = 1 / 3
     assert near @ signal_row.flatten() > 0.9
     assert far @ signal_row.flatten() < 0.6
+energy = contributions(whole[0][2]).square().sum(1)
+assert energy.argmax() == 0
+assert energy[0] < 0.8 * energy.sum()  # it spreads
 short = train(False, 1, 100)
 assert abs(short[0] - whole[0][0]) < 0.1  # the estimate has long stopped to rise
 turned = torch.cosine_similarity(short[2], whole[0][2]).item()  # but y has not settled
