@@ -66,6 +66,7 @@ from zhixing.people.margin_softmax import arcface
 from zhixing.people.pose_regression import RealNVP
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
+from zhixing.unsupervised.deep_infomax import info_nce
 
 RESULT = Path(__file__).parent / "results/articles.json"
 TURNS = 21  # after a warm-up
@@ -702,6 +703,14 @@ def _() -> tuple[Call, Call]:
         return F.conv1d(F.pad(u.mT, (1023, 0)), kernel.flip(0).mT[:, None], groups=16).mT
 
     return both_ways(causal_convolution, u, kernel), both_ways(reference, u, kernel)
+
+
+@row("unsupervised/deep_infomax", "InfoNCE of 1,024 pairs, F.cross_entropy")
+def _() -> tuple[Call, Call]:
+    scores, partner = normal(1024, 1024), torch.arange(1024)
+    return both_ways(info_nce, scores), both_ways(
+        lambda scores: math.log(len(scores)) - F.cross_entropy(scores, partner), scores
+    )
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Generative models with exact probabilities, and bounds on mutual information."""
