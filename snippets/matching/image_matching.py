@@ -155,13 +155,15 @@ share_without, share_with = (round(100 * shares[ratio]) for ratio in (1.0, 0.9))
 
 # %% picture tags=["hidden"]
 figure, axes = plt.subplots(figsize=(8, 3.3))
-axes.imshow(torch.cat([one, two], 1), cmap="gray", vmin=-0.4, vmax=1.4)
+axes.imshow(torch.cat([one, two], 1), cmap="gray", vmin=-0.2, vmax=1.2)
 for kept, color, name in ((False, "C1", "others: {}"), (True, "C0", "inliers: {}")):
-    chosen = inliers == kept
+    chosen = (inliers == kept).nonzero().flatten()
+    count = len(chosen)
+    chosen = chosen[:: 4 if kept else 1]
     across = torch.stack([x[chosen, 0], y[chosen, 0] + one.shape[1]])
     down = torch.stack([x[chosen, 1], y[chosen, 1]])
     axes.plot(across, down, color=color, linewidth=0.7, alpha=0.9)
-    axes.plot([], [], color=color, label=name.format(int(chosen.sum())))
+    axes.plot([], [], color=color, label=name.format(count))
 axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=2, frameon=False)
 axes.axis("off")
 

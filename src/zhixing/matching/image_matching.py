@@ -55,7 +55,7 @@ def mutual_matches(
     check_floats(b, "b", "M", a.shape[1])
     probability(ratio, "ratio")
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"a and b must have two descriptors or more, but have {len(a)}, {len(b)}")
+        raise ValueError(f"two descriptors or more are needed, not {len(a)} and {len(b)}")
     wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     # The other way of computing distances, by a product of matrices, loses small ones.
     distance = torch.cdist(a.to(wide), b.to(wide), compute_mode="donot_use_mm_for_euclid_dist")
@@ -100,11 +100,11 @@ def calibrate(x: Float[Tensor, "*n 2"], k: Float[Tensor, "3 3"]) -> Float[Tensor
 
 
 def eight_point(x: Float[Tensor, "*b n 2"], y: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b 3 3"]:
-    """The fundamental matrix F of eight or more matches: x'ᵀ F x = 0 (normalised eight-point).
+    """The fundamental matrix F of eight or more matches: yᵀ F x = 0 (normalised eight-point).
 
     Args:
         x: (…, N, 2), the points of the first image.
-        y: (…, N, 2), their matches x' in the second.
+        y: (…, N, 2), their matches in the second.
 
     Returns:
         (…, 3, 3), of rank 2 and norm 1; the sign is arbitrary. For calibrated points it estimates
@@ -126,7 +126,7 @@ def eight_point(x: Float[Tensor, "*b n 2"], y: Float[Tensor, "*b n 2"]) -> Float
     _check_pairs(x, y, least=8)
     x, to_x = _normalise(x)
     y, to_y = _normalise(y)
-    # Row by row x'ᵀ F x, the sum of F_ij x'_i x_j.
+    # Row by row the coefficients of yᵀ F x, the sum of F_ij y_i x_j.
     rows = (_homogeneous(y)[..., :, None] * _homogeneous(x)[..., None, :]).flatten(-2)
     # The eigenvector of the smallest eigenvalue minimises the sum of squares.
     f = torch.linalg.eigh(rows.mT @ rows).eigenvectors[..., 0].unflatten(-1, (3, 3))
@@ -139,7 +139,7 @@ def eight_point(x: Float[Tensor, "*b n 2"], y: Float[Tensor, "*b n 2"]) -> Float
 def sampson(
     f: Float[Tensor, "*b 3 3"], x: Float[Tensor, "*b n 2"], y: Float[Tensor, "*b n 2"]
 ) -> Float[Tensor, "*b n"]:
-    """The Sampson distance of each match: about how far it must move to fulfil x'ᵀ F x = 0.
+    """The Sampson distance of each match: about how far it must move to fulfil yᵀ F x = 0.
 
     Args:
         f: (…, 3, 3), F for pixels, or E for calibrated points.
@@ -165,7 +165,7 @@ def sampson(
     if not isinstance(f, Tensor) or f.shape[-2:] != (3, 3):
         raise ValueError("f must be a tensor (…, 3, 3)")
     x, y = _homogeneous(x), _homogeneous(y)
-    line, back = x @ f.mT, y @ f  # F x and Fᵀ x'
+    line, back = x @ f.mT, y @ f  # F x and Fᵀ y
     slope = (line[..., :2] ** 2).sum(-1) + (back[..., :2] ** 2).sum(-1)
     # At both epipoles, where the slope is 0, the residual is 0 too.
     tiny = torch.finfo(slope.dtype).tiny
@@ -244,7 +244,8 @@ def ransac(
     weights = torch.ones(1, device=x.device).expand(samples, len(x))
     drawn = torch.multinomial(weights, 8, generator=generator)
     candidates = eight_point(x[drawn], y[drawn])
-    agrees = sampson(candidates, x.expand(samples, -1, -1), y.expand(samples, -1, -1)) <= threshold
+    every = samples, -1, -1
+    agrees = sampson(candidates, x.expand(every), y.expand(every)) <= threshold
     best = agrees.sum(1).argmax()
     inliers = agrees[best]
     if inliers.sum() < 8:  # too few to fit again
@@ -396,7 +397,7 @@ def _normalise(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_front(r: Tensor, t: Tensor, x: Tensor, y: Tensor) -> int:
     """How many points lie in front of both cameras, by least squares for both depths."""
-    # Depths a, b with a R x + t = b x': times each direction, two equations in two unknowns.
+    # Depths a, b with a R x + t = b y: times each direction, two equations in two unknowns.
     first, second = _homogeneous(x) @ r.mT, _homogeneous(y)
     pp, pq, qq = (first**2).sum(1), (first * second).sum(1), (second**2).sum(1)
     pt, qt = first @ t, second @ t
