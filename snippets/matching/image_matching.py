@@ -214,8 +214,11 @@ for seed in (3, 4):
 for seed in (3, 4):
     middle = max(scores[seed, pixels] for pixels in (1, 2, 4))
     assert middle > scores[seed, 0.25] + 0.08
+    assert middle > scores[seed, 0.5] + 0.08
     assert middle > scores[seed, 8] + 0.12
     assert scores[seed, 16] < 0.15
+spread = max(abs(scores[3, pixels] - scores[4, pixels]) for pixels in steps)
+assert spread > 0.05
 
 # %% curve tags=["hidden"]
 published = {0.1: 0.491, 0.5: 0.576, 1: 0.550, 2: 0.452, 5: 0.269}
@@ -238,6 +241,14 @@ print(f"mAA {maa:.3f}, area under the accuracy {area:.3f}")
 # %% auc_holds tags=["hidden"]
 assert abs(maa - (10 + 8 + 4) / 40) < 1e-6
 assert abs(area - (9.6 + 7.3 + 3.5) / 40) < 1e-6
+# Straight lines between the sorted errors, as in SuperGlue's pose_auc.
+accuracy = torch.tensor([0.0, 0.25, 0.5, 0.75, 0.75])
+degrees = torch.tensor([0.0, 0.4, 2.7, 6.5, 10.0])
+lines = torch.trapezoid(accuracy, degrees).item() / 10
+assert abs(lines - 0.59125) < 1e-5
+# The difference is q f / 10: share below 10°, mean fractional part.
+below = errors[errors < 10]
+assert abs(maa - area - 0.75 * (below - below.floor()).mean() / 10) < 1e-6
 
 # %% one_wall
 i, j = mutual_matches(a, b, ratio=0.9).T

@@ -510,13 +510,15 @@ def test_ratio_outside_is_an_error(ratio):
         (X, X[:8], "both be"),
         (X[:, :1], X[:, :1], "both be"),
         (X[:7], X[:7], "8 matches or more"),
-        (X.half(), X.half(), "float32 or float64"),
-        (X.long(), X.long(), "float32 or float64"),
-        (X.numpy(), X, "float32 or float64"),
+        (X.half(), X.half(), "both float32 or both float64"),
+        (X.long(), X.long(), "both float32 or both float64"),
+        (X.float(), X, "both float32 or both float64"),
+        (X.numpy(), X, "both float32 or both float64"),
         (X / 0, X, "infinity and NaN"),
+        (X, X / 0, "infinity and NaN"),
         (X[0], X[0], r"\(…, N, 2\)"),
     ],
-    ids=["lengths", "widths", "seven", "half", "integers", "array", "NaN", "one point"],
+    ids=["lengths", "widths", "seven", "half", "integers", "types", "array", "NaN", "NaN in y", "one point"],
 )
 def test_matches_that_do_not_fit_are_an_error(x, y, message):
     with pytest.raises(ValueError, match=message):
@@ -531,13 +533,16 @@ def test_options_of_ransac_that_mean_nothing_are_an_error():
     for samples in (0, 2.5):
         with pytest.raises(ValueError, match="samples must be a positive integer"):
             ransac(X, X, threshold=1, samples=samples)
-    with pytest.raises(ValueError, match="x must be"):
+    with pytest.raises(ValueError, match=r"both be \(N, 2\)"):
         ransac(X[None], X[None], threshold=1)
+    with pytest.raises(ValueError, match="8 matches or more"):
+        ransac(X[:7], X[:7], threshold=1)
 
 
 @pytest.mark.wrong_input
 def test_counts_that_do_not_exist_are_an_error():
-    for ratio, message in ((0, "more than 0"), (1.5, "between 0 and 1"), (math.nan, "between 0 and 1")):
+    cases = (0, "more than"), (1e-50, "more than"), (1e-40, "more than"), (1.5, "between"), (math.nan, "between")
+    for ratio, message in cases:
         with pytest.raises(ValueError, match=message):
             sample_count(ratio, 8)
     with pytest.raises(ValueError, match="less than 1"):
@@ -549,8 +554,14 @@ def test_counts_that_do_not_exist_are_an_error():
 @pytest.mark.wrong_input
 @pytest.mark.parametrize(
     "k",
-    [torch.eye(3) * 2, torch.eye(4), torch.diag(torch.tensor([1.0, 0.0, 1.0])), torch.eye(3).long()],
-    ids=["scaled", "four", "no focal length", "integers"],
+    [
+        torch.eye(3) * 2,
+        torch.eye(4),
+        torch.diag(torch.tensor([1.0, 0.0, 1.0])),
+        torch.eye(3).long(),
+        torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+    ],
+    ids=["scaled", "four", "no focal length", "integers", "entry below"],
 )
 def test_camera_that_is_none_is_an_error(k):
     with pytest.raises(ValueError, match="K must be"):
@@ -568,10 +579,18 @@ def test_poses_and_errors_that_do_not_fit_are_an_error():
         pose_error(t, t, identity, t)
     with pytest.raises(ValueError, match="t_true must end"):
         pose_error(identity, t, identity, identity[:, :2])
-    with pytest.raises(ValueError, match=r"1 matches or more|only B may be 0"):
+    with pytest.raises(ValueError, match="one floating-point type, but r_true is"):
+        pose_error(identity, t, identity.double(), t)
+    with pytest.raises(ValueError, match="one floating-point type"):
+        pose_error(identity.long(), t.long(), identity.long(), t.long())
+    with pytest.raises(ValueError, match="1 matches or more"):
         relative_pose(identity, X[:0].float(), X[:0].float())
-    with pytest.raises(ValueError, match="f must be"):
-        sampson(torch.zeros(2, 3), X, X)
+    for f in (torch.zeros(2, 3).double(), torch.eye(3), [[1.0]]):
+        with pytest.raises(ValueError, match=r"the matrix must be \(…, 3, 3\)"):
+            sampson(f, X, X)
+    for e in (torch.eye(3), torch.eye(3).double()[None]):
+        with pytest.raises(ValueError, match=r"the matrix must be \(3, 3\)"):
+            relative_pose(e, X, X)
     for errors in (torch.tensor([-1.0]), torch.tensor([math.nan])):
         with pytest.raises(ValueError, match="negative or NaN"):
             mean_average_accuracy(errors)

@@ -2,14 +2,13 @@
 
 A point x of the first image and y (x' in papers) of the second match. A point X of the world, in
 the axes of the first camera (x to the right, y down, z away from it), is R X + t in those of the
-second. Calibrated points are `calibrate(pixels, k)`. Geometry needs float32 or, better, float64.
+second. Calibrated points are `calibrate(pixels, k)`. Points are float32 or, better, float64.
 
-Sources: Lowe, IJCV 2004 (ratio test); Hartley, In Defense of the Eight-Point Algorithm, TPAMI
-1997; Fischler and Bolles, Random Sample Consensus, CACM 1981; Hartley and Zisserman, Multiple View
-Geometry in Computer Vision, second edition, sections 9.6 and 11.4; Jin et al., Image Matching
-across Wide Baselines, arXiv 2003.01587, and its code, ubc-vision/image-matching-benchmark (mAA).
+Sources: Lowe, IJCV 2004 (ratio test); Hartley, TPAMI 1997 (eight points); Fischler and Bolles,
+CACM 1981 (RANSAC); Hartley and Zisserman, Multiple View Geometry, second edition, sections 9.6 and
+11.4; Jin et al., arXiv 2003.01587, and ubc-vision/image-matching-benchmark (mAA).
 
-Left out: detection and description, learned matchers, the five-point solver, planar scenes (where
+Left out: detection, description, learned matchers, the five-point solver, planar scenes (where
 eight points do not determine E), local optimisation, and lens distortion.
 """
 
@@ -28,17 +27,15 @@ def mutual_matches(
     """The pairs of descriptors that are each other's nearest, and much nearer than the second.
 
     Args:
-        a: N descriptors of D numbers, N ≥ 2.
-        b: M descriptors, M ≥ 2.
-        ratio: The distance to the nearest is at most this times the distance to the second nearest,
-            in both directions. 1 switches the test off.
+        a: (N, D), N ≥ 2.
+        b: (M, D), M ≥ 2.
+        ratio: The largest quotient of both distances, in both directions; 1 switches the test off.
 
     Returns:
-        (K, 2), the index in `a` and the index in `b`, in ascending order of the first.
+        (matches, 2), the index in `a`, ascending, and the index in `b`.
 
     Raises:
-        ValueError: There are fewer than two descriptors, D differs, or the ratio is not between 0
-            and 1.
+        ValueError: The sizes do not fit, or the ratio is not between 0 and 1.
 
     Examples:
         The third of `a` is nearest to the second of `b`, which is nearer to another.
@@ -57,7 +54,7 @@ def mutual_matches(
     if min(len(a), len(b)) < 2:
         raise ValueError(f"two descriptors or more are needed, not {len(a)} and {len(b)}")
     wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    # The other way of computing distances, by a product of matrices, loses small ones.
+    # A product of matrices would lose small distances.
     distance = torch.cdist(a.to(wide), b.to(wide), compute_mode="donot_use_mm_for_euclid_dist")
     near_b, forward = distance.topk(2, dim=1, largest=False)
     near_a, backward = distance.topk(2, dim=0, largest=False)
@@ -73,10 +70,7 @@ def calibrate(x: Float[Tensor, "*n 2"], k: Float[Tensor, "3 3"]) -> Float[Tensor
 
     Args:
         x: Points in pixels.
-        k: The camera's matrix [[f_x, s, c_x], [0, f_y, c_y], [0, 0, 1]].
-
-    Returns:
-        (…, 2).
+        k: The camera's matrix [[f_x, skew, c_x], [0, f_y, c_y], [0, 0, 1]].
 
     Raises:
         ValueError: The sizes are others, or K is not of this form.
@@ -87,16 +81,14 @@ def calibrate(x: Float[Tensor, "*n 2"], k: Float[Tensor, "3 3"]) -> Float[Tensor
         >>> calibrate(torch.tensor([[320.0, 240.0], [820.0, 490.0]]), k).tolist()
         [[0.0, 0.0], [1.0, 0.5]]
     """
-    if not isinstance(x, Tensor) or x.ndim < 1 or x.shape[-1] != 2:
-        raise ValueError("x must be a tensor (…, 2)")
     check_floats(k, "K", 3, 3)
     (fx, skew, _), (below, fy, _), last = k.tolist()
-    if last != [0, 0, 1] or below != 0 or not (fx > 0 and fy > 0):
-        raise ValueError(
-            f"K must be [[f_x, s, c_x], [0, f_y, c_y], [0, 0, 1]], but is {k.tolist()}"
-        )
-    y = (x - k[:2, 2]) / k.diagonal()[:2]
-    return torch.stack([y[..., 0] - skew / fx * y[..., 1], y[..., 1]], -1)
+    if not isinstance(x, Tensor) or x.shape[-1:] != (2,):
+        raise ValueError("x must be a tensor (…, 2)")
+    if [below, *last] != [0, 0, 0, 1] or not (fx > 0 and fy > 0):
+        raise ValueError(f"K must be [[f_x, skew, c_x], [0, f_y, c_y], [0, 0, 1]], but is {k}")
+    u, v = ((x - k[:2, 2]) / k.diagonal()[:2]).unbind(-1)
+    return torch.stack([u - skew / fx * v, v], -1)
 
 
 def eight_point(x: Float[Tensor, "*b n 2"], y: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b 3 3"]:
@@ -107,11 +99,11 @@ def eight_point(x: Float[Tensor, "*b n 2"], y: Float[Tensor, "*b n 2"]) -> Float
         y: (…, N, 2), their matches in the second.
 
     Returns:
-        (…, 3, 3), of rank 2 and norm 1; the sign is arbitrary. For calibrated points it estimates
-            the essential matrix, whose singular values (s, s, 0) are not enforced.
+        (…, 3, 3), of rank 2 and norm 1; the sign is arbitrary. For calibrated points an estimate of
+            E, whose two singular values differ.
 
     Raises:
-        ValueError: The shapes differ, or N < 8.
+        ValueError: The shapes or types differ, or N < 8.
 
     Examples:
         A camera that moves to the right: all points move to the left, by 1 / depth.
@@ -143,14 +135,14 @@ def sampson(
 
     Args:
         f: (…, 3, 3), F for pixels, or E for calibrated points.
-        x: (…, N, 2).
-        y: (…, N, 2), the matches.
+        x: (…, N, 2), the points of the first image.
+        y: (…, N, 2), their matches in the second.
 
     Returns:
         (…, N), not squared, in the unit of the points.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The shapes or types do not fit.
 
     Examples:
         The match is 2 pixels too low; moving both points by 1 pixel would do.
@@ -161,9 +153,7 @@ def sampson(
         >>> round(sampson(f, x, y).item(), 4)
         1.4142
     """
-    _check_pairs(x, y, least=0)
-    if not isinstance(f, Tensor) or f.shape[-2:] != (3, 3):
-        raise ValueError("f must be a tensor (…, 3, 3)")
+    _check_pairs(x, y, f)
     x, y = _homogeneous(x), _homogeneous(y)
     line, back = x @ f.mT, y @ f  # F x and Fᵀ y
     slope = (line[..., :2] ** 2).sum(-1) + (back[..., :2] ** 2).sum(-1)
@@ -176,26 +166,25 @@ def sample_count(inlier_ratio: float | int, size: int, *, confidence: float | in
     """How many samples contain, with this confidence, at least one without wrong matches.
 
     Args:
-        inlier_ratio: The share w of right matches.
-        size: The matches s of a sample.
+        inlier_ratio: The share w of right matches, so large that wᵐ > 1e-300.
+        size: The matches m of a sample.
         confidence: p, less than 1.
 
     Returns:
-        The least k with 1 - (1 - wˢ)ᵏ ≥ p, for samples with replacement.
+        The least k with 1 - (1 - wᵐ)ᵏ ≥ p, for samples with replacement.
 
     Raises:
-        ValueError: The ratio is not in (0, 1], the size no positive integer, or p not in [0, 1).
+        ValueError: w is not in (0, 1] or too small, m no positive integer, or p not in [0, 1).
 
     Examples:
         >>> [sample_count(0.6, size) for size in (5, 7, 8)]
         [57, 163, 272]
     """
-    size = integer(size, "size")
-    if probability(inlier_ratio, "inlier_ratio") == 0:
-        raise ValueError("inlier_ratio must be more than 0: no sample is free of wrong matches")
+    clean = probability(inlier_ratio, "inlier_ratio") ** integer(size, "size")
+    if not clean > 1e-300:
+        raise ValueError(f"inlier_ratio ** size must be more than 1e-300, but is {clean}")
     if probability(confidence, "confidence") == 1:
         raise ValueError("confidence must be less than 1")
-    clean = inlier_ratio**size
     if clean == 1 or confidence == 0:
         return 1
     return max(1, math.ceil(math.log1p(-confidence) / math.log1p(-clean)))
@@ -212,20 +201,20 @@ def ransac(
     """The matrix that agrees with most matches among those of random samples of eight, refitted.
 
     Args:
-        x: N points of the first image, N ≥ 8.
-        y: Their matches, some of them wrong.
-        threshold: The largest Sampson distance of a match that agrees (an inlier), in the unit of
-            the points: for calibrated ones, pixels divided by the focal length.
+        x: (N, 2), the points of the first image, N ≥ 8.
+        y: (N, 2), their matches, some of them wrong.
+        threshold: The largest Sampson distance of an inlier, in the unit of the points: for
+            calibrated ones, pixels divided by the focal length.
         samples: How many samples are drawn, see `sample_count`.
         generator: The source of random numbers.
 
     Returns:
-        The matrix, fitted to all inliers of the best sample as in `eight_point` (that of the
-            sample if it has fewer than 8), and (N,), which matches are inliers of this sample.
+        The matrix, fitted to the inliers of the best sample as in `eight_point` (that of the
+            sample if it has fewer than 8), and (N,), which matches these inliers are.
 
     Raises:
-        ValueError: There are fewer than 8 matches, the shapes differ, the threshold is not
-            positive, or `samples` no positive integer.
+        ValueError: There are fewer than 8 matches, the shapes or types differ, the threshold is
+            not positive, or `samples` no positive integer.
 
     Examples:
         >>> import torch
@@ -237,8 +226,7 @@ def ransac(
         >>> inliers.nonzero().flatten().tolist() == list(range(30))
         True
     """
-    check_floats(x, "x", "N", 2)
-    _check_pairs(x, y, least=8)
+    _check_pairs(x, y, least=8, batches=False)
     factor(threshold, "threshold")
     samples = integer(samples, "samples")
     weights = torch.ones(1, device=x.device).expand(samples, len(x))
@@ -261,15 +249,15 @@ def relative_pose(
     Of the four poses with this E, the one that puts most points in front of both cameras.
 
     Args:
-        e: (3, 3), of any scale and sign; the nearest matrix with singular values (s, s, 0) counts.
-        x: N calibrated points, at least one; wrong matches should be left out.
-        y: Their matches.
+        e: (3, 3), of any scale and sign; its two larger singular values are taken as equal.
+        x: (N, 2), calibrated points, N ≥ 1; wrong matches should be left out.
+        y: (N, 2), their matches.
 
     Returns:
-        R (3, 3) with determinant 1, and t (3,) of length 1, both in the type of E.
+        R (3, 3) with determinant 1, and t (3,) of length 1.
 
     Raises:
-        ValueError: The shapes are others.
+        ValueError: The shapes or types do not fit.
 
     Examples:
         >>> import torch
@@ -279,9 +267,7 @@ def relative_pose(
         >>> torch.allclose(r, torch.eye(3), atol=1e-6), [round(value) for value in t.tolist()]
         (True, [-1, 0, 0])
     """
-    check_floats(e, "e", 3, 3)
-    check_floats(x, "x", "N", 2)
-    _check_pairs(x, y, least=1)
+    _check_pairs(x, y, e, least=1, batches=False)
     u, _, vt = torch.linalg.svd(e)
     u, vt = u * torch.linalg.det(u).sign(), vt * torch.linalg.det(vt).sign()  # rotations
     w = e.new_tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -300,14 +286,14 @@ def pose_error(
     Args:
         r: (…, 3, 3), the estimated rotation.
         t: (…, 3), the estimated translation; its length and sign do not count.
-        r_true: (…, 3, 3).
-        t_true: (…, 3).
+        r_true: (…, 3, 3), the true rotation.
+        t_true: (…, 3), the true translation.
 
     Returns:
         (…) in degrees, from 0 to 180.
 
     Raises:
-        ValueError: The sizes are others, or a translation is 0.
+        ValueError: The sizes or types do not fit, or a translation is 0.
 
     Examples:
         >>> import torch
@@ -322,19 +308,14 @@ def pose_error(
         sizes = (3,) if name.startswith("t") else (3, 3)
         if not isinstance(value, Tensor) or value.shape[-len(sizes) :] != sizes:
             raise ValueError(f"{name} must end in the sizes {sizes}")
+        if value.dtype != r.dtype or not r.is_floating_point():
+            raise ValueError(f"all must have one floating-point type, but {name} is {value.dtype}")
     if not (t.norm(dim=-1) > 0).all() or not (t_true.norm(dim=-1) > 0).all():
         raise ValueError("a translation is 0, which has no direction")
     turn = r.mT @ r_true
-    # atan2 of sine and cosine keeps small angles, which acos of the trace loses.
-    axis = torch.stack(
-        [
-            turn[..., 2, 1] - turn[..., 1, 2],
-            turn[..., 0, 2] - turn[..., 2, 0],
-            turn[..., 1, 0] - turn[..., 0, 1],
-        ],
-        -1,
-    )
-    rotation = torch.atan2(axis.norm(dim=-1), turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1)
+    # atan2 of 2 sin and 2 cos keeps small angles, which acos of the trace loses.
+    sine = torch.linalg.matrix_norm(turn - turn.mT) / math.sqrt(2)
+    rotation = torch.atan2(sine, turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1)
     sine = torch.linalg.cross(t, t_true).norm(dim=-1)
     translation = torch.atan2(sine, (t * t_true).sum(-1).abs())
     return torch.maximum(rotation, translation).rad2deg()
@@ -348,8 +329,8 @@ def mean_average_accuracy(errors: Float[Tensor, " n"], *, limit: int = 10) -> Fl
         limit: The largest threshold.
 
     Returns:
-        A number from 0 to 1: the mean of max(0, limit - ⌊e⌋) / limit. An error of exactly `limit`
-            scores 0, whereas the benchmark's histogram, whose last bin is closed, gives 1 / limit.
+        The mean of max(0, limit - ⌊e⌋) / limit. An error of exactly `limit` scores 0; the
+            benchmark's histogram, whose last bin is closed, gives 1 / limit.
 
     Raises:
         ValueError: There is no error, one is negative or NaN, or the limit no positive integer.
@@ -366,16 +347,27 @@ def mean_average_accuracy(errors: Float[Tensor, " n"], *, limit: int = 10) -> Fl
     return (limit - errors.double().floor()).clamp(min=0).mean() / limit
 
 
-def _check_pairs(x: Tensor, y: Tensor, *, least: int) -> None:
-    for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor) or value.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name} must be a tensor (…, N, 2) of type float32 or float64")
-        if value.ndim < 2 or not value.isfinite().all():
-            raise ValueError(f"{name} must be (…, N, 2), without infinity and NaN")
-    if x.shape != y.shape or x.shape[-1] != 2:
-        raise ValueError(f"x and y must both be (…, N, 2), but are {(*x.shape,)} and {(*y.shape,)}")
+def _check_pairs(
+    x: Tensor, y: Tensor, f: Tensor | None = None, *, least: int = 0, batches: bool = True
+) -> None:
+    sizes = "…, " if batches else ""
+    tensors = isinstance(x, Tensor) and isinstance(y, Tensor)
+    if not tensors or x.dtype != y.dtype or x.dtype not in (torch.float32, torch.float64):
+        raise ValueError("x and y must be tensors, both float32 or both float64")
+    if x.shape != y.shape or x.ndim < 2 or x.shape[-1] != 2 or (x.ndim > 2 and not batches):
+        shapes = f"{(*x.shape,)} and {(*y.shape,)}"
+        raise ValueError(f"x and y must both be ({sizes}N, 2), but are {shapes}")
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise ValueError("x and y must be without infinity and NaN")
     if x.shape[-2] < least:
         raise ValueError(f"{least} matches or more are needed, but there are {x.shape[-2]}")
+    if f is not None and (
+        not isinstance(f, Tensor)
+        or f.dtype != x.dtype
+        or f.shape[-2:] != (3, 3)
+        or (f.ndim > 2 and not batches)
+    ):
+        raise ValueError(f"the matrix must be ({sizes}3, 3) and of the type of x, {x.dtype}")
 
 
 def _homogeneous(x: Tensor) -> Tensor:
@@ -387,11 +379,9 @@ def _normalise(x: Tensor) -> tuple[Tensor, Tensor]:
     centre = x.mean(-2, keepdim=True)
     distance = (x - centre).norm(dim=-1).mean(-1)[..., None, None]
     scale = math.sqrt(2) / torch.where(distance > 0, distance, 1)
-    last = torch.cat([torch.zeros_like(centre), torch.ones_like(scale)], -1)
-    identity = torch.eye(2, dtype=x.dtype, device=x.device)
-    matrix = torch.cat(
-        [scale * torch.cat([identity.expand(*scale.shape[:-2], 2, 2), -centre.mT], -1), last], -2
-    )
+    identity = torch.eye(3, dtype=x.dtype, device=x.device)
+    matrix = torch.cat([scale * identity[:2, :2], -scale * centre.mT], -1)
+    matrix = torch.cat([matrix, identity[2:].expand(*x.shape[:-2], 1, 3)], -2)
     return (x - centre) * scale, matrix
 
 
