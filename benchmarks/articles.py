@@ -54,6 +54,7 @@ from zhixing.foundations.bias import fold_batch_norm
 from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.foundations.smooth_surrogates import smooth_max, soft_argmax
 from zhixing.matching.aslfeat import peakiness
+from zhixing.matching.image_matching import eight_point, sampson
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
@@ -480,6 +481,23 @@ def _() -> tuple[Call, Call]:
         return (F.softplus(y - near) * F.softplus(y - y.mean(1, keepdim=True))).amax(1, keepdim=True)
 
     return both_ways(peakiness, features), both_ways(reference, features)
+
+
+@row("matching/image_matching", "eight points and Sampson distance, kornia's, 200 samples")
+def _() -> tuple[Call, Call]:
+    from kornia.geometry.epipolar import find_fundamental, sampson_epipolar_distance
+
+    world = normal(200, 100, 3).double() + torch.tensor([0.0, 0.0, 6.0])
+    x, y = (v[..., :2] / v[..., 2:] for v in (world, world + torch.tensor([1.0, 0.5, 0.2])))
+    y = y + 0.01 * normal(200, 100, 2, seed=1).double()
+
+    def ours(x: Tensor, y: Tensor) -> Tensor:
+        return sampson(eight_point(x, y), x, y) ** 2
+
+    def reference(x: Tensor, y: Tensor) -> Tensor:
+        return sampson_epipolar_distance(x, y, find_fundamental(x, y))
+
+    return both_ways(ours, x, y), both_ways(reference, x, y)
 
 
 @row("metrics/mean_average_precision", "COCO's rule, pycocotools', 60 images (no backward)")
