@@ -1,6 +1,7 @@
 """Autoregressive models against enumeration, loops from the definitions, torch's Bernoulli and zuko's masked MLP."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -174,6 +175,12 @@ def test_each_output_sees_exactly_the_variables_before_it(d, hidden):
     assert_close(counts > 0, torch.ones(d, d, dtype=torch.bool).tril(-1))
 
 
+def test_degrees_of_hidden_units_are_spread_evenly_from_1_to_d_minus_1():
+    first, last = MADE(6, [20]).masks(permutation(6))
+    assert_close(first.sum(1).bincount(minlength=6), torch.tensor([0, 4, 4, 4, 4, 4]))
+    assert_close(last.sum(0).bincount(minlength=6), torch.tensor([0, 4, 4, 4, 4, 4]))
+
+
 def test_random_degrees_may_leave_an_output_without_inputs():
     """All hidden units of the highest degree: only the last output sees any input."""
     counts = path_counts(made_masks([torch.arange(1, 6), torch.full((50,), 4)]))
@@ -297,7 +304,7 @@ def test_samples_of_certain_logits_follow_the_order():
 
     def logits(x):
         out = torch.zeros_like(x)
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in pairwise(chain.tolist()):
             out[:, after] = 100 * x[:, before] - 50
         return out
 

@@ -9,6 +9,7 @@ Left out: real-valued variables, direct connections from inputs to outputs, conn
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -135,7 +136,7 @@ def made_masks(degrees: Sequence[Int[Tensor, " _"]]) -> list[Bool[Tensor, "_ _"]
         raise ValueError("degrees must hold those of the inputs at least, but is empty")
     for m in degrees:
         _check_indices(m, "degrees", 1)
-    masks = [m[:, None] >= before for before, m in zip(degrees, degrees[1:], strict=False)]
+    masks = [m[:, None] >= before for before, m in pairwise(degrees)]
     return [*masks, degrees[0][:, None] > degrees[-1]]
 
 
@@ -227,8 +228,7 @@ class MADE(nn.Module):
         super().__init__()
         self.d = integer(d, "d")
         sizes = [self.d, *(integer(width, "hidden") for width in hidden), self.d]
-        layers = zip(sizes, sizes[1:], strict=False)
-        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in layers)
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
 
     def masks(self, order: Int[Tensor, " d"]) -> list[Bool[Tensor, "_ _"]]:
         """The masks for an order: order[0] is the index of the variable that comes first."""
