@@ -232,12 +232,11 @@ class MADE(nn.Module):
 
     def masks(self, order: Int[Tensor, " d"]) -> list[Bool[Tensor, "_ _"]]:
         """The masks for an order: order[0] is the index of the variable that comes first."""
-        places = torch.argsort(order) + 1  # the inverse permutation: m(d), the place of variable d
-        widths = [layer.out_features for layer in self.layers[:-1]]
-        hidden = [
-            1 + torch.arange(width, device=order.device) * (self.d - 1) // width for width in widths
-        ]
-        return made_masks([places, *hidden])
+        degrees = [torch.argsort(order) + 1]  # the inverse permutation: places
+        for layer in self.layers[:-1]:
+            unit = torch.arange(layer.out_features, device=order.device)
+            degrees.append(1 + unit * (self.d - 1) // len(unit))
+        return made_masks(degrees)
 
     def forward(
         self, x: Float[Tensor, "b d"], order: Int[Tensor, " d"] | None = None
