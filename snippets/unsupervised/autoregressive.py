@@ -40,17 +40,19 @@ first, last = made_masks(degrees)
 counts = path_counts([first, last])
 figure, axes = plt.subplots(1, 3, figsize=(7, 3.2), layout="constrained")
 titles = "first mask", "last mask", "number of paths"
-labels = ("input", "hidden unit"), ("hidden unit", "output"), ("input", "output")
-for ax, matrix, title, (x_label, y_label) in zip(
-    axes, (first, last, counts), titles, labels, strict=True
+places, hidden = ("input", degrees[0]), ("degree of hidden unit", degrees[1])
+outputs = ("output", degrees[0])
+axes_of = (places, hidden), (hidden, outputs), (places, outputs)
+for ax, matrix, title, ((x_label, x_ticks), (y_label, y_ticks)) in zip(
+    axes, (first, last, counts), titles, axes_of, strict=True
 ):
     rows, columns = matrix.shape
     shown = (matrix > 0) * 0.75 + (matrix == 0) * 0.1
     ax.imshow(shown, cmap="Blues", vmin=0, vmax=1)
     ax.set(title=title, xlabel=x_label, ylabel=y_label)
     ax.grid(False)
-    ax.set_xticks(range(columns), [str(i + 1) for i in range(columns)])
-    ax.set_yticks(range(rows), [str(i + 1) for i in range(rows)])
+    ax.set_xticks(range(columns), x_ticks.tolist())
+    ax.set_yticks(range(rows), y_ticks.tolist())
     for i in range(rows):
         for j in range(columns):
             colour = "#fafafa" if matrix[i, j] else "#0a0a0a"  # on both grounds
@@ -190,7 +192,6 @@ assert gain_of_made > 0.5
 assert gain_of_made > 4 * error_of_made
 assert paired("independent", "FVBN")[0] > 3
 assert abs(paired("NADE", "MADE")[0]) < 0.6
-coin = 64 * math.log(2)
 
 # %% samples_drawn
 known = test[:9].clone()
@@ -198,7 +199,7 @@ known[:, 32:] = 0  # the lower half, which is to be drawn
 blank, order = torch.zeros(9, 64), torch.arange(64)
 rows = {
     "test digits": test[:9],
-    "lower half drawn": sample(wide, known, order[32:]),
+    "completed": sample(wide, known, order[32:]),
     "MADE": sample(wide, blank, order),
     "FVBN": sample(models["FVBN"][0], blank, order),
     "independent": sample(models["independent"][0], blank, order),
@@ -212,7 +213,7 @@ for ax, (name, images) in zip(axes, rows.items(), strict=True):
     ax.grid(False)
 
 # %% samples_hold tags=["hidden"]
-assert (rows["lower half drawn"][:, :32] == test[:9, :32]).all()
+assert (rows["completed"][:, :32] == test[:9, :32]).all()
 
 # %% orders
 orders = torch.stack([torch.randperm(64) for _ in range(8)])

@@ -124,7 +124,8 @@ def made_masks(degrees: Sequence[Int[Tensor, " _"]]) -> list[Bool[Tensor, "_ _"]
             D; then m of each hidden layer, from 1 to D - 1. The outputs have those of the inputs.
 
     Raises:
-        ValueError: degrees is empty, or its members are not one-dimensional tensors of int64.
+        ValueError: degrees is empty, or its members are not one-dimensional tensors of int64, from
+            1 on.
 
     Examples:
         >>> import torch
