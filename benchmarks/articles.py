@@ -67,6 +67,7 @@ from zhixing.people.margin_softmax import arcface
 from zhixing.people.pose_regression import RealNVP
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
+from zhixing.unsupervised.autoregressive import MADE
 from zhixing.unsupervised.deep_infomax import info_nce
 
 RESULT = Path(__file__).parent / "results/articles.json"
@@ -721,6 +722,24 @@ def _() -> tuple[Call, Call]:
         return F.conv1d(F.pad(u.mT, (1023, 0)), kernel.flip(0).mT[:, None], groups=16).mT
 
     return both_ways(causal_convolution, u, kernel), both_ways(reference, u, kernel)
+
+
+@row("unsupervised/autoregressive", "MADE, zuko's masked MLP, 784 pixels, 500 hidden units, 100 vectors")
+def _() -> tuple[Call, Call]:
+    from zuko.nn import MaskedMLP  # here, since other rows do not need it
+
+    theirs = MaskedMLP(torch.ones(784, 784, dtype=torch.bool).tril(-1), [500])
+    made, x = MADE(784, [500]), (normal(100, 784) > 0).float()
+    masks = made.masks(torch.arange(784))
+    with torch.no_grad():  # the same network: zuko gives hidden units the degrees in another order
+        for layer, linear, mask in zip((theirs[0], theirs[2]), made.layers, masks, strict=True):
+            layer.load_state_dict({**linear.state_dict(), "mask": mask})
+
+    def both(network: nn.Module) -> Call:
+        weights = normal(100, 784, seed=1)
+        return lambda: torch.autograd.grad(network(x), list(network.parameters()), weights)
+
+    return both(made), both(theirs)
 
 
 @row("unsupervised/deep_infomax", "InfoNCE of 1,024 pairs, F.cross_entropy")
