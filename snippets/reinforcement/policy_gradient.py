@@ -316,17 +316,19 @@ right.set(xlim=(-0.5, 5.5), ylim=(3.5, -0.5), aspect="equal", xticks=[], yticks=
 right.set_title("learned policy")
 
 # %% reuse
-largest = {}
+largest, ends = {}, {}
 for clip in 0.2, math.inf:
     again = {"epochs": 20, "batches": 1, "rounds": 20}
     reused = [train(seed, clip=clip, **again) for seed in (10, 11, 12)]
     largest[clip] = [max(moved) for _, moved, _ in reused]
     kls = "  ".join(f"{kl:.2f}" for kl in largest[clip])
-    final = "  ".join(f"{curve[-1]:5.2f}" for curve, _, _ in reused)
+    ends[clip] = [curve[-1] for curve, _, _ in reused]
+    final = "  ".join(f"{x:5.2f}" for x in ends[clip])
     print(f"ε = {clip}: largest KL {kls}   return at the end {final}")
 
 # %% reuse_holds tags=["hidden"]
 assert min(largest[math.inf]) > 4 * max(largest[0.2])
+assert all(x < y for x, y in zip(ends[math.inf], ends[0.2], strict=True))
 
 # %% time_limit
 r = (torch.arange(20) >= 10).double()[None]  # cells 0 to 19 in turn, then 19 for ever
