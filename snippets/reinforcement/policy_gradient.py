@@ -171,7 +171,7 @@ def advantages(lam, v):
 
 to_go = returns(r, done, gamma=GAMMA)
 estimates = {
-    "return of the episode": to_go[:, :1] / discount,
+    "return of the episode": to_go[:, :1] / discount,  # its γᵗ are in it already
     "reward to go": to_go,
     "reward to go - V": to_go - V[s],
     "GAE, λ = 0.95": advantages(0.95, V),
@@ -290,7 +290,7 @@ for curve, _, _ in runs:
     left.plot(rounds, [random_level, *curve], color="C0", alpha=0.6)
 left.axhline(best_level, color="gray", linestyle="--", label="best policy")
 left.axhline(random_level, color="C1", linestyle=":", label="random policy")
-left.set(xlabel="round", ylabel="expected return", ylim=(-0.5, 1))
+left.set(xlabel="round", ylabel="expected return", ylim=(-1, 0.8))
 left.legend(loc="center right")
 pi = runs[0][2]
 flow = pi @ MOVES.double()  # the mean move of each cell
@@ -309,7 +309,7 @@ right.quiver(
 for cell in torch.nonzero(END)[:, 0].tolist():
     color = "C1" if REWARD[cell] < 0 else "C2"
     corner = column[cell] - 0.5, row[cell] - 0.5
-    right.add_patch(plt.Rectangle(corner, 1, 1, color=color, alpha=0.4))
+    right.add_patch(plt.Rectangle(corner, 1, 1, facecolor=color, alpha=0.4))
 right.text(2.5, 3, "cliff, −1", ha="center", va="center")
 right.text(5, 3, "+1", ha="center", va="center")
 right.set(xlim=(-0.5, 5.5), ylim=(3.5, -0.5), aspect="equal", xticks=[], yticks=[])

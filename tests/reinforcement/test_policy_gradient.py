@@ -223,11 +223,11 @@ def layered():
     def values(logits):
         """V of the 6 states from one system of linear equations."""
         pi = logits.softmax(-1)
-        step = torch.einsum("lsa,lsat->lst", pi, p)
+        step = torch.einsum("nsa,nsat->nst", pi, p)
         to = torch.zeros(6, 6, dtype=torch.float64)
         for layer in range(steps - 1):
             to[2 * layer : 2 * layer + 2, 2 * layer + 2 : 2 * layer + 4] = step[layer]
-        mean = torch.einsum("lsa,lsat,lsat->ls", pi, p, reward).flatten()
+        mean = torch.einsum("nsa,nsat,nsat->ns", pi, p, reward).flatten()
         return torch.linalg.solve(torch.eye(6, dtype=torch.float64) - gamma * to, mean).view(steps, s)
 
     paths = torch.tensor(list(itertools.product(range(2), repeat=2 * steps + 1)))
