@@ -131,12 +131,6 @@ logits = torch.zeros(24, 4, requires_grad=True)  # the uniform policy
 (exact_gradient,) = torch.autograd.grad(expected_return(logits.softmax(1)), logits)
 random_level = expected_return(logits.softmax(1)).item()
 
-# %% best_level tags=["hidden"]
-v = torch.zeros(24)
-for _ in range(600):  # value iteration
-    v = (P @ (REWARD + GAMMA * v * ~END)).amax(1)
-best_level = v[START].mean().item()
-
 # %% exact_holds tags=["hidden"]
 assert torch.allclose(P.sum(2), torch.ones(24, 4))
 simulated = []
@@ -269,6 +263,12 @@ def train(seed, *, clip=0.2, epochs=4, batches=2, rounds=30):
             curve.append(expected_return(new.exp()).item())
     return curve, moved, new.exp()
 
+
+# %% best
+V = torch.zeros(24)
+for _ in range(600):  # value iteration
+    V = (P @ (REWARD + GAMMA * V * ~END)).amax(1)
+best_level = V[START].mean().item()
 
 # %% run
 runs = [train(seed) for seed in range(10, 18)]
