@@ -166,10 +166,10 @@ def test_advantages_equal_those_of_stable_baselines3_on_rollouts_of_cart_pole(ro
 
     weight = normal(4, seed=3, dtype=torch.float32)
     steps = []
-    for walker in range(3):
+    for copy in range(3):
         env = gymnasium.make("CartPole-v1", max_episode_steps=12)
-        env.action_space.seed(walker)
-        state, _ = env.reset(seed=walker)
+        env.action_space.seed(copy)
+        state, _ = env.reset(seed=copy)
         row = []
         for _ in range(60):
             reached, reward, terminated, truncated, _ = env.step(env.action_space.sample())

@@ -56,8 +56,8 @@ def gae(
     """The generalised advantage estimate: the sum of (γλ)^l δ over the later steps of the episode.
 
     Equation 16 of arXiv 1506.02438, with δ = r + γ v_next - v. After termination, v_next counts as
-    0. After truncation it counts, but no further δ is added, and so in the last column. The value
-    network's target is the estimate plus v. Call it under `torch.no_grad`.
+    0. After truncation it counts, but no further δ is added; the last column is treated the same.
+    The value network's target is the estimate plus v. Call it under `torch.no_grad`.
 
     Args:
         r: The reward of each of T steps in B environments.
@@ -68,7 +68,7 @@ def gae(
         terminated: Whether the state that was reached ends the task: there is no future reward.
         truncated: Whether the episode was cut off, for example by a time limit.
         gamma: The discount γ, from 0 to 1.
-        lam: λ from 0 (least noise) to 1 (least dependence on v).
+        lam: λ from 0 (relies on v, with little noise) to 1 (relies on the rewards).
 
     Raises:
         ValueError: Shapes or types differ from these, or gamma or lam is out of range.
