@@ -65,6 +65,7 @@ from zhixing.people.gaze_estimation import angular_error
 from zhixing.people.large_softmax import sample_classes, sampled_softmax_loss
 from zhixing.people.margin_softmax import arcface
 from zhixing.people.pose_regression import RealNVP
+from zhixing.reinforcement.policy_gradient import gae, ppo_loss
 from zhixing.sequence.selective_scan import selective_scan
 from zhixing.sequence.state_space import causal_convolution
 from zhixing.unsupervised.autoregressive import MADE
@@ -695,6 +696,35 @@ def _() -> tuple[Call, Call]:
         return lambda: torch.autograd.grad(density(x).sum(), [x, *flow.parameters()])
 
     return call(flow.log_prob), call(theirs.log_prob)
+
+
+@row("reinforcement/policy_gradient", "gae and ppo_loss, stable-baselines3's, 64 environments, 256 steps")
+def _() -> tuple[Call, Call]:
+    import gymnasium
+    from stable_baselines3.common.buffers import RolloutBuffer
+
+    b, t = 64, 256
+    r, v = normal(b, t), normal(b, t, seed=1)
+    v_next = torch.cat([v[:, 1:], normal(b, 1, seed=2)], 1)
+    terminated = normal(b, t, seed=3) > 2
+    none = torch.zeros_like(terminated)
+    logp, logp_old = 0.2 * normal(b, t, seed=4), 0.2 * normal(b, t, seed=5)
+
+    spaces = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+    buffer = RolloutBuffer(t, *spaces, gamma=0.99, gae_lambda=0.95, n_envs=b)
+    buffer.rewards[:], buffer.values[:] = r.T.numpy(), v.T.numpy()
+    buffer.episode_starts[1:] = terminated.T[:-1].numpy()
+
+    def ours(logp: Tensor) -> Tensor:
+        return ppo_loss(logp, logp_old, gae(r, v, v_next, terminated, none))
+
+    def reference(logp: Tensor) -> Tensor:
+        buffer.compute_returns_and_advantage(v_next[:, -1], terminated[:, -1].numpy())
+        advantages = torch.from_numpy(buffer.advantages).T
+        ratio = torch.exp(logp - logp_old)
+        return -torch.min(advantages * ratio, advantages * torch.clamp(ratio, 0.8, 1.2)).mean()
+
+    return both_ways(ours, logp), both_ways(reference, logp)
 
 
 @row("sequence/selective_scan", "scan, mambapy's, 1024 × 64, 16 states")

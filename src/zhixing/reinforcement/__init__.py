@@ -1,0 +1,1 @@
+"""Policy gradients: learning from rewards of one's own actions."""
