@@ -102,8 +102,8 @@ assert abs((gelu_tanh(at_ends) - gelu(at_ends)) / -gelu(at_ends) - 1) < 1e-3
 grid = torch.linspace(-5, 5, 2001, dtype=torch.float64)
 figure, axes = plt.subplots()
 forms = {"ReLU": F.relu, "sigmoid form": gelu_sigmoid, "tanh form": gelu_tanh}
-for label, form in forms.items():
-    axes.semilogy(grid, (form(grid) - gelu(grid)).abs(), label=label)
+for (label, form), style in zip(forms.items(), ("-", "--", "-."), strict=True):
+    axes.semilogy(grid, (form(grid) - gelu(grid)).abs(), style, label=label)
 axes.set(xlabel="$x$", ylabel="distance to GELU", ylim=(1e-7, 1))
 axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 

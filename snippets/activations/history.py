@@ -301,8 +301,11 @@ assert math.isclose(relu_flow_lecun / relu_flow, xavier_factor, rel_tol=1e-3)
 figure, panels = plt.subplots(1, 2, sharey=True, figsize=(5.6, 3.7))
 titles = ("each with its own weights", "all with variance $1/n$")
 for axes, flows, title in zip(panels, (own, lecun), titles, strict=True):
-    for name in ("sigmoid", "softplus", "tanh", "ReLU", "SELU", "GELU"):
-        axes.semilogy(range(depth + 1), flows[name], label=name)
+    names = ("sigmoid", "softplus", "tanh", "ReLU", "SELU", "GELU")
+    for i, (name, marker) in enumerate(zip(names, "os^vDx", strict=True)):
+        # Every sixth layer, each function at others, so that no mark hides another.
+        marks = {"marker": marker, "markevery": (i, 6), "markersize": 4.5}
+        axes.semilogy(range(depth + 1), flows[name], label=name, **marks)
     axes.set_title(title)
     axes.set(xlabel="layer", xlim=(0, depth), ylim=(1e-20, 1e3))
 panels[0].set_ylabel("gradient norm, output = 1")
@@ -441,13 +444,12 @@ assert elu_slope_there > 2 * 1e-3
 
 # %% dead_units_picture
 figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(5.6, 3.5))
-for name in forms:
-    style = "--" if name == "ELU" else "-"
+for name, style, marker in zip(forms, ("-", ":", "--", "-."), "osv^", strict=True):
     shares = [dead[name, rate] for rate in rates]
-    left.semilogx(rates, shares, style, marker=".", label=name)
+    left.semilogx(rates, shares, style, marker=marker, ms=4.5, label=name)
     shares = [inner for inner, _, _ in late.get(name, [])]
     right.plot(range(0, 25 * len(shares), 25), shares, style, label=name)
-left.set(xlabel="learning rate", ylabel="dead units", title="after 50 steps")
+left.set(xlabel="learning rate", ylabel="share of dead units", title="after 50 steps")
 right.set(xlabel="step", title="first layer, bias −6", ylim=(-0.03, 1.03))
 figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
 

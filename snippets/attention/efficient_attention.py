@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from zhixing.attention.efficient_attention import strided_mask, window_mask
 from zhixing.attention.softmax_attention import causal_mask
 
-GREY, BLUE, ORANGE, GREEN = "#6b7280", "#0b62b8", "#c2410c", "#15803d"
+GREY, BLUE, ORANGE, GREEN = "#6b7280", "#0b62b8", "#c2410c", "#0f766e"
 n = 16
 buckets = torch.tensor([0, 1, 2, 0, 3, 1, 2, 2, 0, 3, 1, 0, 3, 2, 1, 0])
 patterns = {

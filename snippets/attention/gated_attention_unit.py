@@ -26,6 +26,8 @@ fast = 1.4 * torch.stack(
 )
 slow = 0.8 * torch.stack([torch.cos(time / 2), torch.sin(time / 3)], -1)
 fast, slow = fast.expand(1, 1, -1, -1), slow.expand(1, 1, -1, -1)
+ink = "#222222"  # stays dark on a dark page, as the colours of the weights stay
+colours = plt.get_cmap("RdBu_r").with_extremes(bad="#c3c8cf")
 figure, panels = plt.subplots(1, 2, figsize=(5.2, 3.0), layout="constrained")
 for axes, causal in zip(panels, (False, True), strict=True):
     # Values that are the identity show the weights.
@@ -35,14 +37,16 @@ for axes, causal in zip(panels, (False, True), strict=True):
     )[0, 0]
     # The linear part is divided by 24 here and by 6 there: as dark on both sides.
     limit = 0.15 if causal else 0.0375
-    axes.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    later = torch.ones(tokens, tokens).triu(1).bool() & causal
+    shown = weights.masked_fill(later, torch.nan)
+    axes.imshow(shown, cmap=colours, vmin=-limit, vmax=limit)
     for start in range(0, tokens, size):
         corner = start - 0.5, start - 0.5
-        axes.add_patch(plt.Rectangle(corner, size, size, fill=False, ec="#24292f"))
+        axes.add_patch(plt.Rectangle(corner, size, size, fill=False, ec=ink))
     axes.set_title("causal" if causal else "full")
     axes.set(xlabel="key", xticks=[], yticks=[])
 panels[0].set_ylabel("query")
-panels[1].text(17.5, 4, "not seen", ha="center", va="center", color="#24292f")
+panels[1].text(17.5, 4, "not seen", ha="center", va="center", color=ink)
 
 # %% picture_holds tags=["hidden"]
 # Outside its blocks the causal matrix is linear (signed) below, and 0 above.

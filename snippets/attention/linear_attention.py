@@ -152,7 +152,7 @@ axes.text(8, 1.02, "answering 0", color=GREY, fontsize=9, va="bottom")
 axes.set_xscale("log", base=2)
 axes.set(xlabel="pairs stored, $n$", ylabel="relative error of the values")
 axes.set_xticks(counts, [str(n) for n in counts])
-axes.legend()
+axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
 # %% recall_holds tags=["hidden"]
 for n, of_n in errors.items():

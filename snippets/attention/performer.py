@@ -19,13 +19,13 @@ figure, panels = plt.subplots(2, 1, figsize=(5.0, 4.2), sharex=True, sharey=True
 at = torch.linspace(-4, 7.5, 400)
 draws = torch.randn(266, generator=torch.Generator().manual_seed(0))
 for axes, r in zip(panels, (1, 4), strict=True):
-    for middle, colour, name in (
-        (0, DRAWN, "what is drawn"),
-        (r, WANTED, "where the mean comes from"),
+    for middle, style, colour, name in (
+        (0, "-", DRAWN, "what is drawn"),
+        (r, "--", WANTED, "where the mean comes from"),
     ):
         curve = (-((at - middle) ** 2) / 2).exp() / (2 * torch.pi) ** 0.5
         axes.fill_between(at, curve, color=colour, alpha=0.22, lw=0)
-        axes.plot(at, curve, color=colour, lw=1.4, label=name)
+        axes.plot(at, curve, style, color=colour, lw=1.4, label=name)
     axes.plot(draws, torch.full_like(draws, -0.02), "|", color=DRAWN, ms=5, mew=0.5)
     axes.text(7.4, 0.2, f"$r = {r}$", ha="right", va="center", color=INK)
     axes.set(ylabel="density", ylim=(-0.045, 0.56))

@@ -15,7 +15,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-GREY, OURS, SOFT, SHARP = "#6b7280", "#c2410c", "#0b62b8", "#117733"
+GREY, OURS, SOFT, SHARP = "#6b7280", "#c2410c", "#0b62b8", "#0f766e"
 cosine = np.linspace(-1, 1, 401)
 figure, axes = plt.subplots(figsize=(5.0, 3.4))
 density = (1 - cosine**2) ** ((64 - 3) / 2)

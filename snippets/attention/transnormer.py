@@ -42,10 +42,11 @@ def by_key(feature_map):
 
 
 figure, axes = plt.subplots(figsize=(5.0, 3.6))
-axes.semilogy(x, derivative(by_score), label="by the score")
+axes.semilogy(x, derivative(by_score), label="by the score, ELU + 1")
 relu = derivative(by_key(torch.relu)).masked_fill(x <= 0, torch.nan)
 axes.semilogy(x, relu, "--", label="by the key, ReLU")
-axes.semilogy(x, derivative(by_key(elu_plus_one)), label="by the key, ELU + 1")
+by_key_elu = derivative(by_key(elu_plus_one))
+axes.semilogy(x, by_key_elu, "-.", label="by the key, ELU + 1")
 axes.axhline(0.25, ls=":", color=GREY, label="softmax, by the logit")
 axes.set(xlabel="key $x$", ylabel="derivative of a weight", ylim=(0.02, 2e3))
 axes.legend()

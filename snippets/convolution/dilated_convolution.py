@@ -222,9 +222,9 @@ assert gradient[0].abs().sum(1).nonzero().flatten().tolist() == list(range(5, 12
 # %% taps
 figure, axes = plt.subplots(figsize=(5.2, 3.3))
 rate = torch.arange(1, 37)
-for size in 65, 33, 21:
+for size, style in (65, "-"), (33, "--"), (21, "-."):
     inside = ((1 + 2 * (1 - rate / size).clamp(min=0)) / 3) ** 2
-    axes.plot(rate, inside, label=f"map of {size} × {size}")
+    axes.plot(rate, inside, style, label=f"map of {size} × {size}")
 axes.axhline(1 / 9, linestyle=":", color="gray", label="only the middle tap")
 axes.set(xlabel="rate $d$", ylabel="share of the kernel on the map", ylim=(0, 1))
 axes.legend()
