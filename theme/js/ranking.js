@@ -2,7 +2,8 @@
 //
 // English is matched by stemmed words and their prefixes; Chinese, which has no spaces, by any substring: a run of
 // characters is indexed as overlapping pairs. Each word or pair is searched for alone. A section counts the words that it
-// holds; a page counts its best sections, and each word once more where it is best, also among the page's keywords.
+// holds. A page counts its best sections, each word once more where it is best, also among the page's keywords, and most
+// if a single keyword, or its title, has the words of the query.
 
 import MiniSearch from "./vendor/minisearch.js";
 import { stemmer } from "./vendor/stemmer.js";
@@ -45,6 +46,8 @@ export function words(query) {
 
 const stem = word => stemmer(word.replace(/is(e[drs]?|ing|ations?)$/, "iz$1")); // normalise is normalize
 
+const forms = word => (HAN.test(word) ? word : [...new Set([word, GREEK.get(word) ?? stem(word)])]);
+
 const BOOST = { title: 4, anchor: 2, page: 2, code: 0.4, defined: 2, text: 1, keywords: 4 };
 const KEYWORDS = "@"; // in the id of a page's keywords, which are no section, and never shown
 const OPTIONS = {
@@ -59,14 +62,14 @@ const OPTIONS = {
 function searches(query) {
   return words(query).flatMap((word, i, all) => {
     if (HAN.test(word)) {
-      return word.length > 2 ? pairs(word).map(pair => ({ weight: 0.6, queries: [pair] }))
-        : [{ weight: 1, queries: [word], prefix: word.length < 2 }];
+      return word.length > 2 ? pairs(word).map(pair => ({ word: pair, weight: 0.6, queries: [pair] }))
+        : [{ word, weight: 1, queries: [word], prefix: word.length < 2 }];
     }
     const named = /\.[^.]*\p{L}[^.]*$/u.test(word) ? [word.split(".").at(-1)] : []; // for torch.nn.SiLU also SiLU
     const fuzzy = word.length > 4 && !named.length ? 0.2 : false; // not to match torch.nn.GELU
     const prefix = i === all.length - 1;
-    const whole = { queries: [word], fuzzy, prefix, weights: { fuzzy: 0.2, prefix: 0.6 } };
-    return [{ weight: 1, queries: [whole, stem(word), ...named] }];
+    const whole = { queries: [word], fuzzy, prefix, weights: { fuzzy: 0.2, prefix: 0.3 } };
+    return [{ word, weight: 1, queries: [whole, stem(word), ...named] }];
   });
 }
 
@@ -77,12 +80,12 @@ const aside = id => /#references$|#.*\./.test(id);
 const kind = page => (page === "glossary/" ? 0.01 : page.split("/").length > 2 ? 1 : 0.3);
 
 // Prose counts more than references and the API, the exact phrase more than other matches, earlier sections more than
-// later ones. The introduction, at `place` 0, only names what follows: it ranks like place 8, unless the title begins
+// later ones. The introduction, at `place` 0, only names what follows: it ranks like place 12, unless the title begins
 // with the phrase.
 function place(section, phrase) {
   const named = section.title.toLowerCase().startsWith(phrase);
   const match = named ? 4 : section.all.includes(phrase) ? 3 : 1;
-  return (match / (1 + (section.place || (named ? 0 : 8)) / 8)) * (aside(section.id) ? 0.1 : 1);
+  return (match / (1 + (section.place || (named ? 0 : 12)) / 8)) * (aside(section.id) ? 0.1 : 1);
 }
 
 const sum = values => values.reduce((total, value) => total + value, 0);
@@ -94,7 +97,7 @@ export async function indexed(sections, chunkSize) {
     fields: Object.keys(BOOST),
     extractField: (section, name) => section[name] ?? "",
     tokenize,
-    processTerm: word => (HAN.test(word) ? word : [...new Set([word, GREEK.get(word) ?? stem(word)])]),
+    processTerm: forms,
   });
   const known = new Map(sections.map(section => [section.id, {
     ...section,
@@ -102,18 +105,20 @@ export async function indexed(sections, chunkSize) {
     all: `${section.title} ${section.text} ${section.code}`.toLowerCase(),
   }]));
   const starts = sections.filter(section => !section.place);
-  const named = new Map(starts.map(({ id, keywords }) => [id, keywords.map(plain)]));
+  // The words of each name of a page.
+  const names = new Map(starts.map(({ id, title, keywords }) => (
+    [id, [title, ...keywords].map(name => new Set(tokenize(name).flatMap(forms)))]
+  )));
   await index.addAllAsync(sections.map(({ keywords, ...section }) => (
     { ...section, anchor: section.id.split("#")[1] ?? section.id.replaceAll("/", " ") }
   )), { chunkSize });
   index.addAll(starts.map(({ id, keywords }) => ({ id: id + KEYWORDS, keywords: keywords.join(" ") })));
   return query => {
     const all = searches(query);
-    const found = all.map(search => index.search({ combineWith: "OR", ...search }, OPTIONS));
-    const phrase = plain(query).trim();
-    const pages = matches(all, found, known, phrase);
-    for (const page of pages) page.named = named.get(page.address).some(keyword => keyword.startsWith(phrase));
-    return ranked(pages, all, starts.length);
+    const found = all.map(({ word, ...search }) => index.search({ combineWith: "OR", ...search }, OPTIONS));
+    const pages = matches(all, found, known, plain(query).trim());
+    for (const page of pages) page.names = names.get(page.address);
+    return ranked(pages, all, starts.length, words(query).filter(word => HAN.test(word) && word.length > 2));
   };
 }
 
@@ -137,21 +142,26 @@ function matches(all, found, known, phrase) {
   return [...pages.values()];
 }
 
-// The sections of each page, both in their order. A page without some of the words falls the more, the rarer these are,
-// and is left out if it has less than half of what the best one has.
-function ranked(pages, all, count) {
+// The sections of each page, both in their order. A section with a whole run of Chinese, one of `runs`, counts up to
+// twice. A page without some of the words falls the more, the rarer these are, and is left out if it has less than half
+// of what the best one has.
+function ranked(pages, all, count, runs) {
   const rarity = all.map(({ weight }, i) => {
     const holding = pages.filter(page => page.best[i]).length;
     return holding && weight * Math.log(1 + (count - holding + 0.5) / (holding + 0.5));
   });
-  const whole = sum(rarity);
+  const share = holds => sum(rarity.filter((_, i) => holds(all[i].word, i))) / sum(rarity);
   for (const page of pages) {
     const sections = [...page.sections.values()];
-    for (const section of sections) section.score *= section.words / all.length;
+    for (const section of sections) {
+      const whole = runs.filter(run => section.all.includes(run)).length / (runs.length || 1);
+      section.score *= (1 + whole) * (section.words / all.length) ** 1.5;
+    }
     page.found = sections.sort((one, other) => other.score - one.score);
-    page.share = sum(rarity.filter((_, i) => page.best[i])) / whole;
+    page.share = share((_, i) => page.best[i]);
     const best = page.found.slice(0, 6).reduceRight((total, section) => section.score + total / 2, 0);
-    page.score = kind(page.address) * (page.named ? 3 : 1) * (best + sum(page.best)) * page.share ** 2;
+    const named = Math.max(...page.names.map(name => share(word => name.has(word) || name.has(stem(word)))));
+    page.score = kind(page.address) * (best + sum(page.best) / 2) * (1 + 4 * named ** 2) * page.share ** 2;
   }
   const most = Math.max(...pages.map(page => page.share));
   return pages
