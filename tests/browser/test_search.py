@@ -1,4 +1,4 @@
-"""Test the first hits of the queries in queries/<page>.csv, and the search box."""
+"""Test the first hits of the queries in queries/<page>.csv and in questions.csv, and the search box."""
 
 import csv
 import re
@@ -12,6 +12,8 @@ ROWS = [
     for path in sorted(FOLDER.rglob("*.csv"))
     for row in csv.DictReader(path.read_text().splitlines())
 ]
+# Written without having seen the pages, with the article that should answer.
+QUESTIONS = list(csv.DictReader(Path(__file__).with_name("questions.csv").read_text().splitlines()))
 LANGUAGES = pytest.mark.parametrize("language", ["en", "zh"])
 
 
@@ -65,6 +67,21 @@ def test_first_hits_match_the_table(tab, language):
             missed.append((row["query"], first))
     assert missed == []
     assert search.visit.problems == []
+
+
+@LANGUAGES
+def test_first_hits_answer_nearly_all_questions(tab, language):
+    search = Search(tab, language)
+    rows = [row for row in QUESTIONS if row["language"] == language]
+    search.find(rows[0]["query"])
+    hits = search.page.evaluate(FIRST_HITS, [row["query"] for row in rows])
+    missed = [
+        (row["query"], hit.removeprefix(search.visit.address))
+        for row, hit in zip(rows, hits, strict=True)
+        if f"/{language}/{row['page']}/" not in hit
+    ]
+    assert len(rows) >= 200
+    assert len(missed) <= 0.05 * len(rows), missed
 
 
 @LANGUAGES
