@@ -222,6 +222,7 @@ assert errors[1] < 0.9 * errors[0]
 assert errors[3] < 0.94 * errors[1]
 assert errors[3] < 0.85 * errors[0]
 assert errors[12] > 1.2 * errors[3]
+error_still, error_one, error_three = errors[0], errors[1], errors[3]
 network_parameters = sum(p.numel() for p in net.parameters())
 
 # %% flows tags=["hidden"]

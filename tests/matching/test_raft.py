@@ -243,8 +243,10 @@ def test_what_is_invalid_has_no_effect_even_if_it_is_nan():
     flow, target = normal(1, 2, 2, 2).requires_grad_(), normal(1, 2, 2, 2, seed=1)
     valid = torch.tensor([[[True, False], [True, True]]])
     target[0, :, 0, 1] = math.nan
-    target[0, 0, 1, 1] = 400.0
-    (gradient,) = torch.autograd.grad(sequence_loss([flow], target, valid), flow)
+    target[0, :, 1, 1] = torch.tensor([400.0, 0.0])
+    loss = sequence_loss([flow], target, valid)
+    assert loss.isfinite()
+    (gradient,) = torch.autograd.grad(loss, flow)
     assert (gradient[0, :, [0, 1], [1, 1]] == 0).all()
     assert_close(gradient[0, :, :, 0].abs(), torch.full((2, 2), 1 / 8, dtype=torch.float64))
 

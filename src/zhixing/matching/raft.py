@@ -247,7 +247,7 @@ class ConvGRU(nn.Module):
     """A gated recurrent unit whose three maps are convolutions.
 
     z = σ(Conv([h, x])), r = σ(Conv([h, x])), q = tanh(Conv([r h, x])), and the new state is
-    (1 - z) h + z q (equations 4 to 7 of the paper).
+    (1 - z) h + z q (section 3.3 of the paper).
 
     Args:
         hidden: Channels of the state h.
