@@ -53,6 +53,7 @@ from zhixing.foundations.autograd import Variable
 from zhixing.foundations.bias import fold_batch_norm
 from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.foundations.smooth_surrogates import smooth_max, soft_argmax
+from zhixing.matching.raft import correlation_pyramid, lookup, pixel_grid
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
@@ -467,6 +468,24 @@ def _() -> tuple[Call, Call]:
         return torch.stack([soft_argmax(smooth_max(x, dim), 2) for dim in (2, 3)], 2)
 
     return both_ways(ours, maps), both_ways(lambda x: spatial_soft_argmax2d(x, normalized_coordinates=False), maps)
+
+
+@row("matching/raft", "pyramid and lookup, torchvision's CorrBlock, 32 × 40 cells")
+def _() -> tuple[Call, Call]:
+    from torchvision.models.optical_flow.raft import CorrBlock  # here, since other rows do not need it
+
+    f, g = normal(1, 64, 32, 40) / 64, normal(1, 64, 32, 40, seed=1) / 64  # results of size 1 or less
+    coords = pixel_grid(1, 32, 40) + 0.375
+
+    def ours(f: Tensor, g: Tensor) -> Tensor:
+        return lookup(correlation_pyramid(f, g), coords)
+
+    def theirs(f: Tensor, g: Tensor) -> Tensor:
+        block = CorrBlock()
+        block.build_pyramid(f, g)
+        return block.index_pyramid(coords)
+
+    return both_ways(ours, f, g), both_ways(theirs, f, g)
 
 
 @row("metrics/mean_average_precision", "COCO's rule, pycocotools', 60 images (no backward)")

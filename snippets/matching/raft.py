@@ -91,7 +91,7 @@ f = blurred(noise, 2)
 pyramid = correlation_pyramid(f, f.roll((shift[1], shift[0]), dims=(2, 3)), levels=3)
 path = [(match[0, 0, start[1], start[0]].item(), match[0, 1, start[1], start[0]].item())
         for match in walk(pyramid)]  # fmt: skip
-figure, panels = plt.subplots(1, 3, figsize=(7.4, 3.1), sharey=True)
+figure, panels = plt.subplots(1, 3, figsize=(7.4, 3.5), sharey=True)
 for axes, level, here, there in zip(
     panels, (2, 1, 0), path[:-1], path[1:], strict=True
 ):
@@ -209,13 +209,14 @@ def train(seed, steps=50):
     return net
 
 
-net = train(seed=0)
+net = train(seed=2)
 image1, image2, flow = scenes(32, torch.Generator().manual_seed(99))
 with torch.no_grad():
     flows = [torch.zeros_like(flow), *net(image1, image2, updates=12)]
 errors = [(f - flow).norm(dim=1).mean().item() for f in flows]
-for updates in (0, 1, 2, 3, 12):
-    print(f"{updates:2} updates: mean error {errors[updates]:.1f} pixels")
+for updates in range(4):
+    print(f"{updates} updates: mean error {errors[updates]:.0f} pixels")
+print("12 updates are worse than 3:", errors[12] > errors[3])
 
 # %% train_holds tags=["hidden"]
 assert errors[1] < 0.9 * errors[0]
@@ -227,7 +228,7 @@ network_parameters = sum(p.numel() for p in net.parameters())
 
 # %% flows tags=["hidden"]
 SCENE = 2
-figure, panels = plt.subplots(1, 3, figsize=(7.4, 2.9), sharey=True)
+figure, panels = plt.subplots(1, 3, figsize=(7.4, 3.1), sharey=True)
 grid = pixel_grid(1, 64, 64)[0, :, 4::8, 4::8]
 FLOWS = {"true flow": flow, "after 1 update": flows[1], "after 3 updates": flows[3]}
 for axes, (title, shown), color in zip(
