@@ -57,18 +57,20 @@ def walk(pyramid, radius=4):
     return path
 
 
-def walk_error(shift, levels, seed=0):
-    noise = torch.randn(1, 64, 48, 48, generator=torch.Generator().manual_seed(seed))
+def walk_error(shift, levels, seed=1, size=64):
+    noise = torch.randn(
+        1, 64, size, size, generator=torch.Generator().manual_seed(seed)
+    )
     f = blurred(noise, 2)
     g = f.roll((shift[1], shift[0]), dims=(2, 3))
     path = walk(correlation_pyramid(f, g, levels=levels))
     target = path[0] + torch.tensor(shift).view(1, 2, 1, 1)
-    stays = ((target >= 0) & (target < 48)).all(dim=1)  # what leaves has no match
+    stays = ((target >= 0) & (target < size)).all(dim=1)  # what leaves has no match
     return (path[-1] - target).norm(dim=1)[stays].mean().item()
 
 
 walk_errors = {}
-for shift in ((3, 2), (11, -9), (20, -14)):
+for shift in ((11, -9), (20, -14), (36, -30)):
     walk_errors[shift] = [walk_error(shift, levels) for levels in (1, 2, 3, 4)]
     print(
         shift, "with 1 to 4 levels:", " ".join(f"{e:5.1f}" for e in walk_errors[shift])
@@ -76,12 +78,13 @@ for shift in ((3, 2), (11, -9), (20, -14)):
 
 # %% walk_holds tags=["hidden"]
 for (x, y), errors in walk_errors.items():
-    for levels, error in enumerate(errors[:3], 1):
+    for levels, error in enumerate(errors, 1):
         if max(abs(x), abs(y)) <= 4 * (2**levels - 1):
-            assert error < 1.5
+            assert error < 4
         else:
-            assert error > 6
-    assert errors[3] > errors[2]
+            assert error > 7
+for shift in ((11, -9), (20, -14)):  # a fourth level is not needed
+    assert walk_errors[shift][3] > walk_errors[shift][2]
 
 # %% picture tags=["hidden"]
 # One cell, its correlations on three levels, and where the search goes.
@@ -189,7 +192,10 @@ def small_encoder(channels):
     return nn.Sequential(first, nn.InstanceNorm2d(channels))
 
 
-def train(seed, steps=50):
+STEPS, BATCH = 50, 6
+
+
+def train(seed):
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     size = {"width": 16, "levels": 2, "radius": 2, "stride": 4}
@@ -198,9 +204,9 @@ def train(seed, steps=50):
         if p.ndim > 1:  # torch's own smaller values delay training
             nn.init.kaiming_normal_(p)
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
-    for _ in range(steps):
-        image1, image2, flow = scenes(6, generator)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=STEPS)
+    for _ in range(STEPS):
+        image1, image2, flow = scenes(BATCH, generator)
         everywhere = torch.ones_like(flow[:, 0]).bool()
         optimizer.zero_grad()
         sequence_loss(net(image1, image2, updates=3), flow, everywhere).backward()
@@ -225,6 +231,18 @@ assert errors[3] < 0.85 * errors[0]
 assert errors[12] > 1.2 * errors[3]
 error_still, error_one, error_three = errors[0], errors[1], errors[3]
 network_parameters = sum(p.numel() for p in net.parameters())
+training_pairs = STEPS * BATCH
+# The error is largest around the disc's boundary and where the match leaves the image.
+error = (flows[3] - flow).norm(dim=1)
+matches = pixel_grid(*flow[:, 0].shape) + flow
+leaves = ((matches < 0) | (matches > 63)).any(dim=1)
+spread = F.max_pool2d(flow, 9, 1, 4) + F.max_pool2d(-flow, 9, 1, 4)
+boundary = (spread.abs().sum(dim=1) > 1e-3) & ~leaves
+rest = ~boundary & ~leaves
+assert error[boundary].mean() > 1.2 * error[rest].mean()
+assert error[leaves].mean() > 1.4 * error[rest].mean()
+along = (flows[3] * flow).sum(dim=1) / flow.norm(dim=1)
+assert along[leaves].mean() < 0.75 * flow.norm(dim=1)[leaves].mean()
 
 # %% flows tags=["hidden"]
 SCENE = 2
@@ -260,7 +278,8 @@ pyramid = correlation_pyramid(
     f, f.roll((0, 3), dims=(2, 3)), levels=1
 )  # 3 to the right
 best = lookup(pyramid, pixel_grid(1, 9, 9))[0, :, 4, 4].argmax().item()
-print("channel", best, "- by (row, column):", divmod(best, 9), "- but it is (x, y)")
+print("channel", best, "is (dx, dy) =", (best // 9 - 4, best % 9 - 4))
+print("read row by row, it would be", (best % 9 - 4, best // 9 - 4))
 
 # %% order_holds tags=["hidden"]
 assert divmod(best, 9) == (3 + 4, 0 + 4)

@@ -58,7 +58,8 @@ def correlation_pyramid(
         raise ValueError(f"{levels} levels need {least} × {least} cells, not {h} × {w}")
     wide = torch.promote_types(torch.promote_types(f.dtype, g.dtype), torch.float32)
     with autocast_off(f):
-        volume = torch.einsum("bcyx,bcvu->byxvu", f.to(wide), g.to(wide)) / c**0.5
+        # Dividing f, and not the volume, saves a copy of the largest tensor.
+        volume = torch.einsum("bcyx,bcvu->byxvu", f.to(wide) / c**0.5, g.to(wide))
     pyramid = [volume]
     for _ in range(levels - 1):
         pyramid.append(F.avg_pool2d(pyramid[-1].flatten(0, 1), 2).unflatten(0, (b, h)))
@@ -247,7 +248,7 @@ class ConvGRU(nn.Module):
     """A gated recurrent unit whose three maps are convolutions.
 
     z = σ(Conv([h, x])), r = σ(Conv([h, x])), q = tanh(Conv([r h, x])), and the new state is
-    (1 - z) h + z q (section 3.3 of the paper).
+    (1 - z) h + z q.
 
     Args:
         hidden: Channels of the state h.
