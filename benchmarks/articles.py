@@ -55,6 +55,7 @@ from zhixing.foundations.elementary import logsumexp, tanh
 from zhixing.foundations.smooth_surrogates import smooth_max, soft_argmax
 from zhixing.matching.aslfeat import peakiness
 from zhixing.matching.image_matching import eight_point, sampson
+from zhixing.matching.raft import correlation_pyramid, lookup, pixel_grid
 from zhixing.metrics.mean_average_precision import mean_average_precision
 from zhixing.metrics.segmentation_metrics import confusion_matrix
 from zhixing.optimization.adamw import AdamW
@@ -500,6 +501,24 @@ def _() -> tuple[Call, Call]:
         return sampson_epipolar_distance(x, y, find_fundamental(x, y))
 
     return both_ways(ours, x, y), both_ways(reference, x, y)
+
+
+@row("matching/raft", "pyramid and lookup, torchvision's CorrBlock, 32 × 40 cells")
+def _() -> tuple[Call, Call]:
+    from torchvision.models.optical_flow.raft import CorrBlock  # here, since other rows do not need it
+
+    f, g = normal(1, 64, 32, 40) / 64, normal(1, 64, 32, 40, seed=1) / 64  # results of size 1 or less
+    coords = pixel_grid(1, 32, 40) + 0.375
+
+    def ours(f: Tensor, g: Tensor) -> Tensor:
+        return lookup(correlation_pyramid(f, g), coords)
+
+    def theirs(f: Tensor, g: Tensor) -> Tensor:
+        block = CorrBlock()
+        block.build_pyramid(f, g)
+        return block.index_pyramid(coords)
+
+    return both_ways(ours, f, g), both_ways(theirs, f, g)
 
 
 @row("metrics/mean_average_precision", "COCO's rule, pycocotools', 60 images (no backward)")
