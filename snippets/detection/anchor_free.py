@@ -251,7 +251,7 @@ for i, axes in zip((5, 7), rows, strict=True):
             if all(abs(x - a) > 9 or abs(y - b) > 6 for a, b in taken):
                 break
         taken.append((x, y))
-        shade = {"facecolor": "#111111", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
+        shade = {"facecolor": "#111111", "alpha": 0.85, "pad": 0.8, "linewidth": 0}
         axes.text(x, y, f"{score:.2f}", color="#f5f5f5", fontsize=9, bbox=shade)
     axes.set(xlim=(0, 64), ylim=(64, 0), xlabel="$x$ (pixels)")
     axes.grid(False)

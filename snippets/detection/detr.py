@@ -77,8 +77,8 @@ for i, box in enumerate(objects_drawn * 64):
     x1, _, _, y2 = outline(left, box, color="C0", linewidth=2)
     left.text(x1 + 1, y2 - 1, i, color="C0", va="bottom", weight="bold")
 for i, box in enumerate(queries_drawn * 64):
-    _, y1, x2, _ = outline(left, box, color="C1", linestyle="--")
-    left.text(x2 + 1, y1 + 1, i, color="C1", va="top", weight="bold")
+    x1, y1, _, _ = outline(left, box, color="C1", linestyle="--")
+    left.text(x1 + 1, y1 + 1, i, color="C1", va="top", weight="bold")
 left.set(
     xlim=(0, 64), ylim=(64, 0), aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)"
 )
@@ -89,7 +89,7 @@ for i in range(4):
         right.text(
             j,
             i,
-            f"{costs_drawn[i, j]:.1f}",
+            f"{costs_drawn[i, j]:.1f}".replace("-", "−"),
             ha="center",
             va="center",
             color="#fdfdfd" if dark else "#101010",
@@ -283,20 +283,28 @@ for axes_row, (name, boxes_found) in zip(rows, found.items(), strict=True):
         axes.imshow(test_images[i].permute(1, 2, 0), extent=(0, 32, 32, 0))
         for box in test_targets[i]["boxes"]:
             outline(axes, box, color="#fdfdfd", linewidth=2)
+        taken = []
         for box, score in zip(
             boxes_found[i]["boxes"], boxes_found[i]["scores"], strict=True
         ):
-            if score >= 0.5:
-                _, _, x2, y2 = outline(
-                    axes, box, color="#ffd000", linestyle="--", linewidth=2
-                )
-                label = axes.text(
-                    min(x2, 31.5), y2 - 0.5, f"{score:.2f}", color="#ffd000"
-                )
-                label.set(fontsize=8, ha="right", va="bottom")
-                label.set_bbox(
-                    {"facecolor": "#101010", "alpha": 0.6, "pad": 1, "linewidth": 0}
-                )
+            if score < 0.5:
+                continue
+            x1, y1, x2, y2 = outline(
+                axes, box, color="#ffd000", linestyle="--", linewidth=2
+            )
+            # The first corner of the box where no other score stands.
+            for x, y in [
+                (x, y) for y in (y2 - 1.8, y1 + 1.8) for x in (x2 - 2.9, x1 + 2.9)
+            ]:
+                x, y = min(max(x, 3), 29), min(max(y, 2), 30)
+                if all(abs(x - a) > 5.6 or abs(y - b) > 3.4 for a, b in taken):
+                    break
+            taken.append((x, y))
+            label = axes.text(x, y, f"{score:.2f}", color="#ffd000")
+            label.set(fontsize=8, ha="center", va="center")
+            label.set_bbox(
+                {"facecolor": "#101010", "alpha": 0.8, "pad": 1, "linewidth": 0}
+            )
         axes.set(xticks=(0, 16, 32), yticks=(0, 16, 32), xlim=(0, 32), ylim=(32, 0))
         axes.grid(False)
     axes_row[0].set_ylabel(name)

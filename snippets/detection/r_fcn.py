@@ -199,12 +199,13 @@ for row, region, name in zip(panels, (hit, shifted), ("hit", "shifted"), strict=
             corner = torch.tensor([left + j * (32 + GAP), top + i * (32 + GAP)]) - 0.5
             side = torch.tensor([(x2 - x1) / 3, (y2 - y1) / 3])
             draw_box(row[1], torch.cat([corner, corner + side]), DARK)
-            value = f"{pooled[i, j].item():+.1f}"
+            value = f"{pooled[i, j].item():+.1f}".replace("-", "−")
             color = LIGHT if pooled[i, j].abs() > 12 else DARK
             row[2].text(j, i, value, ha="center", va="center", color=color)
     row[1].set(xlabel="nine maps of the class")
     row[2].set(xlabel="means of the bins")
-    row[2].set_title(f"vote {votes[-1]:+.1f}", fontsize="medium")
+    title = f"vote {votes[-1]:+.1f}".replace("-", "−")
+    row[2].set_title(title, fontsize="medium")
     for axes in row:
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)

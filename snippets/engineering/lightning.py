@@ -298,7 +298,7 @@ for axes, n in zip(panels, (3, 12), strict=True):
     axes.plot(rates[n, "beside"], "--", drawstyle="steps-post", label="interval beside")
     axes.set(title=f"{n} batches in an epoch", ylabel="learning rate")
 panels[1].set_xlabel("step")
-panels[0].legend()
+panels[1].legend()
 
 
 # %% accumulated

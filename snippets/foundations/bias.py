@@ -61,8 +61,8 @@ left.plot(axis, 1.5 - axis, color="C0", label="with bias")
 left.plot(axis, -axis, "--", color="C1", label="without bias")
 left.fill_between(axis, 1.5 - axis, 2, color="C0", alpha=0.15, lw=0)
 for first, second in (0, 0), (0, 1), (1, 0), (1, 1):
-    filled = "0.3" if first and second else "none"
-    left.plot(first, second, "o", ms=8, color="0.3", mfc=filled)
+    filled = "#24292f" if first and second else "none"
+    left.plot(first, second, "o", ms=8, color="#24292f", mfc=filled)
 left.set(xlabel="$x_1$", ylabel="$x_2$", xlim=(-0.4, 1.5), ylim=(-0.4, 1.5))
 left.set(xticks=[0, 1], yticks=[0, 1], title="AND", aspect="equal")
 ray = torch.linspace(-3, 3, 301, dtype=torch.float64)[:, None]

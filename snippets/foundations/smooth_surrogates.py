@@ -39,9 +39,9 @@ pairs = torch.stack([x, torch.zeros_like(x)])
 figure, (left, right) = plt.subplots(1, 2, figsize=(4.8, 2.7), layout="constrained")
 left.plot(x, x.clamp(min=0), color="gray", linestyle="--", label="maximum")
 right.plot(x, (x > 0).double(), color="gray", linestyle="--")
-for k in 1, 3, 10:
-    left.plot(x, smooth_max(pairs, 0, k=k), label=f"$K = {k}$")
-    right.plot(x, torch.softmax(k * pairs, 0)[0])
+for k, line in (1, ":"), (3, "-."), (10, "-"):
+    left.plot(x, smooth_max(pairs, 0, k=k), line, label=f"$K = {k}$")
+    right.plot(x, torch.softmax(k * pairs, 0)[0], line)
 left.set(xlabel="$x$", title="maximum of $x$ and 0")
 right.set(xlabel="$x$", title="gradient")
 left.legend(loc="upper left")

@@ -57,7 +57,7 @@ for name, turn in valleys.items():
         print(f"valley {name}, {method}: {left:.2f}")
 
 # %% valley_drawn tags=["hidden"]
-figure, panels = plt.subplots(1, 2, figsize=(5.6, 2.9))
+figure, panels = plt.subplots(1, 2, figsize=(5.6, 3.2))
 across = torch.linspace(-1.4, 1.4, 200, dtype=torch.float64)
 for axes, (name, turn) in zip(panels, valleys.items(), strict=True):
     points = torch.stack(torch.meshgrid(across, across, indexing="xy"))
@@ -65,15 +65,17 @@ for axes, (name, turn) in zip(panels, valleys.items(), strict=True):
     height = (turned.square() * torch.tensor([1.0, 300.0])[:, None, None]).sum(0)
     levels = [0.02, 0.2, 1, 4, 16, 64, 256]
     axes.contour(across, across, height, levels, colors="0.6", linewidths=0.6)
-    for method, color in (("gradient descent", "C1"), ("Adam", "C0")):
+    # Adam's larger marks lie below, where the two paths coincide.
+    for method, color, size in (("Adam", "C0", 6), ("gradient descent", "C1", 2)):
         x, y = paths[name, method].T
-        axes.plot(x, y, ".-", color=color, ms=3, lw=0.9, label=method)
-    axes.plot(0, 0, "+", color="0.3", ms=9)
+        axes.plot(x, y, ".-", color=color, ms=size, lw=0.9, label=method)
+    axes.plot(0, 0, "+", color="#24292f", ms=10, mew=1.5)
     axes.set(title=name, xlabel=r"$\theta_1$", aspect="equal")
     axes.grid(False)
 panels[0].set(xlim=(-1.15, 0.45), ylim=(-0.8, 0.8), ylabel=r"$\theta_2$")
 panels[1].set(xlim=(-1.15, 0.45), ylim=(-1.15, 0.45))
-panels[0].legend(loc="upper right")
+handles = panels[0].get_legend_handles_labels()
+figure.legend(*handles, loc="outside upper center", ncols=2)
 
 # %% valley_holds tags=["hidden"]
 ends = {key: path[-1].norm().item() for key, path in paths.items()}

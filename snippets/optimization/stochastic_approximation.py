@@ -192,13 +192,14 @@ for axes, curvature in zip(panels, (1.0, 0.1), strict=True):
     for i, name in enumerate(labels):
         width = 4 if name == "1 / n" else 1.5  # it lies beneath another in one panel
         line = errors[name, curvature]
-        axes.plot(at, line, color=f"C{i}", lw=width, label=labels[name])
+        shape = {"color": f"C{i}", "marker": "osD^v"[i], "ms": 4}
+        # The line has no marks of its own, but its legend shows the simulation's.
+        axes.plot(at, line, lw=width, markevery=[], label=labels[name], **shape)
         axes.plot(
             marks,
             [dots[name, curvature][k - 1] for k in marks],
-            "o",
-            color=f"C{i}",
-            ms=3,
+            ls="none",
+            **shape,
         )
     axes.set(xscale="log", yscale="log", xlabel=r"step $n$")
     axes.set_title(rf"$\lambda = {curvature:g}$")

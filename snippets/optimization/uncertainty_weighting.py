@@ -232,10 +232,11 @@ assert abs(pull_after_a_fall(0.01) - 1) < 0.1
 # %% paths_drawn
 figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 4), layout="constrained")
 step = torch.arange(50, 801, 50)
-for name, path in paths.items():
-    (line,) = left.plot(step, [errors[3:, 0].mean() for errors, _ in path], label=name)
+for i, (name, path) in enumerate(paths.items()):
+    style = {"color": f"C{i}", "linestyle": ("-", "--", "-.", ":")[i]}
+    left.plot(step, [errors[3:, 0].mean() for errors, _ in path], **style, label=name)
     if "learned" in name:
-        right.plot(step, [s[3:, 1].mean() for _, s in path], color=line.get_color())
+        right.plot(step, [s[3:, 1].mean() for _, s in path], **style)
 right.axhline(math.log(1024), color="gray", linestyle=":", label="log 1024")
 left.set(xlabel="step", ylabel="error of the quiet task", yscale="log", ylim=(0.01, 1))
 right.set(xlabel="step", ylabel="s of the noisy task", ylim=(0, 9))

@@ -169,7 +169,7 @@ errors = {dt: by_age(u, dt) for dt in (0.1, 0.01, 0.001)}
 # %% horizon_figure
 figure, axes = plt.subplots(figsize=(5.2, 3.4))
 borders = torch.tensor([1, 3, 10, 30, 100, 300, 1000])
-styles = zip(errors.items(), ("o-", "s--", "^:"), (OURS, OTHER, "#117733"), strict=True)
+styles = zip(errors.items(), ("o-", "s--", "^:"), (OURS, OTHER, "#0f766e"), strict=True)
 for (dt, off), style, color in styles:
     middles = (borders[1:] * borders[:-1]).sqrt()
     axes.plot(middles, off, style, color=color, label=f"Δ = {dt}")
