@@ -5,9 +5,9 @@ import math
 import numpy
 import pytest
 import torch
+from tensors import assert_same_both_ways, normal
 from torch.testing import assert_close
 
-from tests.tensors import assert_same_both_ways, normal
 from zhixing.matching.image_matching import (
     calibrate,
     eight_point,
