@@ -88,13 +88,12 @@ def lookup(
         ValueError: The tensors do not fit each other, or `radius` is no positive integer.
 
     Examples:
-        The match of a cell is one cell further to the right than it: dx = 1, dy = 0.
+        Image 1 has one cell, whose match lies at (2, 2). Its correlation at (x, y) is 5 y + x.
 
         >>> import torch
-        >>> f, coords = torch.eye(9).view(1, 9, 3, 3), pixel_grid(1, 3, 3)
-        >>> windows = lookup(correlation_pyramid(f, f.roll(1, 3), levels=1), coords, radius=1)
-        >>> windows.shape, windows[0, :, 1, 1].argmax().item()
-        (torch.Size([1, 9, 3, 3]), 7)
+        >>> volume, coords = torch.arange(25.0).view(1, 1, 1, 5, 5), torch.full((1, 2, 1, 1), 2.0)
+        >>> lookup([volume], coords, radius=1).round().flatten().tolist()
+        [6.0, 11.0, 16.0, 7.0, 12.0, 17.0, 8.0, 13.0, 18.0]
     """
     radius = integer(radius, "radius")
     if not pyramid or any(not isinstance(v, Tensor) or v.ndim != 5 for v in pyramid):

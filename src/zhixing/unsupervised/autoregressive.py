@@ -155,7 +155,9 @@ def path_counts(masks: Sequence[Bool[Tensor, "_ _"]]) -> Int[Tensor, "d d"]:
 
     Examples:
         >>> import torch
-        >>> path_counts(made_masks([torch.tensor([1, 2, 3]), torch.tensor([1, 2])])).tolist()
+        >>> first = torch.tensor([[1, 0, 0], [1, 1, 0]]) > 0
+        >>> last = torch.tensor([[0, 0], [1, 0], [1, 1]]) > 0
+        >>> path_counts([first, last]).tolist()
         [[0, 0, 0], [1, 0, 0], [2, 1, 0]]
     """
     if not masks:
@@ -185,7 +187,7 @@ def masked_mlp(
 
     Examples:
         >>> import torch
-        >>> masks = made_masks([torch.tensor([1, 2]), torch.tensor([1])])
+        >>> masks = [torch.tensor([[True, False]]), torch.tensor([[False], [True]])]
         >>> weights, biases = [torch.ones(1, 2), torch.ones(2, 1)], [torch.zeros(1), torch.zeros(2)]
         >>> masked_mlp(torch.tensor([[3.0, 5.0]]), weights, biases, masks).tolist()
         [[0.0, 3.0]]
@@ -306,9 +308,13 @@ def mixture_log_prob(
     Examples:
         >>> import torch
         >>> x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        >>> def copies(x, order):  # the second in the order equals the first
+        ...     logits = torch.zeros_like(x)
+        ...     logits[:, order[1]] = 100 * x[:, order[0]] - 50
+        ...     return logits
         >>> orders = torch.tensor([[0, 1], [1, 0]])
-        >>> round(mixture_log_prob(MADE(2, [8]), x, orders).exp().sum().item(), 5)
-        1.0
+        >>> mixture_log_prob(copies, x, orders).exp().round(decimals=3).tolist()
+        [0.5, 0.0, 0.0, 0.5]
     """
     if not len(orders):
         raise ValueError("orders must hold one order at least, but is empty")
