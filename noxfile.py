@@ -128,8 +128,8 @@ def bench(session: nox.Session) -> None:
     `-- articles` times each article's main function and its reference (or `-- articles activations/gelu …`). `-- ddp`
     records the timelines of the page on DDP again, `-- attention_cpu` the cost of attention on the CPU, and
     `-- attention_compiled` properties of its compiled kernels for several GPUs, `-- linear_attention_compiled` those of
-    linear attention, `-- selective_scan_compiled` those of the selective scan. `-- lighthouse` scores site/, `-- mutation`
-    the tests (which needs cosmic-ray too, and hours).
+    linear attention, `-- selective_scan_compiled` those of the selective scan. `-- lighthouse` scores site/,
+    `-- mutation` the tests (which needs cosmic-ray too, and hours).
 
     Needs `pip install -c constraints.txt -e '.[dev]'`, Chromium and npm.
     """
