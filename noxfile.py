@@ -128,13 +128,14 @@ def bench(session: nox.Session) -> None:
     `-- articles` times each article's main function and its reference (or `-- articles activations/gelu …`). `-- ddp`
     records the timelines of the page on DDP again, `-- attention_cpu` the cost of attention on the CPU, and
     `-- attention_compiled` properties of its compiled kernels for several GPUs, `-- linear_attention_compiled` those of
-    linear attention, `-- selective_scan_compiled` those of the selective scan. `-- lighthouse` scores site/.
+    linear attention, `-- selective_scan_compiled` those of the selective scan. `-- lighthouse` scores site/,
+    `-- mutation` the tests (which needs cosmic-ray too, and hours).
 
     Needs `pip install -c constraints.txt -e '.[dev]'`, Chromium and npm.
     """
     part, *rest = session.posargs or [""]
     compiled = ("attention_compiled", "linear_attention_compiled", "selective_scan_compiled")
-    if part in ("articles", "ddp", "attention_cpu", *compiled, "lighthouse"):
+    if part in ("articles", "ddp", "attention_cpu", *compiled, "lighthouse", "mutation"):
         run(session, "python", f"benchmarks/{part}.py", *rest)
         return
     if part != "pages":

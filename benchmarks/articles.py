@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -815,7 +814,7 @@ def main() -> None:
     for article in options.articles or PAIRS:
         table.add(measure_row(article))
     if not options.articles:
-        table.save(RESULT, date=datetime.now(UTC).date().isoformat(), threads=1, turns=TURNS)
+        table.save(RESULT, threads=1, turns=TURNS)
 
 
 def measure_row(article: str) -> Row:

@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+
+from zhixing_site.site.evidence import processor
 
 TICK = 0.05  # seconds between two measurements of memory
 
@@ -70,7 +73,8 @@ class Table:
 
 def machine() -> dict[str, str | int]:
     names = "torch", "matplotlib", "mkdocs", "mkdocs-material", "mkdocs-jupyter"
-    facts = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
+    facts = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
+    facts["date"] = datetime.now(UTC).date().isoformat()
     return {**facts, "python": platform.python_version(), **{name: version(name) for name in names}}
 
 

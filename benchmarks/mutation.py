@@ -6,7 +6,8 @@
 
 A mutant is a module with one change by an operator of cosmic-ray: another number, comparison or sign, a loop without
 iterations, a missing decorator. For each module, a sample is drawn with a fixed seed. A mutant is noticed if one of the
-module's own tests fails with it; its results replace those of its module in results/mutation.json.
+module's own tests fails with it; its results replace those of its module in results/mutation.json. Without names, only
+modules are assessed that have changed since, or whose tests have.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -54,46 +56,54 @@ class Mutant:
 # The mutants
 
 
-def mutants(module: str, text: str) -> list[Mutant]:
-    """Return all mutants of a module's text, without those in annotations."""
+def mutants(module: str, text: str) -> Iterator[Mutant]:
+    """Yield the mutants of a module's text in a random order with a fixed seed, without those in annotations."""
     from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    places, seen = positions(text), {without_annotations(text)}
+    random.Random(module).shuffle(places)
+    for name, occurrence in places:
+        mutant = mutate_code(text, get_operator(name)(), occurrence)
+        if mutant and (code := without_annotations(mutant)) not in seen:
+            seen.add(code)
+            yield Mutant(module, mutant, change(text, mutant))
+
+
+def positions(text: str) -> list[tuple[str, int]]:
+    """Return each operator's name with the number of each of its places in the text."""
+    from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
-    annotations, found = annotated(text), {}
+    nodes, found = [*ast_nodes(get_ast(text))], []
     for name in sorted(operator_names()):
         operator = get_operator(name)
-        if operator.arguments() or name.endswith(BITWISE) or "NoOp" in name:
-            continue
-        for occurrence in range(10_000):
-            mutant = mutate_code(text, operator(), occurrence)
-            if mutant is None:
-                break
-            line, change = difference(text, mutant)
-            if mutant != text and line not in annotations and valid(mutant):
-                found[mutant] = Mutant(module, mutant, f"{line}: {change}")
-    return list(found.values())
+        if not (operator.arguments() or name.endswith((*BITWISE, "no-op"))):
+            count = sum(len([*operator().mutation_positions(node)]) for node in nodes)
+            found += [(name, occurrence) for occurrence in range(count)]
+    return found
 
 
-def valid(text: str) -> bool:
+def without_annotations(text: str) -> str | None:
+    """Return the code's syntax tree, by which mutants are told apart; None for invalid code."""
     try:
         with warnings.catch_warnings(action="ignore"):  # such as "is" with a literal
-            ast.parse(text)
+            tree = ast.parse(text)
     except SyntaxError:
-        return False
-    return True
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+    return ast.dump(tree)
 
 
-def annotated(text: str) -> set[int]:
-    """Return the lines of the signatures, of which a mutant would fail while it is imported, if it has an effect."""
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    return {line for node in functions for line in range(node.lineno, node.body[0].lineno)}
-
-
-def difference(text: str, mutant: str) -> tuple[int, str]:
+def change(text: str, mutant: str) -> str:
     """Return the number of the first line that differs, and both versions of it."""
     old, new = text.splitlines(), mutant.splitlines()
     line = next((n for n, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), len(new))
-    return line + 1, f"{old[line].strip()} → {new[line].strip() if line < len(new) else ''}"
+    return f"{line + 1}: {old[line].strip()} → {new[line].strip() if line < len(new) else ''}"
 
 
 # Running the tests
@@ -171,24 +181,21 @@ def chosen(names: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def assess(module: str, tests: list[str]) -> dict:
-    """Try a sample of the module's mutants; return how many there are, were tried and noticed, and which were not."""
+    """Try a sample of the module's mutants; return how many were tried and noticed, and which were not."""
     text = (ROOT / "src/zhixing" / f"{module}.py").read_text()
-    everything = mutants(module, text)
-    sample = random.Random(module).sample(everything, min(SAMPLE, len(everything)))
+    sample = [*islice(mutants(module, text), SAMPLE)]
     options = {"max_workers": os.cpu_count(), "mp_context": CONTEXT, "max_tasks_per_child": 1}
     with ProcessPoolExecutor(**options) as executor:
-        if next(executor.map(partial(noticed, tests=tests), [Mutant(module, text, "")])):
-            sys.exit(f"the tests of {module} fail without any change")
-        results = list(executor.map(partial(noticed, tests=tests), sample))
+        unchanged, *results = executor.map(partial(noticed, tests=tests), [Mutant(module, text, ""), *sample])
+    if unchanged:
+        sys.exit(f"the tests of {module} fail without any change")
     survivors = sorted(mutant.change for mutant, result in zip(sample, results, strict=True) if not result)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return {
-        "digest": digest,
-        "mutants": len(everything),
-        "tried": len(sample),
-        "noticed": sum(results),
-        "survivors": survivors,
-    }
+    return {"digest": digest(module, tests), "tried": len(sample), "noticed": sum(results), "survivors": survivors}
+
+
+def digest(module: str, tests: list[str]) -> str:
+    texts = [(ROOT / path).read_bytes() for path in [f"src/zhixing/{module}.py", *tests]]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:12]
 
 
 def main() -> None:
@@ -197,8 +204,10 @@ def main() -> None:
     options = parser.parse_args()
     recorded = json.loads(RESULTS.read_text())["modules"] if RESULTS.exists() else {}
     for module, tests in chosen(options.modules):
+        if not options.modules and recorded.get(module, {}).get("digest") == digest(module, tests):
+            continue
         recorded[module] = result = assess(module, tests)
-        print(f"{result['noticed']:3} of {result['tried']} mutants noticed, of {result['mutants']}: {module}")
+        print(f"{result['noticed']:3} of {result['tried']} mutants noticed: {module}")
         print(*(f"    {change}" for change in result["survivors"]), sep="\n", flush=True)
         facts = machine() | {"cosmic-ray": version("cosmic-ray")}
         report = {"machine": facts, "modules": dict(sorted(recorded.items()))}

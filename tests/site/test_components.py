@@ -58,6 +58,20 @@ def test_sum():
     assert measure(-2) + measure(2) == 4
 """
 
+VERIFICATION = """\
+# Verified { #verification }
+
+{{ mutants }}, {{ noticed }}, {{ torch }}, {{ processor }}
+
+--8<-- "areas"
+
+--8<-- "recordings"
+"""
+RECORDED = {
+    "machine": {"date": "2026-01-02", "torch": "2.0"},
+    "modules": {"area/ruler": {"tried": 1500, "noticed": 1200}},
+}
+
 
 @pytest.fixture(scope="module")
 def built(pristine, tmp_path_factory):
@@ -104,6 +118,26 @@ def addresses(project, page: str, element) -> list[str]:
     base = project.root / "site" / page
     found = [(base / each.get("href")).resolve() for each in element.iter("a")]
     return [path.relative_to(project.root / "site").as_posix() for path in found]
+
+
+def test_page_on_verification_shows_numbers_of_the_build_and_recordings(library):
+    for language in "en", "zh":
+        library.write(f"docs/{language}/verification.md", VERIFICATION)
+    library.write("benchmarks/results/mutation.json", json.dumps(RECORDED))
+    library.write("benchmarks/results/times.json", json.dumps({"triton": "3.8.0"}))
+    library.command("accept")
+    assert library.build() == (0, "")
+    page = library.html("en/verification").find(".//article")
+    assert re.match(r"1,500, 80%, 2\.\S+, \S+$", page.find("p").text_content())
+    areas, recorded = (
+        [[cell.text_content() for cell in row] for row in table.iter("tr")] for table in page.iter("table")
+    )
+    assert areas == [
+        ["Area", "Articles", "Test functions", "Mutants tried", "Noticed"],
+        ["The area", "2", "2", "1500", "80%"],
+    ]
+    assert recorded[1:] == [["mutation", "2026-01-02", "–", "torch 2.0"], ["times", "–", "–", "triton 3.8.0"]]
+    assert "变异体" in library.html("zh/verification").text_content()
 
 
 def test_facts_are_below_the_title(built):

@@ -18,7 +18,15 @@ from zhixing_site.execution.runner import Run
 from zhixing_site.files import read_text
 from zhixing_site.project import site_url, source_url
 from zhixing_site.site.copies import offered
-from zhixing_site.site.evidence import files_that_test, functions_in, reference_libraries, tests_of, versions
+from zhixing_site.site.evidence import (
+    files_that_test,
+    functions_in,
+    mutants,
+    recordings,
+    reference_libraries,
+    tests_of,
+    versions,
+)
 from zhixing_site.site.notebooks import notebook_link
 from zhixing_site.site.postprocess import COMMIT, DAY
 from zhixing_site.templates import WORDS, render
@@ -27,6 +35,8 @@ PACE = {"en": 225, "zh": 400}  # words, or Chinese characters, a minute
 SECONDS = 5  # for a line of code or a formula
 READ = {"en": re.compile(r"[^\W\d_][\w'’-]*"), "zh": re.compile(r"[\u3400-\u9fff]")}
 PYTHON = re.compile(r"^(?P<fence> *`{3,})python.*?\n(?P<lines>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
+RECORDED = "torch", "triton", "chromium", "lighthouse", "cosmic-ray"  # versions in recordings
+ABOUT = {"index", "verification"}  # pages about the site
 GLOSSARY = "docs/glossary.csv"
 COLUMNS = ["term", "术语", "definition", "定义", "page"]
 ROW, NOTE, INDENT = 30, 18, 46  # of the map, in pixels: heights of an article and of a line below it; left of both
@@ -114,25 +124,54 @@ class Components:
             groups = [(_link(area.pages[page.language], page), area) for area in self.areas]
             paths = {f"start/{path}": self._reading_path(path, page) for path in PATHS}
             return {"articles": self._cards(groups, page, "h4"), "map": self._map(page), **paths}
+        if page.name == "verification":
+            return {"areas": self._verified_areas(page), "recordings": self._recordings(page)}
         return {"glossary": self._glossary(page)} if page.name == "glossary" else {}
 
     def notebooks_for(self, page: Page) -> dict[str, dict]:
-        """{snippet: executed notebook} for the marks of the page; the home page has values of its own."""
-        if page.name != "index":
+        """{snippet: executed notebook} for the marks of the page; pages about the site have values of their own."""
+        if page.name not in ABOUT:
             return self.notebooks
-        values = self._home_values(WORDS[page.language])
+        values = self._values(WORDS[page.language])
         return self.notebooks | {page.snippet: {"cells": [], "metadata": {"zhixing": {"values": values}}}}
 
-    def _home_values(self, words: Mapping[str, str]) -> dict[str, object]:
-        files = {path for name in self.modules for path in files_that_test(name, self.modules, self.root)}
+    def _values(self, words: Mapping[str, str]) -> dict[str, object]:
+        files = self._test_files(self.modules)
         *most, last = sorted(set().union(*map(reference_libraries, files))) or [""]
+        tried, noticed = mutants(self.modules, self.root)
         return {
             "articles": len(self.articles),
             "tests": f"{sum(len(functions_in(path)) for path in files):,}",
             "references": words["and"].join(filter(None, [words["comma"].join(most), last])),
+            "mutants": f"{tried:,}",
+            "noticed": f"{noticed / tried:.0%}" if tried else "–",
             "commit": COMMIT if self.has_commit else "…",
             "day": DAY,
+            **versions(),
         }
+
+    def _test_files(self, names: Iterable[str]) -> set[Path]:
+        return {path for name in names for path in files_that_test(name, self.modules, self.root)}
+
+    def _verified_areas(self, page: Page) -> str:
+        """A table: the articles, test functions and mutants of each area."""
+        rows = []
+        for area in self.areas:
+            names = [name for name in self.modules if name.startswith(f"{area.name}/")]
+            tried, noticed = mutants(names, self.root)
+            tests = [len(functions_in(path)) for path in self._test_files(names) if path.parent.name == area.name]
+            facts = {"articles": len(area.articles), "tests": sum(tests), "tried": tried, "noticed": noticed}
+            rows.append(_link(area.pages[page.language], page) | facts)
+        return render("verified_areas.html", rows=rows, words=WORDS[page.language])
+
+    def _recordings(self, page: Page) -> str:
+        """A table: what each benchmark last ran on, as far as it says so."""
+        words, rows = WORDS[page.language], []
+        for name, found in recordings(self.root).items():
+            facts = found.get("machine", found)
+            tools = words["comma"].join(f"{tool} {facts[tool]}" for tool in RECORDED if tool in facts)
+            rows.append([name, *(facts.get(key, "–") for key in ("date", "processor")), tools])
+        return render("recordings.html", rows=rows, words=words, source=source_url())
 
     def _cards(self, groups: Iterable[tuple[object, Area]], page: Page, level: str) -> str:
         """Cards of the areas' articles, each area's below the link that comes with it."""

@@ -1,6 +1,7 @@
 """The evidence for a page's code: versions, and the test functions that check it. Test files are read, not run."""
 
 import ast
+import json
 import platform
 import re
 import sys
@@ -14,13 +15,22 @@ from zhixing_site.files import parse, read_text
 
 IMPORT = re.compile(r"\bzhixing\.(\w+)(?:\.(\w+)| import (\w+(?:, \w+)*))")
 # What tests are written with, which is no reference for what they test.
+WIDEST = {"avx512f": "AVX-512", "avx2": "AVX2"}
+RECORDINGS = "benchmarks/results"
 TOOLS = {"beartype", "hypothesis", "jaxtyping", "psutil", "pytest", "zhixing", "zhixing_copy", "zhixing_site"}
 
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions that a page names."""
-    return {"torch": version("torch"), "python": platform.python_version()}
+    """The versions that pages name, and the processor of the build."""
+    return {"torch": version("torch"), "python": platform.python_version(), "processor": processor()}
+
+
+def processor() -> str:
+    """The widest vector instructions of this processor, AVX-512 or AVX2, else its kind, such as arm64."""
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text().split() if path.exists() else []
+    return next((name for flag, name in WIDEST.items() if flag in flags), platform.machine())
 
 
 def tests_of(names: Iterable[str], modules: Mapping[str, Module], root: Path) -> dict[str, list[str]]:
@@ -60,6 +70,18 @@ def reference_libraries(path: Path) -> set[str]:
         found = next(filter(Path.exists, helpers), None)
         libraries |= reference_libraries(found) if found else {name}
     return libraries
+
+
+def recordings(root: Path) -> dict[str, dict]:
+    """{name: content} of the results of benchmarks."""
+    return {path.stem: json.loads(read_text(path, root)) for path in sorted((root / RECORDINGS).glob("*.json"))}
+
+
+def mutants(names: Iterable[str], root: Path) -> tuple[int, int]:
+    """How many mutants of these modules were tried, and how many of them the tests noticed, as recorded."""
+    recorded = recordings(root).get("mutation", {"modules": {}})["modules"]
+    found = [recorded[name] for name in names if name in recorded]
+    return sum(each["tried"] for each in found), sum(each["noticed"] for each in found)
 
 
 def _direct_test_files(module: str, root: Path) -> set[Path]:
