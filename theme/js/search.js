@@ -43,7 +43,8 @@ function excerpt(section, terms) {
 function item(sections, typed) {
   const element = document.createElement("li");
   for (const section of sections.slice(0, SECTIONS)) {
-    const terms = [...new Set([...typed, ...section.terms])];
+    const whole = typed.filter(word => section.all.includes(word));
+    const terms = [...new Set([...typed, ...section.terms.filter(term => !whole.some(word => word.includes(term)))])];
     const link = document.createElement("a");
     link.href = new URL(section.id, home);
     link.append(marked("b", section.title, terms));
