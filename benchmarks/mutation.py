@@ -41,7 +41,6 @@ MEMORY = 6 * 2**30  # bytes of data of a process
 BITWISE = ("_RShift", "_LShift", "_BitOr", "_BitAnd", "_BitXor")
 PRELOADED = ["torch", "torchvision", "scipy.optimize", "sklearn.cluster"]
 OK, INTERNAL_ERROR, USAGE_ERROR, NO_TESTS = 0, 3, 4, 5  # pytest's exit codes
-BARE = "wrong_input or compiled"  # as in noxfile.py
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
-    places, seen = positions(text), {without_annotations(text)}
+    places, seen = positions(text), {without_annotations(text), None}
     random.Random(module).shuffle(places)
     for name, occurrence in places:
         mutant = mutate_code(text, get_operator(name)(), occurrence)
@@ -126,7 +125,7 @@ def noticed(mutant: Mutant, tests: list[str]) -> bool:
         os.chdir(root)
         os.environ |= {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         sys.path.insert(0, str(root / "src"))
-        return run_tests(root, tests)
+        return run_tests(tests)
 
 
 def copy(root: Path, target: Path) -> None:
@@ -138,12 +137,13 @@ def copy(root: Path, target: Path) -> None:
             (target / path.name).symlink_to(path)
 
 
-def run_tests(root: Path, tests: list[str]) -> bool:
-    """Run the tests until one fails, first with shapes checked, then, in a fork, those that run without the check."""
-    modules = [path.relative_to(root / "src").with_suffix("") for path in sorted((root / "src/zhixing").rglob("*.py"))]
-    checked = ",".join(".".join(path.parts) for path in modules if not path.stem.endswith("_triton"))
+def run_tests(tests: list[str]) -> bool:
+    """Run the tests until one fails, first with shapes checked, then those that run without the check."""
+    sys.path.append(str(ROOT))
+    from noxfile import BARE, hook  # the latter reads the modules of the current folder
+
     bare = ["-m", f"({BARE}) and not mutation"]
-    hooked = ["-m", f"not ({BARE} or mutation)", f"--jaxtyping-packages={checked},beartype.beartype"]
+    hooked = ["-m", f"not ({BARE} or mutation)", hook()]
     return any(fails([*options, *tests]) for options in (hooked, bare))
 
 

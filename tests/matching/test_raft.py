@@ -1,5 +1,6 @@
 """RAFT against torchvision's parts and whole network, loops from the definition, and the paper's numbers."""
 
+import inspect
 import itertools
 import math
 
@@ -360,6 +361,16 @@ def test_gradients_of_the_whole_network_equal_torchvision(vision, monkeypatch):
         results.append([loss.detach(), *(p.grad.clone() for p in ours.parameters())])
     assert_close(*results)
     assert all(g.abs().sum() > 0 for g in results[0][1:])
+
+
+@pytest.mark.torchvision
+def test_defaults_are_those_of_torchvision(vision):
+    images = torch.zeros(2, 1, 3, 8, 8, dtype=torch.float64)
+    wanted = inspect.signature(vision.RAFT.forward).parameters["num_flow_updates"].default
+    assert len(small()(*images)) == wanted
+    ours, theirs = UpdateBlock(), vision.MotionEncoder(in_channels_corr=vision.CorrBlock().out_channels)
+    shapes = {name: weight.shape for name, weight in ours.motion_encoder.state_dict().items()}
+    assert shapes == {name: weight.shape for name, weight in theirs.state_dict().items()}
 
 
 def test_more_updates_repeat_the_first_ones():
