@@ -1,13 +1,14 @@
 """Measure time and memory of builds: compare with mkdocs-jupyter and plain MkDocs, and find the overhead of a snippet.
 
     pip install -c constraints.txt -e '.[dev]'
-    python benchmarks/build.py [notebooks] [overhead] [unchanged] [growth] [--articles 250 500 1000] [--repeat 3]
+    python benchmarks/build.py [repository] [notebooks] [overhead] [growth] [--articles 250 500 1000] [--repeat 3]
 
 Both sides of a comparison alternate, in one run on one machine. Print medians; assert nothing.
 """
 
 import argparse
 import math
+import re
 import shutil
 import socket
 import statistics
@@ -15,7 +16,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,9 +30,11 @@ RESULTS = Path(__file__).parent / "results"
 BUILD = [sys.executable, "-m", "zhixing_site", "build"]
 MKDOCS = [sys.executable, "-m", "mkdocs"]
 RUN = [sys.executable, "-m", "zhixing_site", "run"]
+SERVE = [sys.executable, "-m", "zhixing_site", "serve"]
 PATIENCE = 120  # seconds to wait for a served page
 TICK = 0.05  # seconds between two requests of a served page
-NOTEBOOKS, SNIPPETS, ARTICLES = 20, 40, 48
+NOTEBOOKS, SNIPPETS = 20, 40
+ARTICLE = "activations/gelu"  # the article that changes
 CHANGED = 7  # the notebook in which a line changes
 
 
@@ -67,14 +72,21 @@ def notebooks(root: Path, options: argparse.Namespace, table: Table) -> None:
     add_times(table, "build, nothing cached", cold, "10 times")
     add_times(table, "build, one line changed", changed, "2 times")
     port, *others = free_ports(3)
-    ours = [[sys.executable, "-m", "zhixing_site", "serve", "--port", str(port)]]
+    ours = [[*SERVE, "--port", str(port)]]
     peers = [
         [*MKDOCS, "serve", *config, "--dev-addr", f"127.0.0.1:{other}"]
         for config, other in zip(configs, others, strict=True)
     ]
-    saved = (
-        time_saves(ours, [f"{port}/en", f"{port}/zh"], root, options.repeat),
-        time_saves(peers, [f"{other}" for other in others], root, options.repeat),
+    places = [f"{port}/en", f"{port}/zh"], [f"{other}" for other in others]
+    saved = tuple(
+        time_saves(
+            commands,
+            [f"http://127.0.0.1:{place}/small/notebook_{CHANGED}/" for place in side],
+            partial(projects.write_notebook, root, CHANGED),
+            root,
+            options.repeat,
+        )
+        for commands, side in zip((ours, peers), places, strict=True)
     )
     add_times(table, "serve, from saving one line to seeing it", saved, "5 times")
 
@@ -89,19 +101,21 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def time_saves(commands: list[list[str]], places: list[str], root: Path, repeat: int) -> list[float]:
-    """Return the seconds from saving a changed line until the pages served at these places, one a language, show it."""
-    urls = [f"http://127.0.0.1:{place}/small/notebook_{CHANGED}/" for place in places]
+def time_saves(
+    commands: list[list[str]], urls: list[str], write: Callable[[str], None], root: Path, repeat: int
+) -> list[float]:
+    """Return the seconds from writing a new number until the pages served at these addresses show it."""
     seconds = []
     with running(*commands, root=root) as processes:
-        await_text("Notebook", urls[0], processes), await_text("笔记本", urls[1], processes)
+        for url in urls:
+            await_text("</html>", url, processes)
         for attempt in range(repeat):
             time.sleep(1)  # let the servers become idle
             number = f"8.5{attempt:02}{len(commands)}"
             started = time.perf_counter()
-            projects.write_notebook(root, CHANGED, number)
+            write(number)
             for url in urls:
-                await_text(f">{number}<", url, processes)
+                await_text(f"{number}<", url, processes)
             seconds.append(time.perf_counter() - started)
     return seconds
 
@@ -145,20 +159,51 @@ def overhead(root: Path, options: argparse.Namespace, table: Table) -> None:
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([0, 1])"
 
 
-# Comparison with plain MkDocs: nothing or little has changed
+# This repository, compared with plain MkDocs
 
 
-def unchanged(root: Path, options: argparse.Namespace, table: Table) -> None:
-    """Build this repository a second time."""
+def repository(root: Path, options: argparse.Namespace, table: Table) -> None:
+    """Build this repository without a cache, then again after a change of nothing, a paragraph, or a snippet."""
     projects.write_repository(root)
-    measure(BUILD, root=root)
-    pages, ours, plain = compare_with_mkdocs(root, options.repeat)
-    added = medians(ours)[0] - medians(plain)[0]
+    cold = []
+    for _ in range(options.repeat):
+        forget(root / ".cache", root / "site")
+        cold.append(measure(BUILD, root=root).seconds)
+    pages, same, plain = compare_with_mkdocs(root, options.repeat)
+    other = [cost.seconds for cost in plain]
     table.title(
-        "This repository in two languages, nothing changed, compared with the two plain MkDocs builds of the same "
-        "expanded pages, in parallel."
+        f"This repository, {pages} pages in two languages. `other` are the two plain MkDocs builds of the same "
+        "expanded pages, in parallel, which run no code and render all pages. Changed are a paragraph of one article "
+        "in both languages, or a line of its snippet."
     )
-    add_unchanged(table, f"{pages} pages", pages, ours, plain, f"{added:+.2f} s", "at most +1 s")
+    table.add(Row("build, nothing cached", cold, other, "s", f"{statistics.median(cold):.0f} s"))
+    added = medians(same)[0] - medians(plain)[0]
+    add_unchanged(table, "build, nothing changed", pages, same, plain, f"{added:+.2f} s", "at most +1 s")
+    paragraphs, lines = [], []
+    for attempt in range(options.repeat):
+        for language in projects.CONFIGS:
+            path = root / "docs" / language / f"{ARTICLE}.md"
+            path.write_text(f"{path.read_text()}\n{attempt}\n")
+        projects.accept(root)
+        paragraphs.append(measure(BUILD, root=root).seconds)
+        write_line(root, f"7.{attempt:03}1")
+        lines.append(measure(BUILD, root=root).seconds)
+    port = free_ports(1)[0]
+    serve = [[*SERVE, "--port", str(port)]]
+    urls = [f"http://127.0.0.1:{port}/{language}/{ARTICLE}/" for language in projects.CONFIGS]
+    saved = time_saves(serve, urls, partial(write_line, root), root, options.repeat)
+    for what, samples, sides in (
+        ("build, a paragraph changed", paragraphs, other),
+        ("build, a snippet changed", lines, other),
+        ("serve, from saving a line to seeing it", saved, []),
+    ):
+        table.add(Row(what, samples, sides, "s", f"{statistics.median(samples):.1f} s", "at most 5 s and the run"))
+
+
+def write_line(root: Path, number: str) -> None:
+    """Write the number into the first line of the article's snippet that the page shows."""
+    path = root / f"snippets/{ARTICLE}.py"
+    path.write_text(re.sub(r"^import torch\b.*", f"import torch  # {number}", path.read_text(), count=1, flags=re.M))
 
 
 def growth(root: Path, options: argparse.Namespace, table: Table) -> None:
@@ -179,36 +224,6 @@ def growth(root: Path, options: argparse.Namespace, table: Table) -> None:
         if before:
             add_growth(table, before, now)
         before = now
-
-
-def incremental(root: Path, options: argparse.Namespace, table: Table) -> None:
-    """Rebuild as many synthetic articles as the site will have, after changing nothing, a paragraph, or a snippet."""
-    projects.write_articles(root, ARTICLES)
-    measure(BUILD, root=root)
-    table.title(
-        f"{ARTICLES} synthetic articles in two languages, of which nothing changes, a paragraph of one in both "
-        "languages, or a line of its snippet. `other` are the two plain MkDocs builds of the same expanded pages, "
-        "in parallel, which render all pages."
-    )
-    _, _, plain = compare_with_mkdocs(root, options.repeat)
-    name, seconds = "part_1/article_30", {"nothing": [], "a paragraph": [], "a snippet": []}
-    for attempt in range(options.repeat):
-        seconds["nothing"].append(measure(BUILD, root=root).seconds)
-        for language in projects.CONFIGS:
-            path = root / "docs" / language / f"{name}.md"
-            path.write_text(f"{path.read_text()}\n{attempt}\n")
-        projects.accept(root)
-        seconds["a paragraph"].append(measure(BUILD, root=root).seconds)
-        path = root / f"snippets/{name}.py"
-        path.write_text(f"{path.read_text()}number += 1\n")
-        seconds["a snippet"].append(measure(BUILD, root=root).seconds)
-    for what, wanted in (
-        ("nothing", "at most 3 s"),
-        ("a paragraph", "at most 5 s"),
-        ("a snippet", "at most 5 s + its run"),
-    ):
-        result = f"{statistics.median(seconds[what]):.1f} s"
-        table.add(Row(f"build, {what} changed", seconds[what], [cost.seconds for cost in plain], "s", result, wanted))
 
 
 def add_unchanged(
@@ -240,8 +255,10 @@ def compare_with_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[
     forget(expanded)
     pages = projects.write_sources(root, expanded, projects.CONFIGS)
     plain = []
+    templates = root / "src/zhixing_site/site/jupyter"  # of the notebooks' pages
     for language, config in projects.CONFIGS.items():
-        command = ["env", f"ZHIXING_PAGES={expanded / language}", *MKDOCS, "build", "--quiet", "--strict"]
+        settings = [f"ZHIXING_PAGES={expanded / language}", f"JUPYTER_PATH={templates}"]
+        command = ["env", *settings, *MKDOCS, "build", "--quiet", "--strict"]
         plain.append([*command, "--config-file", config, "--site-dir", str(site / language)])
     costs = [], []
     for _ in range(repeat):
@@ -251,7 +268,7 @@ def compare_with_mkdocs(root: Path, repeat: int) -> tuple[int, list[Cost], list[
     return len(pages), *costs
 
 
-PARTS = {part.__name__: part for part in (notebooks, overhead, unchanged, incremental, growth)}
+PARTS = {part.__name__: part for part in (repository, notebooks, overhead, growth)}
 
 
 def main() -> None:

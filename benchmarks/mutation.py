@@ -2,17 +2,17 @@
 
     pip install -c constraints.txt -e '.[dev]'
     pip install cosmic-ray==8.7.0
-    python benchmarks/mutation.py [area/module or area …]
+    python benchmarks/mutation.py [--survivors] [area/module or area …]
 
 A mutant is a module with one change by an operator of cosmic-ray: another number, comparison or sign, a loop without
 iterations, a missing decorator. For each module, a sample is drawn with a fixed seed. A mutant is noticed if one of the
 module's own tests fails with it; its results replace those of its module in results/mutation.json. Without names, only
-modules are assessed that have changed since, or whose tests have.
+modules are assessed that have changed since, or whose tests have. With --survivors, after tests were added, only those
+mutants are tried again that were not noticed.
 """
 
 import argparse
 import ast
-import hashlib
 import json
 import os
 import random
@@ -31,6 +31,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from measure import machine
+
+from zhixing_copy.catalogue import read_modules
+from zhixing_copy.source import Module
+from zhixing_site.site.evidence import digest, files_that_test
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "mutation.json"
@@ -174,12 +178,8 @@ def run_pytest(arguments: list[str]) -> None:
 # The report
 
 
-def chosen(names: list[str]) -> Iterator[tuple[str, list[str]]]:
+def chosen(names: list[str], modules: dict[str, Module]) -> Iterator[tuple[str, list[str]]]:
     """Yield each module below the names (all modules if there are none), and its test files."""
-    from zhixing_copy.catalogue import read_modules
-    from zhixing_site.site.evidence import files_that_test
-
-    modules = read_modules(ROOT / "src/zhixing")
     for module in sorted(modules):
         if not names or any(f"{module}/".startswith(f"{name}/") for name in names):
             tests = [path.relative_to(ROOT).as_posix() for path in files_that_test(module, modules, ROOT)]
@@ -187,40 +187,43 @@ def chosen(names: list[str]) -> Iterator[tuple[str, list[str]]]:
                 yield module, tests
 
 
-def assess(module: str, tests: list[str]) -> dict | None:
+def assess(module: str, tests: list[str], again: list[str] | None) -> dict | None:
     """Try a sample of the module's mutants; return how many were tried and noticed, and which were not.
 
-    None if a test fails even without a change.
+    Only the mutants with the changes `again` are tried, if given: the others were noticed. None if a test fails even
+    without a change.
     """
     text = (ROOT / "src/zhixing" / f"{module}.py").read_text()
     sample = [*islice(mutants(module, text), SAMPLE)]
+    tried = sample if again is None else [mutant for mutant in sample if mutant.change in again]
     options = {"max_workers": os.cpu_count(), "mp_context": CONTEXT, "max_tasks_per_child": 1}
     with ProcessPoolExecutor(**options) as executor:
-        unchanged, *results = executor.map(partial(noticed, tests=tests), [Mutant(module, text, ""), *sample])
+        unchanged, *results = executor.map(partial(noticed, tests=tests), [Mutant(module, text, ""), *tried])
     if unchanged:
         return None
-    survivors = sorted(mutant.change for mutant, result in zip(sample, results, strict=True) if not result)
-    return {"digest": digest(module, tests), "tried": len(sample), "noticed": sum(results), "survivors": survivors}
-
-
-def digest(module: str, tests: list[str]) -> str:
-    texts = [(ROOT / path).read_bytes() for path in [f"src/zhixing/{module}.py", *tests]]
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:12]
+    survivors = sorted(mutant.change for mutant, result in zip(tried, results, strict=True) if not result)
+    return {"tried": len(sample), "noticed": len(sample) - len(survivors), "survivors": survivors}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="area/module or area (default: all)")
+    parser.add_argument("--survivors", action="store_true", help="try only those again that were not noticed")
     options = parser.parse_args()
     recorded = json.loads(RESULTS.read_text())["modules"] if RESULTS.exists() else {}
-    for module, tests in chosen(options.modules):
-        if not options.modules and recorded.get(module, {}).get("digest") == digest(module, tests):
+    modules = read_modules(ROOT / "src/zhixing")
+    for module, tests in chosen(options.modules, modules):
+        known = recorded.get(module, {})
+        if not options.modules and known.get("digest") == digest(module, modules, ROOT):
             continue
-        result = assess(module, tests)
+        again = known.get("survivors") if options.survivors else None
+        if again == []:
+            continue
+        result = assess(module, tests, again)
         if not result:
             print(f"not assessed, since its tests fail without any change: {module}", flush=True)
             continue
-        recorded[module] = result
+        recorded[module] = {"digest": digest(module, modules, ROOT)} | result
         lines = [f"{result['noticed']:3} of {result['tried']} mutants noticed: {module}"]
         print(*lines, *(f"    {change}" for change in result["survivors"]), sep="\n", flush=True)
         facts = machine() | {"cosmic-ray": version("cosmic-ray")}
@@ -230,6 +233,7 @@ def main() -> None:
     print(f"{found} of {tried} noticed, {found / max(tried, 1):.1%}")
 
 
+os.environ["OMP_NUM_THREADS"] = "1"  # one process a core
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOADED)
 

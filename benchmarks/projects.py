@@ -196,6 +196,7 @@ def write_repository(root: Path) -> None:
         "pyproject.toml",
         *CONFIGS.values(),
         "mkdocs.base.yml",
+        "benchmarks/results",
         ".cache/runs",
     ]:
         if (REPOSITORY / name).exists():

@@ -14,6 +14,7 @@ from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
 from zhixing_site.project import read_commit, today
 from zhixing_site.site.components import Components, count_words, read_glossary
+from zhixing_site.site.evidence import digest
 from zhixing_site.templates import WORDS
 
 SQUARES = {
@@ -61,16 +62,13 @@ def test_sum():
 VERIFICATION = """\
 # Verified { #verification }
 
-{{ mutants }}, {{ noticed }}, {{ torch }}, {{ processor }}
+{{ assessed }} of {{ modules }}, {{ mutants }}, {{ noticed }}, {{ torch }}, {{ processor }}
 
 --8<-- "areas"
 
 --8<-- "recordings"
 """
-RECORDED = {
-    "machine": {"date": "2026-01-02", "torch": "2.0"},
-    "modules": {"area/ruler": {"tried": 1500, "noticed": 1200}},
-}
+RECORDED = {"date": "2026-01-02", "torch": "2.0"}
 
 
 @pytest.fixture(scope="module")
@@ -123,21 +121,38 @@ def addresses(project, page: str, element) -> list[str]:
 def test_page_on_verification_shows_numbers_of_the_build_and_recordings(library):
     for language in "en", "zh":
         library.write(f"docs/{language}/verification.md", VERIFICATION)
-    library.write("benchmarks/results/mutation.json", json.dumps(RECORDED))
+    modules = read_modules(library.root / "src/zhixing")
+    assessed = {"digest": digest("area/ruler", modules, library.root), "tried": 1500, "noticed": 1200}
+    recorded = {"machine": RECORDED, "modules": {"area/ruler": assessed}}
+    library.write("benchmarks/results/mutation.json", json.dumps(recorded))
     library.write("benchmarks/results/times.json", json.dumps({"triton": "3.8.0"}))
     library.command("accept")
     assert library.build() == (0, "")
     page = library.html("en/verification").find(".//article")
-    assert re.match(r"1,500, 80%, 2\.\S+, \S+$", page.find("p").text_content())
-    areas, recorded = (
-        [[cell.text_content() for cell in row] for row in table.iter("tr")] for table in page.iter("table")
-    )
+    assert re.match(r"1 of 1, 1,500, 1,200, 2\.\S+, \S+$", page.find("p").text_content())
+    areas, recorded = (rows(table) for table in page.iter("table"))
     assert areas == [
-        ["Area", "Articles", "Test functions", "Mutants tried", "Noticed"],
-        ["The area", "2", "2", "1500", "80%"],
+        ["Area", "Articles", "Modules", "Test functions", "Mutants", "Noticed"],
+        ["The area", "2", "1", "2", "1500", "1200 (80%)"],
     ]
-    assert recorded[1:] == [["mutation", "2026-01-02", "–", "torch 2.0"], ["times", "–", "–", "triton 3.8.0"]]
+    assert recorded[1:] == [["Mutants", "2026-01-02", "–", "torch 2.0"], ["times", "–", "–", "triton 3.8.0"]]
     assert "变异体" in library.html("zh/verification").text_content()
+
+
+def test_mutants_of_modules_that_have_changed_since_do_not_count(library):
+    for language in "en", "zh":
+        library.write(f"docs/{language}/verification.md", VERIFICATION)
+    assessed = {"digest": "of another text", "tried": 1500, "noticed": 1200}
+    library.write("benchmarks/results/mutation.json", json.dumps({"modules": {"area/ruler": assessed}}))
+    library.command("accept")
+    assert library.build() == (0, "")
+    page = library.html("en/verification").find(".//article")
+    assert page.find("p").text_content().startswith("0 of 1, 0, 0, ")
+    assert rows(page.find(".//table"))[1] == ["The area", "2", "1", "2", "–", "–"]
+
+
+def rows(table) -> list[list[str]]:
+    return [[cell.text_content() for cell in row] for row in table.iter("tr")]
 
 
 def test_facts_are_below_the_title(built):

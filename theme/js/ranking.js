@@ -46,7 +46,12 @@ export function words(query) {
 
 const stem = word => stemmer(word.replace(/is(e[drs]?|ing|ations?)$/, "iz$1")); // normalise is normalize
 
-const forms = word => (HAN.test(word) ? word : [...new Set([word, GREEK.get(word) ?? stem(word)])]);
+const stemmed = new Map(); // the forms of each word so far
+function forms(word) {
+  if (HAN.test(word)) return word;
+  if (!stemmed.has(word)) stemmed.set(word, [...new Set([word, GREEK.get(word) ?? stem(word)])]);
+  return stemmed.get(word);
+}
 
 const BOOST = { title: 4, anchor: 2, page: 2, code: 0.4, defined: 2, text: 1, keywords: 4 };
 const KEYWORDS = "@"; // in the id of a page's keywords, which are no section, and never shown

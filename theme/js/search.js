@@ -1,5 +1,6 @@
 // Search the pages in this language. When the box first opens, the search library and the titles are fetched, then the
-// text, which is much larger: until it is there, only titles, keywords and defined names are searched.
+// text, which is much larger. What is there is searched: first titles and keywords of pages, since indexing all titles
+// takes a phone half a second, then titles of sections and defined names, then everything.
 
 const dialog = document.querySelector(".search");
 const input = dialog.querySelector("input");
@@ -63,12 +64,16 @@ let entered = false; // follow the first result as soon as there is one
 async function load() {
   const [sections, module] = await Promise.all([fetched("search.json"), ...libraries.map(name => import(name))]);
   ranking = module;
-  search = await ranking.indexed(sections.map(section => ({ ...section, text: "", code: "" })), 500);
-  dialog.dataset.searched = "titles";
-  show();
+  const titles = sections.map(section => ({ ...section, text: "", code: "" }));
+  await offer("pages", titles.filter(section => !section.place), 500);
+  await offer("titles", titles, 500);
   const texts = await fetched("search-text.json");
-  search = await ranking.indexed(sections.map((section, i) => ({ ...section, ...texts[i] })), 20);
-  dialog.dataset.searched = "everything";
+  await offer("everything", sections.map((section, i) => ({ ...section, ...texts[i] })), 20);
+}
+
+async function offer(name, sections, chunkSize) {
+  search = await ranking.indexed(sections, chunkSize);
+  dialog.dataset.searched = name;
   if (!list.contains(document.activeElement)) show(); // not to remove the focused result
 }
 
@@ -91,7 +96,7 @@ function show() {
 
 function found(pages) {
   const { searched, partial, none, one, other } = dialog.dataset;
-  if (searched === "titles") return partial;
+  if (searched !== "everything") return partial;
   return pages > 1 ? other.replace("#", pages) : pages ? one : none;
 }
 

@@ -132,19 +132,24 @@ class Components:
         """{snippet: executed notebook} for the marks of the page; pages about the site have values of their own."""
         if page.name not in ABOUT:
             return self.notebooks
-        values = self._values(WORDS[page.language])
+        *most, last = self._values["references"] or [""]
+        words = WORDS[page.language]
+        references = words["and"].join(filter(None, [words["comma"].join(most), last]))
+        values = self._values | {"references": references}
         return self.notebooks | {page.snippet: {"cells": [], "metadata": {"zhixing": {"values": values}}}}
 
-    def _values(self, words: Mapping[str, str]) -> dict[str, object]:
+    @cached_property
+    def _values(self) -> dict[str, object]:
         files = self._test_files(self.modules)
-        *most, last = sorted(set().union(*map(reference_libraries, files))) or [""]
-        tried, noticed = mutants(self.modules, self.root)
+        found = mutants(self.modules, self.modules, self.root)
         return {
             "articles": len(self.articles),
             "tests": f"{sum(len(functions_in(path)) for path in files):,}",
-            "references": words["and"].join(filter(None, [words["comma"].join(most), last])),
-            "mutants": f"{tried:,}",
-            "noticed": f"{noticed / tried:.0%}" if tried else "–",
+            "references": sorted(set().union(*map(reference_libraries, files)), key=str.lower),
+            "modules": len(self.modules),
+            "assessed": found["assessed"],
+            "mutants": f"{found['tried']:,}",
+            "noticed": f"{found['noticed']:,}",
             "commit": COMMIT if self.has_commit else "…",
             "day": DAY,
             **versions(),
@@ -158,10 +163,9 @@ class Components:
         rows = []
         for area in self.areas:
             names = [name for name in self.modules if name.startswith(f"{area.name}/")]
-            tried, noticed = mutants(names, self.root)
             tests = [len(functions_in(path)) for path in self._test_files(names) if path.parent.name == area.name]
-            facts = {"articles": len(area.articles), "tests": sum(tests), "tried": tried, "noticed": noticed}
-            rows.append(_link(area.pages[page.language], page) | facts)
+            facts = {"articles": len(area.articles), "tests": sum(tests), "modules": len(names)}
+            rows.append(_link(area.pages[page.language], page) | facts | mutants(names, self.modules, self.root))
         return render("verified_areas.html", rows=rows, words=WORDS[page.language])
 
     def _recordings(self, page: Page) -> str:
@@ -170,7 +174,8 @@ class Components:
         for name, found in recordings(self.root).items():
             facts = found.get("machine", found)
             tools = words["comma"].join(f"{tool} {facts[tool]}" for tool in RECORDED if tool in facts)
-            rows.append([name, *(facts.get(key, "–") for key in ("date", "processor")), tools])
+            what = words["recordings"].get(name, name)
+            rows.append([name, what, *(facts.get(key, "–") for key in ("date", "processor")), tools])
         return render("recordings.html", rows=rows, words=words, source=source_url())
 
     def _cards(self, groups: Iterable[tuple[object, Area]], page: Page, level: str) -> str:

@@ -1,6 +1,7 @@
 """The evidence for a page's code: versions, and the test functions that check it. Test files are read, not run."""
 
 import ast
+import hashlib
 import json
 import platform
 import re
@@ -14,10 +15,18 @@ from zhixing_copy.source import Module, imports
 from zhixing_site.files import parse, read_text
 
 IMPORT = re.compile(r"\bzhixing\.(\w+)(?:\.(\w+)| import (\w+(?:, \w+)*))")
-# What tests are written with, which is no reference for what they test.
 WIDEST = {"avx512f": "AVX-512", "avx2": "AVX2"}
 RECORDINGS = "benchmarks/results"
-TOOLS = {"beartype", "hypothesis", "jaxtyping", "psutil", "pytest", "zhixing", "zhixing_copy", "zhixing_site"}
+# What tests are written with, which is no reference for what they test.
+TOOLS = {"beartype", "gymnasium", "hypothesis", "jaxtyping", "numpy", "psutil", "pytest", "triton"}
+# Names on PyPI that differ from those to import by more than a dash.
+NAMES = {
+    "flash_pytorch": "FLASH-pytorch",
+    "info_nce": "info-nce-pytorch",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
+OURS = {"zhixing", "zhixing_copy", "zhixing_site"}
 
 
 @cache
@@ -61,14 +70,14 @@ def functions_in(path: Path) -> list[str]:
 
 
 def reference_libraries(path: Path) -> set[str]:
-    """The libraries that the test file compares with, or a helper that it imports from its folder or the one above."""
+    """The names on PyPI of the libraries that the test file, or a helper that it imports, compares with."""
     names, libraries = set(), set()
     for node in imports(parse(path, path.parents[2])):
         names |= {each.name for each in node.names} if isinstance(node, ast.Import) else {node.module}
-    for name in {name.partition(".")[0] for name in names} - TOOLS - sys.stdlib_module_names:
+    for name in {name.partition(".")[0] for name in names} - TOOLS - OURS - sys.stdlib_module_names:
         helpers = [folder / f"{name}.py" for folder in path.parents[:2]]
         found = next(filter(Path.exists, helpers), None)
-        libraries |= reference_libraries(found) if found else {name}
+        libraries |= reference_libraries(found) if found else {NAMES.get(name, name.replace("_", "-"))}
     return libraries
 
 
@@ -77,11 +86,18 @@ def recordings(root: Path) -> dict[str, dict]:
     return {path.stem: json.loads(read_text(path, root)) for path in sorted((root / RECORDINGS).glob("*.json"))}
 
 
-def mutants(names: Iterable[str], root: Path) -> tuple[int, int]:
-    """How many mutants of these modules were tried, and how many of them the tests noticed, as recorded."""
+def digest(module: str, modules: Mapping[str, Module], root: Path) -> str:
+    """The digest of a module and its tests, by which a recording is known to be of the present ones."""
+    paths = [root / f"src/zhixing/{module}.py", *files_that_test(module, modules, root)]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:12]
+
+
+def mutants(names: Iterable[str], modules: Mapping[str, Module], root: Path) -> dict[str, int]:
+    """How many of these modules were assessed as they are now, with how many mutants, and how many were noticed."""
     recorded = recordings(root).get("mutation", {"modules": {}})["modules"]
-    found = [recorded[name] for name in names if name in recorded]
-    return sum(each["tried"] for each in found), sum(each["noticed"] for each in found)
+    names = [name for name in names if name in recorded and recorded[name]["digest"] == digest(name, modules, root)]
+    sums = {key: sum(recorded[name][key] for name in names) for key in ("tried", "noticed")}
+    return {"assessed": len(names), **sums}
 
 
 def _direct_test_files(module: str, root: Path) -> set[Path]:
