@@ -197,7 +197,7 @@ def repository(root: Path, options: argparse.Namespace, table: Table) -> None:
         ("build, a snippet changed", lines, other),
         ("serve, from saving a line to seeing it", saved, []),
     ):
-        table.add(Row(what, samples, sides, "s", f"{statistics.median(samples):.1f} s", "at most 5 s and the run"))
+        table.add(Row(what, samples, sides, "s", f"{statistics.median(samples):.1f} s", ""))
 
 
 def write_line(root: Path, number: str) -> None:

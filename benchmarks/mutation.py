@@ -43,7 +43,9 @@ SECONDS = 120  # for a test
 MEMORY = 6 * 2**30  # bytes of data of a process
 # Mutants that fail without any test: bit operators on floating-point numbers.
 BITWISE = ("_RShift", "_LShift", "_BitOr", "_BitAnd", "_BitXor")
-PRELOADED = ["torch", "torchvision", "scipy.optimize", "sklearn.cluster"]
+# What many tests import; processes are forks of one that has.
+PRELOADED = ["torch._dynamo", "torchvision", "transformers", "timm", "kornia", "torchmetrics", "scipy.stats"]
+PRELOADED += ["scipy.optimize", "sklearn.cluster", "sklearn.linear_model"]
 OK, INTERNAL_ERROR, USAGE_ERROR, NO_TESTS = 0, 3, 4, 5  # pytest's exit codes
 
 
@@ -172,6 +174,7 @@ def run_pytest(arguments: list[str]) -> None:
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     options = ["-x", "-q", f"--timeout={SECONDS}", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # for plugins that are imported already
     os._exit(pytest.main([*options, *arguments]))
 
 
@@ -233,7 +236,7 @@ def main() -> None:
     print(f"{found} of {tried} noticed, {found / max(tried, 1):.1%}")
 
 
-os.environ["OMP_NUM_THREADS"] = "1"  # one process a core
+os.environ |= {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}  # as in tests/conftest.py, before what is preloaded
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOADED)
 
