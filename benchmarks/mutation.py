@@ -39,7 +39,7 @@ from zhixing_site.site.evidence import digest, files_that_test
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "mutation.json"
 SAMPLE = 40  # mutants of a module
-SECONDS = 120  # for a test
+SECONDS = 60  # for a test
 MEMORY = 6 * 2**30  # bytes of data of a process
 # Mutants that fail without any test: bit operators on floating-point numbers.
 BITWISE = ("_RShift", "_LShift", "_BitOr", "_BitAnd", "_BitXor")
@@ -121,8 +121,21 @@ def change(text: str, mutant: str) -> str:
 # Running the tests
 
 
-def noticed(mutant: Mutant, tests: list[str]) -> bool:
-    """Return whether a test fails with the mutant, in a copy of the repository, in this process."""
+class QuickestFirst:
+    """A plugin of pytest that sorts tests by the seconds that they took in an earlier run."""
+
+    def __init__(self, earlier: dict[str, float]):
+        self.earlier, self.seconds = earlier, {}
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=lambda item: self.earlier.get(item.nodeid, 0))
+
+    def pytest_runtest_logreport(self, report) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+
+
+def noticed(mutant: Mutant, tests: list[str], seconds: dict[str, float]) -> tuple[bool, dict[str, float]]:
+    """Return whether a test fails with the mutant, in a copy of the repository, and the seconds of each test."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         root = Path(folder).resolve()
@@ -131,7 +144,7 @@ def noticed(mutant: Mutant, tests: list[str]) -> bool:
         os.chdir(root)
         os.environ |= {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         sys.path.insert(0, str(root / "src"))
-        return run_tests(tests)
+        return run_tests(tests, seconds), {key: s for path in root.glob("*.seconds") for key, s in read(path).items()}
 
 
 def copy(root: Path, target: Path) -> None:
@@ -143,22 +156,26 @@ def copy(root: Path, target: Path) -> None:
             (target / path.name).symlink_to(path)
 
 
-def run_tests(tests: list[str]) -> bool:
+def read(path: Path) -> dict[str, float]:
+    return json.loads(path.read_text())
+
+
+def run_tests(tests: list[str], seconds: dict[str, float]) -> bool:
     """Run the tests until one fails, first with shapes checked, then those that run without the check."""
     sys.path.append(str(ROOT))
     from noxfile import BARE, hook  # the latter reads the modules of the current folder
 
     bare = ["-m", f"({BARE}) and not mutation"]
     hooked = ["-m", f"not ({BARE} or mutation)", hook()]
-    return any(fails([*options, *tests]) for options in (hooked, bare))
+    return any(fails([*options, *tests], seconds) for options in (hooked, bare))
 
 
-def fails(arguments: list[str]) -> bool:
+def fails(arguments: list[str], seconds: dict[str, float]) -> bool:
     """Run pytest in a fork, which imports the library anew."""
     child = os.fork()
     if not child:
         try:
-            run_pytest(arguments)
+            run_pytest(arguments, seconds)
         finally:
             os._exit(INTERNAL_ERROR)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -167,7 +184,7 @@ def fails(arguments: list[str]) -> bool:
     return code not in (OK, NO_TESTS)
 
 
-def run_pytest(arguments: list[str]) -> None:
+def run_pytest(arguments: list[str], seconds: dict[str, float]) -> None:
     import pytest
 
     silent = os.open(os.devnull, os.O_WRONLY)
@@ -175,7 +192,10 @@ def run_pytest(arguments: list[str]) -> None:
     os.dup2(silent, 2)
     options = ["-x", "-q", f"--timeout={SECONDS}", "-p", "no:cacheprovider", "-p", "no:xdist"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # for plugins that are imported already
-    os._exit(pytest.main([*options, *arguments]))
+    plugin = QuickestFirst(seconds)
+    code = pytest.main([*options, *arguments], [plugin])
+    Path(f"{os.getpid()}.seconds").write_text(json.dumps(plugin.seconds))
+    os._exit(code)
 
 
 # The report
@@ -201,10 +221,11 @@ def assess(module: str, tests: list[str], again: list[str] | None) -> dict | Non
     tried = sample if again is None else [mutant for mutant in sample if mutant.change in again]
     options = {"max_workers": os.cpu_count(), "mp_context": CONTEXT, "max_tasks_per_child": 1}
     with ProcessPoolExecutor(**options) as executor:
-        unchanged, *results = executor.map(partial(noticed, tests=tests), [Mutant(module, text, ""), *tried])
-    if unchanged:
-        return None
-    survivors = sorted(mutant.change for mutant, result in zip(tried, results, strict=True) if not result)
+        unchanged, seconds = executor.submit(noticed, Mutant(module, text, ""), tests, {}).result()
+        if unchanged:
+            return None
+        results = executor.map(partial(noticed, tests=tests, seconds=seconds), tried)
+        survivors = sorted(mutant.change for mutant, (found, _) in zip(tried, results, strict=True) if not found)
     return {"tried": len(sample), "noticed": len(sample) - len(survivors), "survivors": survivors}
 
 

@@ -261,7 +261,7 @@ from sklearn.datasets import load_digits
 images, digits = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
 images, known = images / 16, digits < 6
 results = []
-for seed in range(16):
+for seed in range(12):
     for m in (0, 0.5):
 
         def logits(*inputs, m=m):
@@ -272,17 +272,17 @@ for seed in range(16):
         )
         rate = accepted(network, images[~known], digits[~known], far=0.01)
         results.append((angle, rate))
-results = torch.tensor(results).view(16, 2, 2)
+results = torch.tensor(results).view(12, 2, 2)
 for m, (angle, rate) in zip((0, 0.5), results.mean(0).tolist(), strict=True):
     print(
         f"m = {m:3}: 0 to 5 at {angle:.0f}° from their class, TAR of 6 to 9 {rate:.2f}"
     )
 change = results[:, 1, 1] - results[:, 0, 1]
-print(f"change of TAR: {change.mean():.3f} ± {change.std() / 16**0.5:.3f}")
+print(f"change of TAR: {change.mean():.3f} ± {change.std() / 12**0.5:.3f}")
 
 # %% digits_hold tags=["hidden"]
 tighter = results.mean(0)[:, 0]
 assert tighter[1] < 0.6 * tighter[0]
-assert change.mean() < -2 * change.std() / 16**0.5
+assert change.mean() < -2 * change.std() / 12**0.5
 worse = int((change < 0).sum())
-assert worse >= 11
+assert worse >= 8
