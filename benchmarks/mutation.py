@@ -13,6 +13,7 @@ mutants are tried again that were not noticed.
 
 import argparse
 import ast
+import gc
 import json
 import os
 import random
@@ -43,9 +44,10 @@ SECONDS = 60  # for a test
 MEMORY = 6 * 2**30  # bytes of data of a process
 # Mutants that fail without any test: bit operators on floating-point numbers.
 BITWISE = ("_RShift", "_LShift", "_BitOr", "_BitAnd", "_BitXor")
-# What many tests import; processes are forks of one that has.
-PRELOADED = ["torch._dynamo", "torchvision", "transformers", "timm", "kornia", "torchmetrics", "scipy.stats"]
-PRELOADED += ["scipy.optimize", "sklearn.cluster", "sklearn.linear_model"]
+# What runs tests, and what many tests import; processes are forks of one that has.
+PRELOADED = ["pytest", "anyio.pytest_plugin", "hypothesis.strategies", "beartype", "jaxtyping", "torch._dynamo"]
+PRELOADED += ["torchvision", "transformers", "timm", "kornia", "torchmetrics", "scipy.stats", "scipy.optimize"]
+PRELOADED += ["sklearn.cluster", "sklearn.linear_model"]
 OK, INTERNAL_ERROR, USAGE_ERROR, NO_TESTS = 0, 3, 4, 5  # pytest's exit codes
 
 
@@ -187,6 +189,7 @@ def fails(arguments: list[str], seconds: dict[str, float]) -> bool:
 def run_pytest(arguments: list[str], seconds: dict[str, float]) -> None:
     import pytest
 
+    gc.freeze()  # pytest collects garbage, for which what is preloaded is too much
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
