@@ -159,13 +159,13 @@ class Components:
         return {path for name in names for path in files_that_test(name, self.modules, self.root)}
 
     def _verified_areas(self, page: Page) -> str:
-        """A table: the articles, test functions and mutants of each area."""
+        """A table: the test functions and mutants of each area."""
         rows = []
         for area in self.areas:
             names = [name for name in self.modules if name.startswith(f"{area.name}/")]
             tests = [len(functions_in(path)) for path in self._test_files(names) if path.parent.name == area.name]
-            facts = {"articles": len(area.articles), "tests": sum(tests), "modules": len(names)}
-            rows.append(_link(area.pages[page.language], page) | facts | mutants(names, self.modules, self.root))
+            found = {"tests": sum(tests), **mutants(names, self.modules, self.root)}
+            rows.append(_link(area.pages[page.language], page) | found)
         return render("verified_areas.html", rows=rows, words=WORDS[page.language])
 
     def _recordings(self, page: Page) -> str:
@@ -173,9 +173,9 @@ class Components:
         words, rows = WORDS[page.language], []
         for name, found in recordings(self.root).items():
             facts = found.get("machine", found)
-            tools = words["comma"].join(f"{tool} {facts[tool]}" for tool in RECORDED if tool in facts)
-            what = words["recordings"].get(name, name)
-            rows.append([name, what, *(facts.get(key, "–") for key in ("date", "processor")), tools])
+            tools = [f"{tool} {facts[tool]}" for tool in RECORDED if tool in facts]
+            made_with = words["comma"].join([*filter(None, [facts.get("processor")]), *tools])
+            rows.append([name, words["recordings"].get(name, name), facts.get("date"), made_with])
         return render("recordings.html", rows=rows, words=words, source=source_url())
 
     def _cards(self, groups: Iterable[tuple[object, Area]], page: Page, level: str) -> str:
