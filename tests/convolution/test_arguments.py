@@ -1,5 +1,7 @@
 """What all modules on convolution refuse alike."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,7 @@ NO_IMAGES = {
     "integers": torch.ones(2, 4, 5, 5, dtype=torch.int64),
     "truth values": torch.ones(2, 4, 5, 5, dtype=torch.bool),
     "complex": torch.ones(2, 4, 5, 5, dtype=torch.complex64),
+    "video": torch.ones(2, 4, 5, 5, 5),
     "no batch": torch.ones(4, 5, 5),
     "vector": torch.ones(4),
     "scalar": torch.ones(()),
@@ -112,6 +115,22 @@ def test_integers_of_any_library_become_pythons():
         assert integer(three, "n") == 3
     assert pair(np.array([3, 5]), "n") == pair(torch.tensor([3, 5]), "n") == (3, 5)
     assert integer(-2, "n", least=-2) == -2
+
+
+@pytest.mark.wrong_input
+def test_integers_below_another_least_are_refused_by_its_name():
+    for least in (-2, 0, 2):
+        assert integer(least, "n", least=least) == least
+        with pytest.raises(ValueError, match=f"n must be an integer of at least {least}, but is {least - 1}"):
+            integer(least - 1, "n", least=least)
+
+
+@pytest.mark.wrong_input
+def test_sizes_that_are_numbers_must_be_met_exactly():
+    check_floats(torch.ones(2, 3, 4, 5), "x", "B", 3, "H", 5)
+    for shape in ((2, 2, 4, 5), (2, 4, 4, 5), (2, 3, 4, 4), (2, 3, 4, 6)):
+        with pytest.raises(ValueError, match=re.escape(f"x must be (B, 3, H, 5), but its shape is {shape}")):
+            check_floats(torch.ones(shape), "x", "B", 3, "H", 5)
 
 
 @pytest.mark.wrong_input

@@ -357,6 +357,7 @@ X, W = torch.ones(1, 4, 3, 3), torch.ones(4, 2, 3, 3)
         "no pixels in": (lambda: source_positions(0, 4), "n_in must be a positive integer, but is 0"),
         "no pixels out": (lambda: source_positions(4, 0), "n_out must be a positive integer, but is 0"),
         "three dimensions": (lambda: resize_linear(X[0], (2, 2)), r"four dimensions.*\(4, 3, 3\)"),
+        "five dimensions": (lambda: pixel_shuffle(X[None], 2), r"four dimensions.*\(1, 1, 4, 3, 3\)"),
         "integers": (lambda: resize_linear(X.long(), (2, 2)), "int64"),
         "no pixels": (lambda: resize_linear(X[:, :, :0], (2, 2)), r"at least one pixel, but x is \(1, 4, 0, 3\)"),
         "size 0": (lambda: resize_linear(X, (2, 0)), "size must be a positive integer, but is 0"),
