@@ -154,6 +154,9 @@ def test_more_paths_than_an_integer_holds_are_an_error():
     assert path_counts([1] * 39).sum() == 3**39
     with pytest.raises(ValueError, match=r"3\^40 paths"):
         path_counts([1] * 40)
+    assert path_counts([1] * 62, kernel_size=2).sum() == 2**62
+    with pytest.raises(ValueError, match=r"2\^63 paths"):
+        path_counts([1] * 63, kernel_size=2)
 
 
 # The operation
@@ -165,6 +168,7 @@ SHAPES = {
     "one row": (normal(1, 2, 1, 11), normal(2, 2, 1, 3, seed=1), normal(2, seed=2)),
     "empty batch": (normal(0, 3, 7, 10), normal(4, 3, 3, 3, seed=1), normal(4, seed=2)),
     "kernel of one": (normal(2, 2, 5, 4), normal(3, 2, 1, 1, seed=1), normal(3, seed=2)),
+    "many channels": (normal(1, 300, 3, 4), normal(2, 300, 3, 1, seed=1), normal(2, seed=2)),
 }
 SHAPES["not contiguous"] = (
     normal(2, 8, 6, 3).transpose(1, 3)[:, :, :, ::2],
@@ -243,10 +247,10 @@ def test_same_rates_keep_the_phases_apart():
 
 @pytest.mark.wrong_input
 def test_wrong_channels_kernels_and_rates_are_errors():
-    x, weight = torch.ones(1, 3, 8, 8), torch.ones(2, 3, 3, 3)
+    x, weight = torch.ones(1, 3, 8, 9), torch.ones(2, 3, 5, 7)
     with pytest.raises(ValueError, match="x has 8 channels, but the weight is for 3"):
         dilated_conv2d(x.movedim(1, 3), weight, dilation=2)
-    with pytest.raises(ValueError, match=r"must be odd, but are \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"must be odd, but are \(2, 7\)"):
         dilated_conv2d(x, weight[:, :, :2], dilation=2)
     with pytest.raises(ValueError, match="positive integer, but is 0"):
         dilated_conv2d(x, weight, dilation=0)
@@ -271,8 +275,9 @@ def test_causal_equals_loops_over_the_definition(length, kernel_size, dilation):
     assert_close(causal_conv1d(x, weight, bias, dilation=dilation), expected)
 
 
-def test_causal_value_and_gradients_equal_cutting_off_the_end_of_a_padded_convolution():
-    inputs = normal(2, 9, 3), normal(4, 3, 3, seed=1), normal(4, seed=2)
+@pytest.mark.parametrize("channels", [3, 300])
+def test_causal_value_and_gradients_equal_cutting_off_the_end_of_a_padded_convolution(channels):
+    inputs = normal(2, 9, channels), normal(4, channels, 3, seed=1), normal(4, seed=2)
     ours, theirs = leaves(*inputs), leaves(*inputs)
     y = causal_conv1d(*ours, dilation=2)
     x, weight, bias = theirs
