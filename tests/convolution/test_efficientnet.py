@@ -492,6 +492,11 @@ def test_same_padding_network_equals_timms():
         assert not torch.allclose(symmetric(x), expected, rtol=0.01)
 
 
+def test_table_1_of_the_paper():
+    channels_and_layers = [(16, 1), (24, 2), (40, 2), (80, 3), (112, 3), (192, 4), (320, 1)]
+    assert [stage[3:] for stage in STAGES] == channels_and_layers
+
+
 # Table 2 of the paper: millions of parameters, billions of multiplications.
 TABLE = {
     "B0": ("5.3", 0.39),
