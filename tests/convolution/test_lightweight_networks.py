@@ -135,6 +135,26 @@ def test_layers_are_counted_by_name_once_for_each_use():
     assert linear == 2 * [("linear", (16, 48, 40))]
 
 
+class MaskedConvolution(nn.Conv2d):
+    """A convolution of the pixels that a mask leaves, as for images with holes."""
+
+    def forward(self, x, mask):
+        return super().forward(x * mask)
+
+
+class Holes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = MaskedConvolution(3, 4, 3)
+
+    def forward(self, x):
+        return self.convolution(x, x[:, :1] != 0)
+
+
+def test_mask_beside_the_image_does_not_count():
+    assert layer_costs(Holes(), (3, 5, 6)) == [("convolution", (108, 12 * 108, 90 + 48 + 108))]
+
+
 def test_network_is_not_changed_by_counting():
     net = shaken(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -495,6 +515,13 @@ def mobilenet_v2(width):
     last = round_channels(1280 * max(1, width))
     layers += [nn.Conv2d(channels, last, 1, bias=False), nn.BatchNorm2d(last), nn.AdaptiveAvgPool2d(1)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(last, 1000))
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])  # up to 320 channels in equal blocks
+def test_every_block_of_mobilenet_v2_that_repeats_another_adds_its_input(width):
+    with torch.device("meta"):
+        net = mobilenet_v2(width)
+    assert sum(block.adds_input for block in net if isinstance(block, InvertedResidual)) == 0 + 1 + 2 + 3 + 2 + 2 + 0
 
 
 @pytest.mark.wrong_input
