@@ -589,7 +589,7 @@ def test_all_layers_in_the_order_of_modules_give_a_wrong_size(torchvision_networ
 
 
 @pytest.mark.wrong_input
-@pytest.mark.parametrize("unit", [9, -10, 1.5, "3"])
+@pytest.mark.parametrize("unit", [9, 10, 90, -10, 1.5, "3"])
 def test_probe_refuses_a_unit_that_does_not_exist(unit):
     with pytest.raises(ValueError, match=f"unit .*, but (unit )?is {unit!r}"):
         nan_probe(lambda x: x, (1, 9), unit=unit)
