@@ -317,6 +317,14 @@ def test_vanishing_gradients_are_not_taken_for_idle_ones():
     assert set(idle_biases(model, x).values()) == {0}
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rounding_with_small_inputs_is_not_taken_for_a_gradient(seed):
+    # The gradient of the idle bias is a sum of numbers a hundred times as large as their products with the inputs.
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    assert idle_biases(model, normal(40, 3) / 100) == {"0.bias": 4, "1.bias": 0}
+
+
 def test_units_that_are_off_for_all_inputs_count_as_idle():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), normal(20, 3)
@@ -459,6 +467,7 @@ FOLDS = {
     "conv1d": (lambda: nn.Conv1d(3, 4, 3), lambda: nn.BatchNorm1d(4), (2, 3, 9)),
     "conv3d": (lambda: nn.Conv3d(2, 3, 2), lambda: nn.BatchNorm3d(3), (1, 2, 3, 4, 3)),
     "linear": (lambda: nn.Linear(5, 4), lambda: nn.BatchNorm1d(4), (6, 5)),
+    "many channels": (lambda: nn.Linear(2, 300), lambda: nn.BatchNorm1d(300), (3, 2)),
     "empty batch": (lambda: nn.Linear(5, 4, bias=False), lambda: nn.BatchNorm1d(4), (0, 5)),
 }
 
