@@ -130,8 +130,9 @@ def test_heat_map_equals_loops(stride, overlap):
 
 
 def test_offset_and_size_stand_in_the_cells_of_the_centres_only():
-    boxes, labels = random_boxes(5, size=96, seed=2), torch.arange(5)
-    heat, offset, sides = draw_centers(boxes, labels, (24, 24), classes=5)
+    first = torch.tensor([[0.0, 0.0, 6.0, 5.0]], dtype=torch.float64)  # its centre is in the first cell
+    boxes, labels = torch.cat([random_boxes(5, size=96, seed=2), first]), torch.arange(6)
+    heat, offset, sides = draw_centers(boxes, labels, (24, 24), classes=6)
     cells = []
     for box, label in zip(boxes, labels, strict=True):
         (row, column) = (heat[label] == 1).nonzero()[0].tolist()
@@ -139,8 +140,9 @@ def test_offset_and_size_stand_in_the_cells_of_the_centres_only():
         assert_close(offset[:, row, column], center - torch.tensor([column, row]))
         assert_close(sides[:, row, column], (box[2:] - box[:2]) / 4)
         cells.append((row, column))
-    assert len(set(cells)) == 5
-    assert (sides[0] > 0).sum() == (sides[1] > 0).sum() == 5
+    assert len(set(cells)) == 6
+    assert cells[-1] == (0, 0)
+    assert (sides[0] > 0).sum() == (sides[1] > 0).sum() == 6
     assert ((offset >= 0) & (offset < 1)).all()
 
 
@@ -307,6 +309,14 @@ def test_decoding_inverts_drawing(stride):
     assert scores.tolist() == [[1.0] * 6]
     assert classes[0, order].tolist() == labels.tolist()
     assert_close(found[0, order], boxes)
+
+
+def test_images_of_a_large_batch_are_decoded_one_by_one():
+    maps = normal(300, 1, 2, 3).sigmoid(), normal(300, 2, 2, 3, seed=1), normal(300, 2, 2, 3, seed=2)
+    found = decode_centers(*maps, k=2)
+    for i in (0, 150, 299):
+        for ours, alone in zip(found, decode_centers(*(x[i : i + 1] for x in maps), k=2), strict=True):
+            assert_close(ours[i : i + 1], alone)
 
 
 def test_gradients_reach_all_maps():
@@ -608,9 +618,9 @@ def test_maps_that_do_not_fit_are_an_error():
         decode_centers(heat, pair, pair[:, :, :3])
     with pytest.raises(ValueError, match="B is 1 in heat, but 0 in offset"):
         decode_centers(heat, pair[:0], pair)
-    for wrong in (heat - 1.5, heat + 1.5, torch.full_like(heat, math.nan)):
+    for wrong in (-0.001, 1.001, math.nan):
         with pytest.raises(ValueError, match="heat must be from 0 to 1"):
-            decode_centers(wrong, pair, pair)
+            decode_centers(torch.full_like(heat, wrong), pair, pair)
     for options in ({"k": 0}, {"stride": 0}, {"stride": 0.5}):
         with pytest.raises(ValueError, match="must be a positive integer"):
             decode_centers(heat, pair, pair, **options)
