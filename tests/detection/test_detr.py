@@ -189,6 +189,15 @@ def test_boxes_without_area_have_finite_values_and_gradients():
     assert generalized_iou(point, point) == 0
 
 
+def test_gradient_of_boxes_on_one_line_is_that_of_the_numerators():
+    """With the areas of hull and union, 0.8 and 0.5 per unit of width, a minimum of equal numbers being halved."""
+    a, b = leaf(torch.tensor([0.5, 0.2, 0.5, 0.9])), torch.tensor([0.5, 0.1, 0.5, 0.6])
+    hull, shared = 0.8 / 2, 0.4 / 2
+    slope = shared - (hull - (0.7 - shared))
+    (gradient,) = torch.autograd.grad(generalized_iou(a, b), a)
+    assert_close(gradient, torch.tensor([-slope, 0.0, slope, 0.0]))
+
+
 def test_generalized_iou_gradcheck():
     assert torch.autograd.gradcheck(generalized_iou, (leaf(corners(3)), leaf(corners(3, seed=1))))
 
@@ -509,6 +518,7 @@ def wrong_sets():
         "pixels": (changed(boxes=64 * target["boxes"]), "divided by the image's size"),
         "corners for centres": (changed(boxes=target["boxes"] - 1), "from 0 to 1"),
         "NaN in a target": (changed(boxes=target["boxes"] / 0 * 0), "from 0 to 1"),
+        "more boxes than labels": (changed(labels=torch.tensor([1])), "1 labels"),
         "no boxes (N, 4)": (changed(boxes=target["boxes"][:, :3]), "of a target"),
         "NaN in the logits": ((logits * math.nan, boxes, targets), "finite"),
         "infinite boxes": ((logits, boxes / 0, targets), "finite"),
@@ -517,6 +527,7 @@ def wrong_sets():
         "logits of one image": ((logits[0], boxes, targets), "logits must be"),
         "boxes of other queries": ((logits, boxes[:, 1:], targets), "boxes must be"),
         "boxes of other images": ((logits, boxes[1:], targets), "boxes of 1"),
+        "logits of other images": ((logits[1:], boxes, targets[1:]), "logits of 1 images, but boxes of 2"),
         "integer boxes": ((logits, boxes.long(), targets), "boxes must be"),
     }
 
