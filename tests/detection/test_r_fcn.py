@@ -364,6 +364,7 @@ def test_loss_of_no_region_is_zero():
         (torch.ones(1, 9, 4, 4), torch.zeros(1, 4), {"k": 3}, "boxes must be"),
         (torch.ones(1, 9, 4, 4), torch.zeros(1, 5).int(), {"k": 3}, "boxes must be"),
         (torch.ones(1, 9, 4, 4), torch.tensor([[1.0, 0, 0, 9, 9]]), {"k": 3}, "batch of 1"),
+        (torch.ones(1, 9, 4, 4), torch.tensor([[2.0, 0, 0, 9, 9]]), {"k": 3}, "batch of 1"),
         (torch.ones(1, 9, 4, 4), torch.tensor([[-1.0, 0, 0, 9, 9]]), {"k": 3}, "batch of 1"),
         (torch.ones(2, 9, 4, 4), torch.tensor([[0.5, 0, 0, 9, 9]]), {"k": 3}, "batch of 2"),
         (torch.ones(1, 9, 4, 4), torch.tensor([[0, 0, 0, math.nan, 9]]), {"k": 3}, "finite"),
@@ -373,8 +374,8 @@ def test_loss_of_no_region_is_zero():
         (torch.ones(1, 9, 4, 4), torch.zeros(1, 5), {"k": 3, "scale": math.nan}, "scale must be"),
     ],
     ids=[
-        *("channels", "three dimensions", "integers", "no image", "integer boxes", "image 1 of 1", "image -1"),
-        *("half an image", "nan", "k zero", "k fraction", "scale zero", "scale nan"),
+        *("channels", "three dimensions", "integers", "no image", "integer boxes", "image 1 of 1", "image 2 of 1"),
+        *("image -1", "half an image", "nan", "k zero", "k fraction", "scale zero", "scale nan"),
     ],
 )
 def test_wrong_input_of_the_pooling(maps, boxes, options, message):
