@@ -38,6 +38,8 @@ def test_boxes_lie_in_the_image_with_sides_in_their_range():
     assert sides.max() <= 20 + 1e-4
     assert sides.max() > 18  # the range is used
     assert sides.min() < 11
+    assert boxes[:, :2].min() < 4  # and so is the whole image
+    assert boxes[:, 2:].max() > 60
 
 
 @pytest.mark.parametrize("max_iou", [0.0, 0.3])
@@ -74,6 +76,35 @@ def test_areas_of_large_shapes(label, share):
     assert_close(mask.sum() / (800 * 600), torch.tensor(share), atol=0.004, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("label", "widths"),
+    [(0, [5, 5, 5, 5, 5]), (1, [1, 3, 5, 3, 1]), (2, [1, 1, 3, 3, 5])],
+    ids=["rectangle", "ellipse", "triangle"],
+)
+def test_pixels_with_their_centre_on_the_border_belong_to_the_shape(label, widths):
+    mask = inside(torch.tensor([1.5, 0.5, 5.5, 4.5]), label, 7)
+    expected = torch.zeros(7, 7, dtype=torch.bool)
+    for row, width in enumerate(widths):
+        expected[row, 3 - width // 2 : 4 + width // 2] = True
+    assert torch.equal(mask, expected)
+
+
+@pytest.mark.parametrize("noise", [0, 1])
+def test_ends_of_all_ranges_are_allowed(noise):
+    _, targets = scenes(3, size=16, objects=(2, 2), sides=(16, 16), max_iou=1, noise=noise)
+    for target in targets:
+        assert target["boxes"].tolist() == [[0.0, 0.0, 16.0, 16.0]] * 2
+
+
+def test_shapes_are_brighter_than_the_ground():
+    images, targets = scenes(30, noise=0)
+    for image, target in zip(images, targets, strict=True):
+        masks = [inside(b, int(k), 64) for b, k in zip(target["boxes"], target["labels"], strict=True)]
+        covered = torch.stack(masks).any(0)
+        assert image[:, ~covered].max() <= 0.3 + 1e-6
+        assert image[:, covered].min() >= 0.4 - 1e-6
+
+
 def test_without_noise_a_scene_has_one_colour_for_each_object_and_the_ground():
     images, targets = scenes(30, noise=0, max_iou=0.0)
     for image, target in zip(images, targets, strict=True):
@@ -90,6 +121,13 @@ def test_larger_shapes_lie_behind_smaller_ones():
         assert image[:, masks[small]].unique(dim=1).shape[1] == 1
         checked += bool((masks[0] & masks[1]).any())
     assert checked > 20
+
+
+def test_of_equally_large_shapes_the_last_lies_in_front():
+    images, targets = scenes(20, noise=0, size=16, objects=(40, 40), sides=(16, 16), max_iou=1)
+    for image, target in zip(images, targets, strict=True):
+        mask = inside(target["boxes"][-1], int(target["labels"][-1]), 16)
+        assert image[:, mask].unique(dim=1).shape[1] == 1
 
 
 def test_noise_is_uniform_of_the_given_width():

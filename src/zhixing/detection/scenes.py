@@ -1,4 +1,4 @@
-"""Scenes to train a detector on: coloured shapes on a noisy ground, each with its box and class.
+"""Scenes to train a detector on: bright shapes on a dark noisy ground, each with its box and class.
 
 The articles on detection use these scenes, so that their detectors see the same images.
 """
@@ -25,8 +25,8 @@ def draw_scenes(
 ) -> tuple[Float[Tensor, "b 3 s s"], list[dict[str, Any]]]:
     """Random images with rectangles, ellipses and triangles of random sizes, places and colours.
 
-    Class and colour are independent. Larger shapes lie behind smaller ones. An object whose box
-    overlaps all tried places too much is left out, so a scene may hold fewer than the least number.
+    Class and colour are independent. A shape lies behind smaller ones and equal later ones. An
+    object is left out if its box overlaps all tried places too much, so a scene may hold too few.
 
     Args:
         count: The number of scenes, B.
