@@ -183,6 +183,12 @@ def test_whole_shift_moves_pixels_and_fills_with_zeros():
     assert (found[:, :, 5] == 0).all()
 
 
+def test_mirror_flips_the_image():
+    image = normal(1, 2, 5, 5)
+    matrix = torch.tensor([[[-1.0, 0.0, 4.0], [0.0, 1.0, 0.0]]], dtype=torch.float64)
+    assert_close(warp(image, matrix, size=5), image.flip(3))
+
+
 def test_warp_passes_gradcheck():
     matrix = leaf(torch.stack([similarity(0.9, 0.3, (1.03, -0.52)), similarity(1.37, -0.8, (0.21, 2.1))]))
     assert torch.autograd.gradcheck(lambda x, m: warp(x, m, size=3), (leaf(normal(2, 1, 5, 6)), matrix))
@@ -410,7 +416,9 @@ POINTS = torch.tensor(TEMPLATE)
         (POINTS[:1], POINTS[:1], r"source must be .* with N ≥ 2, but is \(1, 2\)"),
         (POINTS[0], POINTS, r"source must be .*, but is \(2,\)"),
         (POINTS.T, POINTS, r"source must be .*, but is \(2, 5\)"),
+        (POINTS[:, :1], POINTS, r"source must be .*, but is \(5, 1\)"),
         (POINTS[:4], POINTS, "4 source points, but 5 targets"),
+        (POINTS, POINTS[:4], "5 source points, but 4 targets"),
         (torch.ones(5, 2), POINTS, "all source points of a face are equal"),
         (torch.full((7, 2), 0.1), POINTS[[0, 1, 2, 3, 4, 0, 1]], "all source points of a face are equal"),
         (POINTS + math.inf, POINTS, "not finite"),
@@ -425,7 +433,9 @@ POINTS = torch.tensor(TEMPLATE)
         "one point",
         "no points",
         "transposed",
+        "one coordinate",
         "fewer",
+        "more",
         "equal",
         "equal with a rounded mean",
         "infinite",
