@@ -306,6 +306,13 @@ def test_target_logit_at_0_and_pi_is_exact():
     assert_close(target_logits(cosface, theta, s=1), torch.tensor([0.65, -1.35]).double())
 
 
+def test_arcface_follows_its_equation_where_the_angle_and_the_margin_make_pi():
+    """Features of length 2, whose cosine is -1/2 exactly in float32, as is that of π - m."""
+    features, weight = torch.tensor([[-1.0, 1.0, 1.0, 1.0]]), torch.eye(4)
+    logits = arcface(features, weight, torch.tensor([0]), s=1, m=math.pi / 3)
+    assert_close(logits, torch.tensor([[-1.0, 0.5, 0.5, 0.5]]))
+
+
 def test_features_of_zero_give_logits_of_a_right_angle(member):
     _, weight, labels = drawn(b=3)
     zeros = leaf(torch.zeros(3, 5, dtype=torch.float64))
