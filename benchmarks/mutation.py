@@ -216,12 +216,14 @@ def chosen(names: list[str], modules: dict[str, Module]) -> Iterator[tuple[str, 
 def assess(module: str, tests: list[str], again: list[str] | None) -> dict | None:
     """Try a sample of the module's mutants; return how many were tried and noticed, and which were not.
 
-    Only the mutants with the changes `again` are tried, if given: the others were noticed. None if a test fails even
-    without a change.
+    Only the mutants with the changes `again` are tried, if given and all among the sample: the others were noticed.
+    None if a test fails even without a change.
     """
     text = (ROOT / "src/zhixing" / f"{module}.py").read_text()
     sample = [*islice(mutants(module, text), SAMPLE)]
-    tried = sample if again is None else [mutant for mutant in sample if mutant.change in again]
+    tried = [mutant for mutant in sample if mutant.change in (again or ())]
+    if again is None or {mutant.change for mutant in tried} != {*again}:
+        tried = sample
     options = {"max_workers": os.cpu_count(), "mp_context": CONTEXT, "max_tasks_per_child": 1}
     with ProcessPoolExecutor(**options) as executor:
         unchanged, seconds = executor.submit(noticed, Mutant(module, text, ""), tests, {}).result()
