@@ -574,7 +574,8 @@ def test_ap_jumps_where_two_overlaps_of_one_box_change_places():
 
 def test_each_object_is_found_once():
     ious, scores = torch.full((3, 1), 0.9), torch.tensor([0.1, 0.9, 0.5])
-    assert match(ious, scores).tolist() == [-1, 0, -1]
+    for second_choice in (False, True):
+        assert match(ious, scores, second_choice=second_choice).tolist() == [-1, 0, -1]
 
 
 def test_order_of_scores_decides_not_the_overlap():
@@ -838,6 +839,13 @@ def test_a_missing_key_is_named(key):
 def test_options_that_count_nothing_are_an_error(options):
     with pytest.raises(ValueError, match=r"must be|nothing to count"):
         mean_average_precision([PREDICTION], [TARGET], **options)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("ious", [[[0.5]], torch.tensor(0.5), torch.tensor([0.5]), torch.tensor([[[0.5]]])], ids=str)
+def test_ious_that_are_no_matrix_are_an_error(ious):
+    with pytest.raises(ValueError, match=r"ious must be a tensor \(D, G\)"):
+        match(ious, torch.tensor([0.5]))
 
 
 @pytest.mark.wrong_input

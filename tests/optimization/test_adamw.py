@@ -803,6 +803,24 @@ def test_refuses_a_state_of_another_model_or_of_none(made):
     assert states[1].state[other]["exp_avg"].shape == (4,)
 
 
+@pytest.mark.wrong_input
+@PAIRS
+@pytest.mark.parametrize("number", [1, 3])
+def test_refuses_a_state_of_fewer_or_more_parameters_as_torch_does(ours, theirs, number):
+    messages = set()
+    for made in (ours, theirs):
+        thetas = [torch.ones(2, requires_grad=True) for _ in range(number)]
+        for theta in thetas:
+            theta.grad = torch.ones(2)
+        (stepped := made(thetas)).step()
+        optimizer = made([torch.ones(2, requires_grad=True) for _ in range(2)])
+        with pytest.raises(ValueError, match=r"\w") as error:
+            optimizer.load_state_dict(stepped.state_dict())
+        messages.add(str(error.value))
+        assert not optimizer.state
+    assert len(messages) == 1
+
+
 @PAIRS
 def test_step_in_other_contexts_equals_torchs(ours, theirs):
     """Autocast and inference mode change nothing; a copy moves the copied parameters alone."""

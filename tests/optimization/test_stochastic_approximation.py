@@ -397,6 +397,8 @@ def test_wrong_quantiles_are_errors():
     q = torch.zeros(3)
     with pytest.raises(ValueError, match=r"one shape, but have \(3,\), \(3, 1\)"):
         quantile_step(q, q[:, None], 0.5, 0.1)
+    with pytest.raises(ValueError, match=r"one shape, but have \(3,\), \(1,\)"):
+        quantile_step(q, q[:1], 0.5, 0.1)
     for level in (0.0, 1.0, 50, math.nan):
         with pytest.raises(ValueError, match="level must be between 0 and 1"):
             quantile_step(q, q, level, 0.1)

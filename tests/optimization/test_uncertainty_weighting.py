@@ -446,12 +446,29 @@ def test_flags_that_are_not_one_a_task_are_an_error(flags):
             torch.zeros(()),
             r"target must have shape \(2,\), but has",
         ),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(1, dtype=torch.int64),
+            torch.zeros(()),
+            r"target must have shape \(2,\), but has \(1,\)",
+        ),
         (torch.zeros(2, 3), torch.zeros(2), torch.zeros(()), "target must be a tensor of int64"),
         (torch.zeros(2, 3), [0, 1], torch.zeros(()), "target must be a tensor of int64"),
         (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.zeros(1), r"log_variance must have shape \(\)"),
         (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), 0.0, "log_variance must be a floating-point tensor"),
     ],
-    ids=["one axis", "empty", "list", "integers", "targets", "float targets", "list of targets", "variances", "number"],
+    ids=[
+        "one axis",
+        "empty",
+        "list",
+        "integers",
+        "targets",
+        "one target",
+        "float targets",
+        "list of targets",
+        "variances",
+        "number",
+    ],
 )
 def test_arguments_of_the_tempered_cross_entropy_that_do_not_fit_are_an_error(logits, target, s, match):
     with pytest.raises(ValueError, match=match):
