@@ -884,6 +884,8 @@ def test_refuses_to_differentiate_what_cannot_be():
     y = x * x
     with pytest.raises(ValueError, match=r"output of shape \(2,\) needs a gradient of that shape"):
         y.backward()
+    with pytest.raises(ValueError, match=r"output of shape \(0,\) needs a gradient of that shape"):
+        y[:0].backward()
     with pytest.raises(ValueError, match=r"\(2,\)\) like the output, but is .*\(1,\)"):
         y.backward(Variable(torch.ones(1, dtype=torch.float64)))
     with pytest.raises(ValueError, match=r"float64, \(2,\)\) like the output, but is \(torch.float32, \(2,\)\)"):
@@ -904,6 +906,18 @@ def test_refuses_to_differentiate_what_is_no_variable(output):
         grad(output, [x])
     with pytest.raises(ValueError, match=r"does not depend on the inputs number \[0\]"):
         grad(x.sum(), [output])
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("shape", [(1,), (2,), (1, 1)], ids=str)
+def test_matmul_with_a_single_number_is_an_error_as_in_torch(shape):
+    number, x = leaf(2.0, shape=()), Variable(normal(*shape))
+    for a, b in ((number, x), (x, number), (number, number), (number.value, x.value), (x.value, number.value)):
+        with pytest.raises(RuntimeError):
+            a @ b
+    for form in (lambda: 2.0 @ x, lambda: x @ 2.0):
+        with pytest.raises(RuntimeError):
+            form()
 
 
 @pytest.mark.wrong_input

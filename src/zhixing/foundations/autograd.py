@@ -291,7 +291,8 @@ def grad(
 
     Raises:
         ValueError: `output` is no `Variable`, requires no gradient, does not depend on an input,
-            or has several elements and no `gradient`; or `gradient` has another shape or type.
+            or does not have exactly one element, while `gradient` is None; or `gradient` has
+            another shape or type.
         RuntimeError: The graph was freed, or a value that a rule needs was changed or replaced.
 
     Examples:
