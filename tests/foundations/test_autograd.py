@@ -630,6 +630,14 @@ def test_large_values_pass_through_logsumexp():
     assert x.grad.value.tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize("form", [Variable.sum, Variable.mean, largest, logsumexp])
+def test_reductions_leave_their_dimension_out_unless_told_otherwise(form):
+    x = Variable(normal(2, 3))
+    assert form(x, 1).shape == (2,)
+    assert form(x, 0).shape == (3,)
+    assert form(x, 1, keepdim=True).shape == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("values", "shares"),
     [((1.0, 3.0, 3.0), [0, 1 / 2, 1 / 2]), ((2.0, 2.0, 2.0), [1 / 3] * 3), ((-math.inf, 0.0, -1.0), [0, 1, 0])],
