@@ -214,9 +214,9 @@ def test_low_precision_is_that_of_the_rounded_result(function, dtype):
 # Accuracy
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (64, 10)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (5, 3), (64, 10)], ids=str)
 def test_soft_accuracy_is_one_minus_half_the_mean_absolute_error_both_ways(shape):
-    target = torch.arange(shape[0]) % shape[1]
+    target = (shape[1] - 1 - torch.arange(shape[0])) % shape[1]
 
     def theirs(logits):
         error = F.l1_loss(logits.softmax(1), F.one_hot(target, shape[1]).double(), reduction="none")
@@ -484,9 +484,9 @@ def test_wrong_logits_and_classes_are_errors():
     for wrong in (target.float(), target[:1], target[:, None], [0, 1], target.bool()):
         with pytest.raises(ValueError, match=r"target must be integers of shape \(2,\)"):
             soft_accuracy(logits, wrong)
-    for wrong in ([0, 3], [-100, 1]):
+    for wrong in ([0, 3], [-100, 1], [0, 1, 2, 3, 0]):
         with pytest.raises(ValueError, match="classes must be from 0 to 2"):
-            soft_accuracy(logits, torch.tensor(wrong))
+            soft_accuracy(torch.zeros(len(wrong), 3), torch.tensor(wrong))
     with pytest.raises(ValueError, match="target must be"):
         soft_accuracy(logits[:0], target[:0])
 
