@@ -17,6 +17,14 @@ QUESTIONS = list(csv.DictReader(Path(__file__).with_name("questions.csv").read_t
 LANGUAGES = pytest.mark.parametrize("language", ["en", "zh"])
 
 
+# Type before the box opens, and note what has been searched, with the first result, whenever that changes.
+STAGES = """query => {
+  const box = document.querySelector(".search");
+  box.querySelector("input").value = query;
+  window.stages = [];
+  new MutationObserver(() => stages.push([box.dataset.searched, box.querySelector("li a")?.href]))
+    .observe(box, {attributeFilter: ["data-searched"]});
+}"""
 # Whether everything was searched for the query, not only titles.
 SHOWN = """query => {
   const { shown, searched } = document.querySelector(".search").dataset;
@@ -130,6 +138,17 @@ def half(tab):
     visit.page.wait_for_function("() => document.querySelector('.search').dataset.searched === 'titles'")
     visit.continue_ = lambda: held.pop().continue_()
     return visit
+
+
+def test_pages_are_searched_first_then_titles_then_everything(tab):
+    visit = tab()
+    visit.open("en/")
+    visit.page.evaluate(STAGES, "gelu")
+    visit.page.click(".search-open")
+    visit.page.wait_for_function(SHOWN, arg="gelu")
+    (pages, first), (titles, _), (everything, _) = visit.page.evaluate("stages")
+    assert (pages, titles, everything) == ("pages", "titles", "everything")
+    assert first.endswith("/activations/gelu/")
 
 
 def test_titles_are_found_before_the_text_has_come(half):
