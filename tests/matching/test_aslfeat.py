@@ -251,6 +251,7 @@ def test_of_equal_neighbours_the_first_is_kept():
 def test_scores_must_exceed_the_threshold():
     score = torch.zeros(15, 15)
     score[7, 7] = 0.5
+    assert len(detect(score, threshold=0.75)) == 0
     assert len(detect(score, threshold=0.5)) == 0
     assert len(detect(score, threshold=0.49)) == 1
 

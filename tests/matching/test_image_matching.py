@@ -133,6 +133,8 @@ def test_matches_of_transposed_memory():
 def test_calibrate_inverts_the_camera(kornia):
     x = normal(3, 5, 2)
     assert_close(calibrate(pixels(x), K), x)
+    wide = torch.diag(torch.tensor([0.5, 0.25, 1.0]).double())  # focal lengths below one pixel
+    assert_close(calibrate(x / 4, wide), torch.stack([x[..., 0] / 2, x[..., 1]], -1))
     plain = torch.diag(K.diagonal())
     plain[:2, 2] = K[:2, 2]
     x = pixels(x)
@@ -575,6 +577,8 @@ def test_poses_and_errors_that_do_not_fit_are_an_error():
     identity, t = torch.eye(3), torch.tensor([1.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="no direction"):
         pose_error(identity, 0 * t, identity, t)
+    with pytest.raises(ValueError, match="no direction"):
+        pose_error(identity, t, identity, 0 * t)
     with pytest.raises(ValueError, match="r must end"):
         pose_error(t, t, identity, t)
     with pytest.raises(ValueError, match="t_true must end"):

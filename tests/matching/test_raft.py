@@ -416,6 +416,8 @@ WRONG = {
     "coarse flow": (lambda: sequence_loss([FLOW[..., :2]], FLOW, VALID), "flows of the target's shape"),
     "valid as numbers": (lambda: sequence_loss([FLOW], FLOW, VALID.float()), "torch.bool"),
     "valid of one image": (lambda: sequence_loss([FLOW], FLOW, VALID[:1]), r"valid must be a tensor \(2, 4, 4\)"),
+    "valid with channels": (lambda: sequence_loss([FLOW], FLOW, FLOW == 0), r"valid must be a tensor \(2, 4, 4\)"),
+    "valid of three images": (lambda: sequence_loss([FLOW], FLOW, VALID[[0, 1, 0]]), r"valid must be a tensor"),
     "gamma": (lambda: sequence_loss([FLOW], FLOW, VALID, gamma=1.25), "gamma must be.*1.25"),
     "gamma nan": (lambda: sequence_loss([FLOW], FLOW, VALID, gamma=math.nan), "gamma must be.*nan"),
     "max_flow": (lambda: sequence_loss([FLOW], FLOW, VALID, max_flow=0), "max_flow must be positive, but is 0"),
