@@ -235,6 +235,12 @@ def test_masked_mlp_and_gradients_equal_those_of_zuko(hidden):
     assert_close(path_counts(masks) > 0, adjacency)
 
 
+def test_hundreds_of_layers_of_ones_masked_to_the_identity_keep_positive_numbers():
+    x, n = normal(3, 2).abs(), 300
+    y = masked_mlp(x, [torch.ones(2, 2).double()] * n, [torch.zeros(2).double()] * n, [torch.eye(2) > 0] * n)
+    assert_close(y, x)
+
+
 def test_made_equals_a_loop_that_zeroes_what_each_output_may_not_see():
     """A network without masks of inputs to come: set them to anything, and its logit stays."""
     model, x, order = made(6, [12, 12]), bits(4, 6), permutation(6)
@@ -256,9 +262,10 @@ def test_order_of_made_is_a_permutation_of_its_variables():
     assert_close(permuted(x, order)[:, order], model(x[:, order]))
 
 
-def test_natural_order_is_the_default():
-    model, x = made(6, [12]), bits(4, 6)
-    assert_close(model(x), model(x, torch.arange(6)))
+@pytest.mark.parametrize("d", [1, 6, 784])
+def test_natural_order_is_the_default(d):
+    model, x = made(d, [12]), bits(4, d)
+    assert_close(model(x), model(x, torch.arange(d)))
 
 
 def test_gradcheck_of_all_parameters():
