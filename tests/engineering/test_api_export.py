@@ -77,6 +77,12 @@ def test_names_are_found_from_the_symbol_and_the_symbol_from_its_names(api):
     assert list(namespace(api)) == ["compat.v1.f", "f", "nn.f"]
 
 
+def test_hundreds_of_names_belong_to_one_symbol(api):
+    f, names = fresh(), [f"f{number}" for number in range(300)]
+    api_export(*names, api=api)(f)
+    assert namespace(api) == dict.fromkeys(names, f)
+
+
 def test_order_of_the_names_decides_which_is_canonical(api):
     f, g = fresh(), fresh()
     api_export("a.f", "b.f", api=api)(f)

@@ -550,6 +550,10 @@ WRONG = {
     "complex a": (right(a=-torch.ones(3, 4).cfloat()), r"a must be of a floating-point type, but is torch\.complex64"),
     "devices": (right(b=torch.zeros(2, 5, 4, device="meta")), "b is on meta, but u on cpu"),
     "dt before softplus": (right(dt=torch.full((2, 5, 3), -3.0)), r"dt must be at least 0.* smallest element is -3"),
+    "one dt below 0": (
+        right(dt=torch.tensor([1.0, 1.0, -0.25]).expand(2, 5, 3)),
+        r"dt must be at least 0.* smallest element is -0\.25",
+    ),
     "A_log": (
         right(a=torch.full((3, 4), 2.5)),
         r"a must be at most 0, usually .* largest element is 2\.5",
@@ -581,5 +585,7 @@ def test_block_refuses_wrong_input_and_caches():
     _, (recent, state) = block.step(torch.zeros(2, 3, 8))
     with pytest.raises(ValueError, match=r"3 inputs of 16 channels for each of 1 sequences, but is of shape \(2, 3"):
         block.step(torch.zeros(1, 1, 8), (recent, state))
+    with pytest.raises(ValueError, match=r"3 inputs of 16 channels for each of 2 sequences, but is of shape \(2, 2"):
+        block.step(torch.zeros(2, 1, 8), (recent[:, 1:], state))
     with pytest.raises(ValueError, match=r"state must be of shape \(2, 16, 16\)"):
         block.step(torch.zeros(2, 1, 8), (recent, state[:1]))

@@ -374,6 +374,14 @@ def test_convolution_passes_gradcheck_and_takes_what_is_odd():
     assert_close(causal_convolution(u, kernel), causal_convolution(u.contiguous(), kernel.contiguous()))
 
 
+def test_convolution_keeps_memory_that_grows_like_the_lengths():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        causal_convolution(normal(1, 300, 1).requires_grad_(), normal(200, 1, seed=1).requires_grad_())
+    assert kept
+    assert max(kept) <= 500
+
+
 @HALVES
 def test_convolution_in_16_bits_is_that_of_float32_rounded_once(dtype):
     u, kernel = normal(2, 50, 3, dtype=dtype), normal(50, 3, seed=1, dtype=dtype)
@@ -640,6 +648,7 @@ WRONG = {
     "negative length of S4": (lambda: s4_kernel(Z, Z, Z, Z, 0.1, -1), "length must not be negative, but is -1"),
     "negative length of S4D": (lambda: s4d_kernel(ZZ, ZZ, B, -1), "length must not be negative, but is -1"),
     "one kernel for all": (lambda: causal_convolution(U, torch.ones(5, 1)), r"kernel must be \(K, D\) with D = 3"),
+    "kernel of no channel": (lambda: causal_convolution(U, torch.ones(5)), r"kernel must be \(K, D\) .* but is \(5,\)"),
     "kernel (D, L)": (lambda: causal_convolution(U, torch.ones(3, 5)), r"kernel must be \(K, D\) with D = 3"),
     "complex kernel": (lambda: causal_convolution(U, ZZ.mT), r"kernel must be floating-point, but is torch\.complex64"),
     "real vectors": (lambda: s4_kernel(B, B, B, B, 0.1, 4), r"of one complex type, but are \(3,\) torch\.float32"),
