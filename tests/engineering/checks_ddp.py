@@ -350,6 +350,27 @@ def buckets_are_reduced_in_one_order_on_all_ranks(place: Place) -> None:
         assert_close(ours.grad, sum(place.gather(mine.grad)) / place.ranks)
 
 
+class Many(nn.Module):
+    """Hundreds of parameters, each with the input for its gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.ParameterList(torch.zeros(1) for _ in range(300))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * sum(self.weights)
+
+
+@CHECKS.add
+def hundreds_of_buckets_are_averaged(place: Place) -> None:
+    model = Many()
+    replica = minimal(place, model, first=1, size=1)
+    replica(torch.tensor([place.rank + 1.0])).sum().backward()
+    assert len(replica.buckets) == 300
+    mean = torch.tensor([(place.ranks + 1) / 2])
+    assert_close([weight.grad for weight in model.weights], [mean] * 300)
+
+
 @CHECKS.add
 def mean_does_not_overflow_where_the_sum_would(place: Place) -> None:
     model = nn.Linear(2, 1, bias=False).half()

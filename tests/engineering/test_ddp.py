@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from zhixing.engineering import ddp
-from zhixing.engineering.ddp import BUCKET, FIRST_BUCKET, MinimalDDP, assign_buckets
+from zhixing.engineering.ddp import BUCKET, FIRST_BUCKET, Event, MinimalDDP, assign_buckets
 
 
 @pytest.mark.processes
@@ -26,6 +26,13 @@ def test_broken_line_is_noticed(wrong_on_ranks, mutation):
     assert Path(ddp.__file__).read_text().count(line) == 1
     assert wrong_on_ranks("ddp", check, 2) == "", "fails with the line as it is"
     assert wrong_on_ranks("ddp", mutation, 2), f"{check} does not notice"
+
+
+def test_events_cannot_be_changed():
+    event = Event("launch", 0, 1.5)
+    with pytest.raises(AttributeError):
+        event.seconds = 2.5
+    assert {event: "equal"}[Event("launch", 0, 1.5)] == "equal"
 
 
 # Buckets
