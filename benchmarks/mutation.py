@@ -6,9 +6,9 @@
 
 A mutant is a module with one change by an operator of cosmic-ray: another number, comparison or sign, a loop without
 iterations, a missing decorator. For each module, a sample is drawn with a fixed seed. A mutant is noticed if one of the
-module's own tests fails with it; its results replace those of its module in results/mutation.json. Without names, only
-modules are assessed that have changed since, or whose tests have. With --survivors, after tests were added, only those
-mutants are tried again that were not noticed.
+module's own tests fails with it; its results replace those of its module in results/mutation.json, and survivors.csv
+says of each of the others why no test notices it. Without names, only modules are assessed that have changed since, or
+whose tests have. With --survivors, after tests were added, only those mutants are tried again that were not noticed.
 """
 
 import argparse
