@@ -228,7 +228,7 @@ def generalized_iou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*m 4"]) -> Float
         b: (…, 4). The shapes broadcast: (Q, 1, 4) and (N, 4) give (Q, N).
 
     Returns:
-        (…), in the boxes' type. 0 / 0, for boxes without area, is 0 with the numerator's gradient.
+        (…), in the type of the boxes. A quotient 0 / 0, of boxes without area, counts as 0.
 
     Raises:
         ValueError: The last dimension is not 4, or the type is not a floating-point type.
