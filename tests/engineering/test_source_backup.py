@@ -900,7 +900,10 @@ def test_arguments_are_kept_apart(small):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_reach_the_command_which_has_our_process_number(small, number):
-    with start("sh", "-c", "echo $$; exec sleep 60", cwd=small) as process:
+    def heed():
+        signal.signal(number, signal.SIG_DFL)  # since a shell lets what runs in the background ignore SIGINT
+
+    with start("sh", "-c", "echo $$; exec sleep 60", cwd=small, preexec_fn=heed) as process:
         assert int(process.stdout.readline()) == process.pid
         process.send_signal(number)
         assert process.wait(30) == -number
