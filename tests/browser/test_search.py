@@ -221,6 +221,7 @@ def test_enter_is_forgotten_when_the_box_closes(tab):
     assert search.find("xyzzy") == []
     search.page.keyboard.press("Enter")
     search.page.keyboard.press("Escape")
+    search.page.wait_for_function("() => !document.querySelector('.search').open")
     search.page.evaluate("document.querySelector('.search input').value = 'gelu'")
     search.page.keyboard.press("/")
     search.page.wait_for_function(SHOWN, arg="gelu")
