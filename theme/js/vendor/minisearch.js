@@ -1,4 +1,4 @@
-// MiniSearch, its module without comments, which are most of it. Licence: minisearch-LICENSE.txt
+// MiniSearch, its module without most comments, which are half of it. Licence: minisearch-LICENSE.txt
 const ENTRIES = 'ENTRIES';
 const KEYS = 'KEYS';
 const VALUES = 'VALUES';
@@ -63,6 +63,7 @@ class TreeIterator {
 const last$1 = (array) => {
     return array[array.length - 1];
 };
+// Modified version of http://stevehanov.ca/blog/?id=114
 const fuzzySearch = (node, query, maxDistance) => {
     const results = new Map();
     if (query === undefined)
