@@ -125,7 +125,7 @@ def test_index_is_fetched_once_when_the_box_first_opens(tab):
     visit.page.click(".search-open")
     visit.page.wait_for_timeout(300)
     fetched = [url.rpartition("/")[2] for url in visit.requests if url.endswith(".json")]
-    assert fetched == ["search.json", "search-text.json"]
+    assert fetched == ["search-pages.json", "search-sections.json", "search-text.json"]
 
 
 @pytest.fixture
@@ -149,6 +149,18 @@ def test_pages_are_searched_first_then_titles_then_everything(tab):
     (pages, first), (titles, _), (everything, _) = visit.page.evaluate("stages")
     assert (pages, titles, everything) == ("pages", "titles", "everything")
     assert first.endswith("/activations/gelu/")
+
+
+def test_pages_are_found_before_the_other_titles_have_come(tab):
+    visit, held = tab(), []
+    visit.page.route("**/search-sections.json", lambda route: held.append(route))
+    visit.open("en/")
+    visit.page.keyboard.press("/")
+    visit.page.wait_for_function("() => document.querySelector('.search').dataset.searched === 'pages'")
+    visit.page.fill(".search input", "gelu")
+    assert visit.page.locator(".search li a").first.get_attribute("href").endswith("/activations/gelu/")
+    held.pop().continue_()
+    visit.page.wait_for_function(SHOWN, arg="gelu")
 
 
 def test_titles_are_found_before_the_text_has_come(half):
@@ -181,7 +193,8 @@ def test_names_of_object_properties_are_found_as_words(tab):
     visit = tab()
     entry = {"id": "a/b/", "title": "The constructor", "page": "The constructor", "place": 0, "defined": ""}
     entry["keywords"] = []
-    visit.page.route("**/search.json", lambda route: route.fulfill(json=[entry]))
+    visit.page.route("**/search-pages.json", lambda route: route.fulfill(json=[entry]))
+    visit.page.route("**/search-sections.json", lambda route: route.fulfill(json=[]))
     visit.page.route("**/search-text.json", lambda route: route.fulfill(json=[{"text": "x", "code": ""}]))
     visit.open("en/")
     visit.page.keyboard.press("/")
@@ -190,25 +203,23 @@ def test_names_of_object_properties_are_found_as_words(tab):
     assert visit.problems == []
 
 
-@pytest.mark.parametrize("name", ["search", "search-text"])
+@pytest.mark.parametrize("name", ["pages", "sections", "text"])
 def test_failure_to_load_the_index_is_shown_and_retried(tab, name):
     visit = tab()
-    visit.page.route(f"**/{name}.json", lambda route: route.abort())
+    visit.page.route(f"**/search-{name}.json", lambda route: route.abort())
     visit.open("en/")
     visit.page.keyboard.press("/")
     visit.page.get_by_text("could not be loaded").wait_for()
-    visit.page.unroute(f"**/{name}.json")
+    visit.page.unroute(f"**/search-{name}.json")
     visit.page.fill(".search input", "gelu")
     visit.page.wait_for_function(SHOWN, arg="gelu")
     assert visit.page.locator(".search li a").count()
 
 
-@pytest.mark.parametrize(
-    ("name", "query"), [("search", "swish"), ("search-text", "transposed convolution checkerboard")]
-)
+@pytest.mark.parametrize(("name", "query"), [("pages", "swish"), ("text", "transposed convolution checkerboard")])
 def test_enter_waits_for_the_first_result(tab, name, query):
     visit = tab()
-    visit.page.route(f"**/{name}.json", lambda route: (visit.page.wait_for_timeout(500), route.continue_()))
+    visit.page.route(f"**/search-{name}.json", lambda route: (visit.page.wait_for_timeout(500), route.continue_()))
     visit.open("en/")
     visit.page.keyboard.press("/")
     visit.page.keyboard.type(query)

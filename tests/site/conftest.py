@@ -308,6 +308,13 @@ class Project:
     def html(self, page: str) -> lxml.html.HtmlElement:
         return lxml.html.fromstring((self.root / "site" / page / "index.html").read_bytes())
 
+    def searched(self, language: str) -> dict[str, dict]:
+        """Return what the search box reads: each section, by its id."""
+        pages, sections, texts = (
+            json.loads(self.read(f"site/{language}/search-{name}.json")) for name in ("pages", "sections", "text")
+        )
+        return {title["id"]: title | text for title, text in zip(pages + sections, texts, strict=True)}
+
     def site(self) -> dict[str, bytes]:
         site = self.root / "site"
         return {path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()}

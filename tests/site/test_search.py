@@ -11,15 +11,14 @@ def index(project):
 
     def build(language: str) -> dict[str, dict]:
         assert project.build() == (0, "")
-        titles, texts = (json.loads(project.read(f"site/{language}/{name}.json")) for name in ("search", "search-text"))
-        return {title["id"]: title | text for title, text in zip(titles, texts, strict=True)}
+        return project.searched(language)
 
     return build
 
 
 def test_each_section_has_a_place_titles_text_and_code(index):
     sections = index("en")
-    assert list(sections) == ["area/roots/", "area/squares/", "area/squares/#table"]
+    assert list(sections) == ["area/roots/", "area/squares/", "area/squares/#table"]  # pages first
     first, second = sections["area/squares/"], sections["area/squares/#table"]
     assert (first["title"], first["page"], first["place"]) == ("Squares", "Squares", 0)
     assert (second["title"], second["page"], second["place"]) == ("Table", "Squares", 1)

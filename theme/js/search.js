@@ -1,6 +1,5 @@
-// Search the pages in this language. When the box first opens, the search library and the titles are fetched, then the
-// text, which is much larger. What is there is searched: first titles and keywords of pages, since indexing all titles
-// takes a phone half a second, then titles of sections and defined names, then everything.
+// Search the pages in this language. When the box first opens, the search library is fetched, with titles and keywords
+// of pages, then titles of sections, then the text, each much larger than the one before. What is there is searched.
 
 const dialog = document.querySelector(".search");
 const input = dialog.querySelector("input");
@@ -62,14 +61,15 @@ let loading; // a promise, until loading fails
 let entered = false; // follow the first result as soon as there is one
 
 async function load() {
-  const [sections, module] = await Promise.all([fetched("search.json"), ...libraries.map(name => import(name))]);
+  const [pages, module] = await Promise.all([fetched("search-pages.json"), ...libraries.map(name => import(name))]);
   ranking = module;
-  const titles = sections.map(section => ({ ...section, text: "", code: "" }));
-  await offer("pages", titles.filter(section => !section.place), 500);
-  await offer("titles", titles, 500);
-  const texts = await fetched("search-text.json");
+  const [others] = await Promise.all([fetched("search-sections.json"), offer("pages", titles(pages), 500)]);
+  const sections = [...pages, ...others];
+  const [texts] = await Promise.all([fetched("search-text.json"), offer("titles", titles(sections), 500)]);
   await offer("everything", sections.map((section, i) => ({ ...section, ...texts[i] })), 20);
 }
+
+const titles = sections => sections.map(section => ({ ...section, text: "", code: "" }));
 
 async function offer(name, sections, chunkSize) {
   search = await ranking.indexed(sections, chunkSize);

@@ -1,4 +1,4 @@
-"""What the search finds: the text of each section of a page, and two files in each language's folder."""
+"""What the search finds: the text of each section of a page, and three files in each language's folder."""
 
 import json
 import re
@@ -68,14 +68,15 @@ def _line(element: lxml.html.HtmlElement) -> str:
 
 
 def search_indexes(pages: Mapping[str, list[Section]], keywords: Mapping[str, list[str]]) -> Files:
-    """Two lists of sections in the same order, of which a browser searches the first until it has the second.
+    """Three lists of sections in each language's folder, which a browser searches as they come.
 
-    search.json has id (address in the language's folder), place (number on the page), titles and names that the code
-    defines, and with each page's first section its keywords; search-text.json has text and code.
+    search-pages.json has the first section of each page: id (address in the folder), place (number on the page), title
+    of the section and of the page, names that the code defines, and the page's keywords. search-sections.json has the
+    others, without keywords; search-text.json has the text and code of all, in this order.
     """
     files = {}
     for language in LANGUAGES:
-        titles, texts = [], []
+        firsts, others = [], []
         for name in sorted(pages):
             # Without the home page, which lists others, and notebooks, which repeat their articles.
             address = re.fullmatch(rf"{language}/(?!lab/)(.+/)index\.html", name)
@@ -84,12 +85,13 @@ def search_indexes(pages: Mapping[str, list[Section]], keywords: Mapping[str, li
                 names = {"title": section["title"], "page": pages[name][0]["title"]}
                 defined = " ".join(DEFINITION.findall(section["code"]))
                 words = {} if place else {"keywords": keywords.get(name, [])}
-                titles.append({"id": id, "place": place, **names, "defined": defined, **words})
-                texts.append({"text": section["text"], "code": section["code"]})
-        files[f"{language}/search.json"] = _compact(titles)
-        files[f"{language}/search-text.json"] = _compact(texts)
+                title = {"id": id, "place": place, **names, "defined": defined, **words}
+                (others if place else firsts).append((title, {"text": section["text"], "code": section["code"]}))
+        lists = {
+            "pages": [title for title, _ in firsts],
+            "sections": [title for title, _ in others],
+            "text": [text for _, text in firsts + others],
+        }
+        for name, data in lists.items():
+            files[f"{language}/search-{name}.json"] = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return files
-
-
-def _compact(data: list[dict]) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
