@@ -132,8 +132,8 @@ def test_page_on_verification_shows_numbers_of_the_build_and_recordings(library)
     assert re.match(r"1 of 1, 1,500, 1,200, 2\.\S+, \S+$", page.find("p").text_content())
     areas, recorded = (rows(table) for table in page.iter("table"))
     assert areas == [
-        ["Area", "Test functions", "Mutants noticed"],
-        ["The area", "2", "1200 / 1500"],
+        ["Area", "Test functions", "Modules assessed", "Mutants noticed"],
+        ["The area", "2", "1 / 1", "1200 / 1500"],
     ]
     assert recorded[1:] == [["Mutants", "2026-01-02", "AVX2, torch 2.0"], ["times", "–", "triton 3.8.0"]]
     assert "变异体" in library.html("zh/verification").text_content()
@@ -148,7 +148,7 @@ def test_mutants_of_modules_that_have_changed_since_do_not_count(library):
     assert library.build() == (0, "")
     page = library.html("en/verification").find(".//article")
     assert page.find("p").text_content().startswith("0 of 1, 0, 0, ")
-    assert rows(page.find(".//table"))[1] == ["The area", "2", "–"]
+    assert rows(page.find(".//table"))[1] == ["The area", "2", "0 / 1", ""]
 
 
 def rows(table) -> list[list[str]]:
@@ -356,9 +356,7 @@ def test_glossary_has_a_section_for_each_term(built):
         assert explained.find(".//math") is not None
         (target,) = addresses(built, f"{language}/glossary", explained)
         assert target.startswith(f"{language}/area/roots")
-        titles, texts = (json.loads(built.read(f"site/{language}/{name}.json")) for name in ("search", "search-text"))
-        found = {title["id"]: text["text"] for title, text in zip(titles, texts, strict=True)}
-        assert found["glossary/#head"] == sections[1][1]
+        assert built.searched(language)["glossary/#head"]["text"] == sections[1][1]
 
 
 def test_term_explained_by_no_article_is_an_error(library):
@@ -472,9 +470,9 @@ def test_quotation_marks_of_a_caption_are_kept_in_the_alternative_text(library):
 
 
 def test_components_are_not_in_the_search_index(built):
-    index = json.loads(built.read("site/en/search.json"))
-    assert {section["id"] for section in index} >= {"area/", "area/squares/"}
-    text = json.dumps(index) + built.read("site/en/search-text.json")
+    index = built.searched("en")
+    assert index.keys() >= {"area/", "area/squares/"}
+    text = json.dumps(index)
     for part in "225 a minute", "Read before", "How to cite", "test_length", "zhixing-area", "Back again":
         assert part not in text
         assert part in built.html("en/area/squares").text_content() + built.html("en").text_content()

@@ -164,7 +164,7 @@ class Components:
         for area in self.areas:
             names = [name for name in self.modules if name.startswith(f"{area.name}/")]
             tests = [len(functions_in(path)) for path in self._test_files(names) if path.parent.name == area.name]
-            found = {"tests": sum(tests), **mutants(names, self.modules, self.root)}
+            found = {"tests": sum(tests), "modules": len(names), **mutants(names, self.modules, self.root)}
             rows.append(_link(area.pages[page.language], page) | found)
         return render("verified_areas.html", rows=rows, words=WORDS[page.language])
 
