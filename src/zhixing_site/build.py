@@ -65,7 +65,7 @@ class Builder:
     """Makes the site of a project.
 
     A preview has no files for machines, and requires no review of translations. `sources` are what each page, by its
-    path, was expanded to when it was last without errors.
+    path, was expanded to when it was last without errors; `copies` are the modules' texts, and the copies made of them.
     """
 
     root: Path
@@ -74,6 +74,7 @@ class Builder:
     renderer: Renderer
     preview: bool = False
     sources: dict[str, Files] = field(default_factory=dict)
+    copies: tuple[dict[str, str], tuple[Files, list[BuildError]]] = ({}, ({}, []))
 
     def make_site(self, folder: Path, check: Check) -> None:
         """Write the sources of MkDocs into folder/pages and the whole site into folder/site.
@@ -87,7 +88,7 @@ class Builder:
         check(errors + compare_all(*site.pages.values()) + check_cells_and_figures(site.all_pages, runs))
         check([] if self.preview else unreviewed(*site.pages.values(), self.root))
         check(check_docstrings(site.all_pages, self.root))
-        files, errors = copy_files(modules)
+        files, errors = self._copy(modules)
         check(errors)
         components = Components(areas, runs, modules, self.root, has_commit=bool(commit))
         check([error for language in LANGUAGES for error in self._render(language, site, components, failed, folder)])
@@ -117,6 +118,14 @@ class Builder:
         runs, errors = run_all(snippet_paths(self.root), self.root, self.limits, self.report)
         check([with_pages(error, site.all_pages) for error in errors])
         return runs, {error.path.removeprefix("snippets/") for error in errors}
+
+    def _copy(self, modules: dict[str, Module]) -> tuple[Files, list[BuildError]]:
+        """The files to copy; made again, which takes seconds, only if a module has changed since the last update."""
+        texts = {name: module.source for name, module in modules.items()}
+        if texts != self.copies[0]:
+            self.copies = texts, copy_files(modules)
+        files, errors = self.copies[1]
+        return {**files}, errors
 
     def _render(
         self, language: str, site: Site, components: Components, failed: set[str], folder: Path

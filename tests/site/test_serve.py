@@ -13,7 +13,7 @@ import pytest
 
 from zhixing_site.execution.processes import Limits
 from zhixing_site.serve import Preview
-from zhixing_site.site import reuse
+from zhixing_site.site import copies, reuse
 
 ROOTS, SQUARES = "en/area/roots/index.html", "en/area/squares/index.html"
 
@@ -73,6 +73,19 @@ def test_search_index_covers_saved_and_unchanged_pages(workspace):
     assert [page["id"] for page in pages] == ["area/roots/", "area/squares/"]
     assert len(texts) == 3
     assert texts[1]["text"].startswith("Three squared")
+
+
+def test_copies_are_made_again_only_if_a_module_has_changed(workspace, monkeypatch):
+    made = []
+    monkeypatch.setattr("zhixing_site.build.copy_files", lambda modules: made.append(1) or copies.copy_files(modules))
+    workspace.project.write("src/zhixing/area/cube.py", "def cube(x):\n    return x**3\n")
+    assert workspace.save("docs/en/area/squares.md", "The square of 3", "Three squared") == ""
+    assert workspace.save("docs/en/area/squares.md", "Three squared", "The square of three") == ""
+    assert "x**3" in workspace.shown("code/area/cube.py")
+    assert made == [1]
+    assert workspace.save("src/zhixing/area/cube.py", "x**3", "x * x * x") == ""
+    assert "x * x * x" in workspace.shown("code/area/cube.py")
+    assert made == [1, 1]
 
 
 def test_only_the_saved_snippet_runs_and_both_languages_show_it(workspace):
