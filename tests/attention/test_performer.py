@@ -1,6 +1,7 @@
 """The Performer against weights written out, against softmax attention, and against exact moments."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -160,6 +161,20 @@ def test_long_opposite_queries_and_keys_stay_finite(causal, scale):
     assert out.abs().max() <= v.abs().max() * 1.001
     if causal:
         assert_close(out[:, :, 0], v[:, :, 0])
+
+
+@pytest.mark.parametrize(("dtype", "t"), [(torch.float32, 39.5), (torch.float64, 319.0)], ids=str)
+@CAUSAL
+def test_feature_that_is_tiny_in_all_keys_counts_where_it_is_as_large_in_a_query(causal, dtype, t):
+    """Up to factors that cancel, φ is (1, e^-2t) for one key, (e^-2, e^-2t) for the other, and (1, e^2t) for q."""
+    q, k, projection = torch.zeros(1, 1, 2, 16), torch.zeros(1, 1, 2, 16), torch.zeros(2, 16)
+    q[..., 0], k[..., 0] = -2 * t, 2 * t  # x = q / 16^¼ is half of it
+    k[..., 1, 1] = 4
+    projection[:, 0] = torch.tensor([1, -1])
+    projection[1, 1] = 1
+    tensors = (x.to(dtype) for x in (q, k, torch.tensor([0.0, 1.0]).view(1, 1, 2, 1), projection))
+    wanted = (math.exp(-2) + 1) / (math.exp(-2) + 1 + 2)
+    assert_close(performer_attention(*tensors, causal=causal)[0, 0, 1].item(), wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("factor", [3, 30])
@@ -393,7 +408,8 @@ def test_each_row_is_standard_normal():
 def test_the_generator_decides():
     assert torch.equal(drawn(5, 3, 1), drawn(5, 3, 1))
     assert not torch.equal(drawn(5, 3, 1), drawn(5, 3, 2))
-    assert orthogonal_gaussian(2, 3).shape == (2, 3)
+    for shape in (2, 3), (1, 3), (3, 1), (1, 1):
+        assert orthogonal_gaussian(*shape).shape == shape
 
 
 # Wrong input
@@ -439,12 +455,14 @@ def test_refuses_what_only_one_function_takes():
         performer_attention(**right(q=torch.zeros(2, 3, 4, 4)), causal=True)
     with pytest.raises(ValueError, match=r"of one type, but are torch\.float64 and torch\.float32"):
         positive_features(torch.zeros(4).double(), torch.zeros(7, 4))
-    with pytest.raises(ValueError, match=r"projection must be .* \(R, 4\)"):
-        positive_features(torch.zeros(4), torch.zeros(7, 3))
+    for x, said in (torch.zeros(4), r"\(R, 4\)"), (torch.tensor(0.0), r"\(R, D\)"):
+        with pytest.raises(ValueError, match=f"projection must be .* {said}"):
+            positive_features(x, torch.zeros(7, 3))
     for sizes in ((0, 4), (4, 0)):
         with pytest.raises(ValueError, match="m and d must be 1 or larger"):
             orthogonal_gaussian(*sizes)
     with pytest.raises(ValueError, match="m must be 1 or larger, but is 0"):
         relative_variance(torch.zeros(4), torch.zeros(4), 0)
-    with pytest.raises(ValueError, match=r"with one D, but are \(4,\) and \(3,\)"):
-        relative_variance(torch.zeros(4), torch.zeros(3), 5)
+    for sizes in ((4,), (3,)), ((3,), (4,)), ((), (4,)), ((4,), ()):
+        with pytest.raises(ValueError, match=re.escape(f"with one D, but are {sizes[0]} and {sizes[1]}")):
+            relative_variance(*map(torch.zeros, sizes), 5)

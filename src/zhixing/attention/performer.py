@@ -8,6 +8,8 @@ the regularised estimate, and the state for generation token by token. Sums are 
 types of fewer bits, also under autocast. Nothing is redrawn: the caller keeps the projection.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,7 +33,8 @@ def performer_attention(
     `positive_features`; equation 4 of arXiv 2009.14794. Each weight before the division is unbiased
     if the rows of the projection are standard normal; the output is not. Nothing is added to the
     features: their largest exponents are subtracted, which cancels in the division. Where `causal`,
-    only exponents of past keys are, so that no output depends on a later key.
+    only exponents of past keys are, so that no output depends on a later key; then a feature that
+    in all past keys is below e^-79 of their largest, or e^-638 in float64, may count too little.
 
     Args:
         q: Queries (B, H, N, D), in a floating-point type.
@@ -84,9 +87,10 @@ def performer_attention(
             top = peak.amax(dim=-1, keepdim=True)
             falls = -top.squeeze(-1).diff(dim=2, prepend=top[:, :, :1, 0])
             log_q = log_q + top - (log_q.detach() + peak).amax(dim=-1, keepdim=True)
-            # Above 80, float32 has 0 for the sums of keys: not ∞ · 0, which is NaN.
+            # Well below overflow, since ∞ · 0 would be NaN where the sums of keys are 0.
+            limit = 0.9 * math.log(torch.finfo(log_q.dtype).max)
             out, _ = chunked_linear_attention(
-                log_q.clamp(max=80).exp(), (log_k - top).exp(), v, log_decay=falls, scale=1.0
+                log_q.clamp(max=limit).exp(), (log_k - top).exp(), v, log_decay=falls, scale=1.0
             )
     out, denominator = out[..., :-1], out[..., -1:]
     return (out / denominator.masked_fill(denominator == 0, 1)).to(dtype)
