@@ -36,6 +36,12 @@ def test_standard_traffic_counts_every_matrix_of_algorithm_0():
     assert standard_traffic(1024, 64) == 4 * 1024**2 + 4 * 1024 * 64
 
 
+def test_flash_traffic_counts_every_load_and_store_of_algorithm_1():
+    # 7 keys in blocks of 3: each of three visits moves Q, O twice, and 7 sums and maxima twice.
+    assert flash_block(2, 24) == 3
+    assert flash_traffic(7, 2, 24) == (14 + 14) + 3 * (14 + 2 * 14 + 2 * (7 + 7))
+
+
 def test_flash_traffic_follows_theorem_2():
     """Θ(N² D² / M): fourfold in N doubled and in D doubled, half in M doubled, up to the terms linear in N."""
     n, d, sram = 2**16, 64, 2**16

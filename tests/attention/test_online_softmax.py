@@ -179,6 +179,14 @@ def test_sum_of_the_paper_stays_between_1_and_n():
     assert_close(running_max_and_sum(torch.full((257,), 1e4))[1], torch.arange(1.0, 258))
 
 
+@PASSES
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("n", [2, 4])
+def test_means_refuse_more_or_fewer_values_than_logits(mean, n):
+    with pytest.raises(ValueError, match="argument"):  # Python's own words about a strict zip
+        mean(torch.zeros(3), torch.zeros(n, 2))
+
+
 @pytest.mark.wrong_input
 def test_refuses_an_empty_block():
     with pytest.raises(ValueError, match=r"at least one logit, but x is of shape \(2, 0\)"):

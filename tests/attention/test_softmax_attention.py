@@ -20,6 +20,7 @@ SHAPES = {
     "grouped": (2, 6, 2, 5, 8, 3),
     "one key head": (1, 4, 1, 6, 6, 2),
     "empty batch": (0, 2, 1, 3, 4, 2),
+    "large batch": (300, 2, 1, 2, 3, 1),
     "no queries": (1, 2, 2, 0, 4, 3),
     "no keys": (1, 2, 1, 4, 0, 3),
 }
@@ -58,6 +59,11 @@ def test_value_and_gradients_equal_torchs(shape, causal):
 def test_scale_is_torchs(scale, causal):
     qkv = make(SHAPES["grouped"])
     assert_close(softmax_attention(*qkv, causal=causal, scale=scale), by_torch(*qkv, causal=causal, scale=scale))
+
+
+def test_all_queries_see_all_keys_by_default():
+    qkv = make(SHAPES["square"])
+    assert_close(softmax_attention(*qkv), F.scaled_dot_product_attention(*qkv))
 
 
 def test_equals_loops_over_the_definition():

@@ -304,18 +304,18 @@ def test_fresh_block_is_the_identity_and_trains_only_gamma():
 
 
 def test_parameters_are_those_of_the_authors_block():
-    """For 16 channels, 2 features: two layers of 16 · 2 + 2, one of 16 · 16 + 16, and γ."""
-    state = TaylorAttention2d(16).state_dict()
+    """For 64 channels, 8 features: two layers of 64 · 8 + 8, one of 64 · 64 + 64, and γ."""
+    state = TaylorAttention2d(64).state_dict()
     assert {name: (*x.shape,) for name, x in state.items()} == {
         "gamma": (1,),
-        "query_conv.weight": (2, 16, 1, 1),
-        "query_conv.bias": (2,),
-        "key_conv.weight": (2, 16, 1, 1),
-        "key_conv.bias": (2,),
-        "value_conv.weight": (16, 16, 1, 1),
-        "value_conv.bias": (16,),
+        "query_conv.weight": (8, 64, 1, 1),
+        "query_conv.bias": (8,),
+        "key_conv.weight": (8, 64, 1, 1),
+        "key_conv.bias": (8,),
+        "value_conv.weight": (64, 64, 1, 1),
+        "value_conv.bias": (64,),
     }
-    assert sum(x.numel() for x in state.values()) == 2 * 34 + 272 + 1
+    assert sum(x.numel() for x in state.values()) == 2 * 520 + 4160 + 1
 
 
 def test_equal_values_come_back():

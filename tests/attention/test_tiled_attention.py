@@ -70,6 +70,11 @@ def test_value_and_gradients_equal_torchs(shape, block, causal):
     assert_close(ours, with_gradients(by_torch, *qkv, causal=causal))
 
 
+def test_all_queries_see_all_keys_by_default():
+    qkv = make(SHAPES["grouped"])
+    assert_close(tiled_attention(*qkv), by_torch(*qkv))
+
+
 @CAUSAL
 def test_longer_than_a_block_of_the_default_size_equals_torchs(causal):
     qkv = make(LONG)

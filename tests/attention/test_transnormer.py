@@ -402,8 +402,9 @@ def test_refuses_wrong_settings():
     fewer = right(q=torch.zeros(2, 3, 4, 4))
     with pytest.raises(ValueError, match="causal needs as many queries as keys, but there are 4 and 5"):
         norm_attention(**fewer, causal=True)
-    with pytest.raises(ValueError, match="as many queries as keys, but there are 4 and 5"):
-        block_attention(**fewer, block=2)
+    for n in 4, 6:
+        with pytest.raises(ValueError, match=f"as many queries as keys, but there are {n} and 5"):
+            block_attention(**right(q=torch.zeros(2, 3, n, 4)), block=2)
     for block in 0, -1, 2.0, None:
         with pytest.raises(ValueError, match=f"block must be a whole number from 1 on, but is {block}"):
             block_attention(**right(), block=block)
