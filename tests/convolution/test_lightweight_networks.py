@@ -135,6 +135,21 @@ def test_layers_are_counted_by_name_once_for_each_use():
     assert linear == 2 * [("linear", (16, 48, 40))]
 
 
+class Named(nn.Module):
+    """A convolution that is given its input by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.convolution(input=x)
+
+
+def test_input_may_be_given_by_name():
+    assert layer_costs(Named(), (3, 5, 6)) == [("convolution", (108, 12 * 108, 90 + 48 + 108))]
+
+
 class MaskedConvolution(nn.Conv2d):
     """A convolution of the pixels that a mask leaves, as for images with holes."""
 

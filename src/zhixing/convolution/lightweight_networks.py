@@ -124,15 +124,17 @@ def layer_costs(
     names = {module: name for name, module in net.named_modules()}
     costs = []
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = module.weight
+    def count(
+        module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+    ) -> None:
+        (x, *_), weight = (*inputs, *named.values()), module.weight
         macs = output.numel() * weight[0].numel()
-        moved = inputs[0].numel() + output.numel() + weight.numel()
+        moved = x.numel() + output.numel() + weight.numel()
         costs.append((names[module], Cost(weight.numel(), macs, moved)))
 
     for module in names:
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
-            module.register_forward_hook(count)
+            module.register_forward_hook(count, with_kwargs=True)
     with torch.no_grad():
         net(torch.empty(sizes, device="meta"))
     return costs
