@@ -390,7 +390,7 @@ def test_dimension_of_theorem_1_exceeds_the_length_for_small_errors():
 def test_cache_holds_the_keys_and_values():
     for heads in (8, 2, 1):
         k, v = torch.zeros(2, 1, heads, 30, 16)
-        assert cache_elements(30, key_heads=heads, head_size=16) == k.numel() + v.numel()
+        assert cache_elements(n=30, key_heads=heads, head_size=16) == k.numel() + v.numel()
         last = k[:, :, -7:].numel() + v[:, :, -7:].numel()
         assert cache_elements(30, key_heads=heads, head_size=16, window=7) == last
     assert cache_elements(3, key_heads=2, head_size=16, window=7) == cache_elements(3, key_heads=2, head_size=16)
@@ -443,6 +443,10 @@ WRONG = {
     "transposed": (
         lambda: projected_attention(ZEROS, ZEROS, ZEROS, torch.ones(4, 2), torch.ones(4, 2)),
         r"with M = 4 keys, .* are \(4, 2\)",
+    ),
+    "vectors": (
+        lambda: projected_attention(ZEROS, ZEROS, ZEROS, torch.ones(4), torch.ones(4)),
+        r"\(R, M\) with M = 4 keys, .* are \(4,\) and \(4,\)",
     ),
     "two ranks": (
         lambda: projected_attention(ZEROS, ZEROS, ZEROS, torch.ones(2, 4), torch.ones(3, 4)),
