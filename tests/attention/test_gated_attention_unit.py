@@ -1,6 +1,7 @@
 """FLASH against the definitions in loops, against lucidrains' FLASH-pytorch, and against linear attention."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -174,14 +175,15 @@ def test_one_causal_chunk_is_squared_relu_attention():
 
 
 @CAUSAL
-def test_padding_that_the_mask_names_changes_nothing(causal):
+@pytest.mark.parametrize("tokens", [1, 7], ids=str)
+def test_padding_that_the_mask_names_changes_nothing(tokens, causal):
     inputs = [normal(2, 2, 10, 3, seed=seed) for seed in range(5)]
-    key_mask = torch.arange(10) < torch.tensor([[10], [7]])
+    key_mask = torch.arange(10) < torch.tensor([[10], [tokens]])
     masked = with_gradients(
-        lambda *x: mixed_chunk_attention(*x, chunk=4, causal=causal, key_mask=key_mask)[1:, :, :7], *inputs
+        lambda *x: mixed_chunk_attention(*x, chunk=4, causal=causal, key_mask=key_mask)[1:, :, :tokens], *inputs
     )
     without = with_gradients(
-        lambda *x: mixed_chunk_attention(*(y[1:, :, :7] for y in x), chunk=4, causal=causal), *inputs
+        lambda *x: mixed_chunk_attention(*(y[1:, :, :tokens] for y in x), chunk=4, causal=causal), *inputs
     )
     assert_close(masked, without)
 
@@ -193,6 +195,19 @@ def test_a_sample_of_padding_alone_gives_zeros():
         out = mixed_chunk_attention(*inputs, chunk=4, causal=causal, key_mask=key_mask)
         assert bool((out[1] == 0).all())
         assert bool((out[0] != 0).any())
+
+
+def test_tokens_see_the_last_by_default():
+    x = normal(1, 1, 10, 6)
+    changed = x.clone()
+    changed[:, :, -1] += 1
+    for sees in (
+        lambda y: squared_relu_attention(y, y, y, length=10),
+        lambda y: mixed_chunk_attention(y, y, y, y, y, chunk=4),
+        lambda y: unit(length=10)(y[:, 0]),
+        lambda y: unit(chunk=4)(y[:, 0]),
+    ):
+        assert (sees(changed) - sees(x))[..., :-1, :].abs().max() > 1e-3
 
 
 @CAUSAL
@@ -489,6 +504,26 @@ def test_unit_in_low_precision_and_under_autocast(chunk, dtype):
         assert (out.float() - exact).norm() < 0.03 * exact.norm()
 
 
+def test_gamma_and_bias_start_with_a_standard_deviation_of_0_02():
+    module = GatedAttentionUnit(6, head_size=1000, chunk=8)
+    for parameter in module.gamma, module.distance_bias:
+        assert 0.015 < parameter.std() < 0.025
+    assert not module.beta.any()
+
+
+@CHUNK
+def test_smallest_unit_equals_its_formula_in_numbers(chunk):
+    chunk = chunk and 1
+    module = shaken(GatedAttentionUnit(1, expansion=1, head_size=1, chunk=chunk, length=1).double())
+    x = torch.tensor(0.7).double()
+    v, u = F.silu(x * module.to_hidden[0].weight[:, 0] + module.to_hidden[0].bias)
+    z = F.silu(x * module.to_qk[0].weight[0, 0] + module.to_qk[0].bias)
+    q, k, *linear = (z * module.gamma[:, 0] + module.beta[:, 0]).unbind()
+    weight = (q * k + module.distance_bias[128]).clamp(min=0) ** 2 + (math.prod(linear) if linear else 0)
+    expected = u * weight * v * module.to_out.weight[0, 0] + module.to_out.bias
+    assert_close(module(x.view(1, 1, 1)), expected.view(1, 1, 1))
+
+
 def test_unit_of_no_tokens_and_no_batch():
     for chunk in None, 8:
         module = unit(chunk=chunk)
@@ -527,9 +562,9 @@ def test_refuses_wrong_settings():
     for length in 0, -1, math.inf, math.nan, None, "5":
         with pytest.raises(ValueError, match="length must be a positive finite number, but is"):
             squared_relu_attention(**right(), length=length)
-    fewer = right(q=torch.zeros(2, 3, 4, 4))
-    with pytest.raises(ValueError, match="causal needs as many queries as keys, but there are 4 and 5"):
-        squared_relu_attention(**fewer, length=5, causal=True)
+    for n, other in ("4 and 5", right(q=torch.zeros(2, 3, 4, 4))), ("6 and 5", right(q=torch.zeros(2, 3, 6, 4))):
+        with pytest.raises(ValueError, match=f"causal needs as many queries as keys, but there are {n}"):
+            squared_relu_attention(**other, length=5, causal=True)
     for bias in torch.zeros(4), torch.zeros(2, 5, 5), torch.zeros(5, 5).long(), 0.5, torch.zeros(1, 2, 3, 5, 5):
         with pytest.raises(ValueError, match="bias must be floating-point and broadcast to the scores"):
             squared_relu_attention(**right(), length=5, bias=bias)
@@ -566,10 +601,9 @@ def test_unit_refuses_sizes_that_are_no_sizes(name):
 @CHUNK
 def test_unit_refuses_other_widths_and_masks(chunk):
     module = unit(chunk=chunk)
-    with pytest.raises(ValueError, match=r"x must be \(B, N, 6\), but its shape is \(2, 4, 5\)"):
-        module(torch.zeros(2, 4, 5).double())
-    with pytest.raises(ValueError, match=r"x must be \(B, N, 6\), but its shape is \(4, 6\)"):
-        module(torch.zeros(4, 6).double())
+    for shape in (2, 4, 5), (4, 6), (2, 4, 6, 6):
+        with pytest.raises(ValueError, match=re.escape(f"x must be (B, N, 6), but its shape is {shape}")):
+            module(torch.zeros(shape).double())
     for mask in torch.ones(2, 4), torch.ones(2, 5).bool():
         with pytest.raises(ValueError, match=r"key_mask must be boolean and of shape \(2, 4\)"):
             module(torch.zeros(2, 4, 6).double(), key_mask=mask)
