@@ -109,6 +109,7 @@ def names_of(methods, base=Base):
         ("train_step", ["training_step"]),
         ("configure_optimiser", ["configure_optimizers"]),
         ("configure_optimizer", ["configure_optimizers"]),
+        ("Training_step", ["training_step"]),
     ],
 )
 def test_slips_are_found_with_the_nearest_name(name, nearest):
