@@ -43,7 +43,7 @@ EXPECTED: dict[str, bytes | str] = {
     "-rf": b"dash\n",
     "--option": b"dashes\n",
     "模型.py": "模型\n".encode(),
-    "weights.bin": bytes(range(256)),
+    "weights.bin": bytes(range(256)) * 5000,  # more than is copied at once
     "crlf.py": b"a\r\nb\r\n",
     "empty.py": b"",
     "link.py": "committed.py",
@@ -134,7 +134,7 @@ def project(tmp_path_factory) -> Path:
     git(root, "add", "staged.py", "staged_then_edited.py")
     write("staged_then_edited.py", b"edited\n")
     write("untracked.py", b"untracked\n")
-    write("weights.bin", bytes(range(256)))
+    write("weights.bin", EXPECTED["weights.bin"])
     (root / "deleted.py").unlink()
     git(root, "rm", "-q", "removed.py")
     git(root, "mv", "renamed_from.py", "renamed_to.py")
@@ -333,10 +333,14 @@ def test_restored_is_copied(project, tmp_path):
 
 def check_private(module, small, tmp_path):
     def modes(folder):
-        return [stat.S_IMODE((folder / name).stat().st_mode) for name in (".", "private", "private/key", "model.py")]
+        names = ".", "private", "private/key", "open", "model.py"
+        return [stat.S_IMODE((folder / name).stat().st_mode) for name in names]
 
     (small / "private").mkdir(mode=0o700)
     (small / "private/key").write_text("key")
+    (small / "open").mkdir()
+    (small / "open").chmod(0o711)
+    (small / "open/part.py").write_text("")
     (small / "model.py").chmod(0o600)
     small.chmod(0o711)
     runs = tmp_path / "runs"
@@ -346,7 +350,7 @@ def check_private(module, small, tmp_path):
         assert stat.S_IMODE(folder.stat().st_mode) == mode
 
 
-def test_private_files_and_folders_stay_private(small, tmp_path):
+def test_private_files_and_folders_stay_private_and_open_ones_open(small, tmp_path):
     check_private(ours, small, tmp_path)
 
 
@@ -1108,6 +1112,14 @@ def test_relative_program_that_is_only_in_the_original_is_found_there(small):
     (folder,) = visible(small / ".runs")
     assert output.decode().split() == [f"{os.path.realpath(folder)}/source", f"{os.path.realpath(small)}/env/bin/tool"]
     assert run("./tool", cwd=small)[1].split()[1] == b"./tool"  # of the copy
+
+
+def test_number_and_size_of_files_are_said_and_a_link_has_no_size(tmp_path):
+    root = repository(tmp_path / "root")
+    os.symlink("no/where", root / "link")
+    assert b"1 files (0.0 MB) copied" in run("true", cwd=root)[2]
+    (root / "data.py").write_bytes(bytes(1_200_000))
+    assert b"2 files (1.2 MB) copied" in run("true", cwd=root)[2]
 
 
 def test_what_is_left_out_is_said_in_a_few_lines(small):
