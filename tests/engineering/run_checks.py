@@ -1,8 +1,8 @@
 """Run the checks of modules on 2 and on 4 ranks: `python run_checks.py FILE …`, with the file of each module.
 
 Writes what went wrong on each rank to RANKS/RANK.json: by module and check, and on 2 ranks by mutation. All modules in
-one program, since its imports take longer than the checks. At last one of two ranks fails, and `failed` holds what is
-printed.
+one program, since its imports take longer than the checks. At last one of three ranks fails, and `failed` holds what
+is printed.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,12 +52,15 @@ def main() -> None:
     def fail(rank: int) -> None:
         if rank == 1:
             raise ArithmeticError("on purpose")
+        if rank == 2:
+            time.sleep(20.0)
+            print("was not ended", file=sys.stderr)
         dist.barrier()
 
     with open("failed", "w") as file, redirected(2, file.fileno()):
         try:
-            # The first of them at once: the other alone would end with an error of its own, at the end of this time.
-            fork_ranks(fail, 2, 500.0)
+            # All of them at once: one that waits for the others would end with an error of its own after this time.
+            fork_ranks(fail, 3, 500.0)
         except SystemExit as error:
             print(error, file=file)
 

@@ -1,15 +1,18 @@
 """Processes that are started: what they return, what is said of those that fail, and that none is left."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from zhixing.engineering.launch import TORCHRUN, end_all, launch, run_all
+from zhixing.engineering.launch import TORCHRUN, end_all, launch, run_all, torchrun
 
 
 @pytest.mark.processes
@@ -37,8 +40,9 @@ def test_launch_returns_what_each_rank_returned():
 
 
 @pytest.mark.processes
-def test_fork_that_fails_is_told_of_and_ends_the_other(checked):
+def test_fork_that_fails_is_told_of_and_ends_the_others(checked):
     assert "ArithmeticError: on purpose" in checked["failed"]
+    assert "was not ended" not in checked["failed"]
     assert re.search(r"exit codes by rank: \{.*1: 1", checked["failed"])
 
 
@@ -49,6 +53,71 @@ def test_program_that_fails_is_told_of_and_ends_the_other(tmp_path, still_there)
     with pytest.raises(RuntimeError, match=r"(?s)exit codes by process: \{1: 1\}.*process 1\non purpose"):
         run_all(commands, 500.0)
     assert still_there(str(tmp_path)) == []
+
+
+@pytest.fixture
+def given(monkeypatch) -> list[tuple]:
+    """The commands, seconds and files of each start, where none takes place; 1 is what rank 0 returns."""
+    starts = []
+
+    def pretend(commands: list[list[str]], seconds: float, folder: str | None = None) -> list[str]:
+        files = {path.name: path.read_text() for path in Path(folder).iterdir()} if folder else {}
+        starts.append((commands, seconds, files))
+        if folder:
+            torch.save({"one": 1}, Path(folder, "0.pt"))
+        return ["printed"]
+
+    monkeypatch.setattr("zhixing.engineering.launch.run_all", pretend)
+    return starts
+
+
+def one() -> int:
+    return 1
+
+
+def test_launch_gives_one_rank_a_minute_and_a_collective_half_of_it(given):
+    assert launch(one, ranks=1) == {"one": [1]}
+    launch(one, ranks=1, seconds=8.0)
+    assert [seconds for _, seconds, _ in given] == [60.0, 8.0]
+    for (_, _, files), half in zip(given, ("30.0", "4.0"), strict=True):
+        assert f"fork_ranks(run, 1, {half})" in files["program.py"]
+
+
+def test_what_trains_imports_dynamo_before_it_is_forked(given):
+    def steps():
+        torch.optim.SGD([torch.zeros(1)]).step()
+
+    def replicates():
+        nn.parallel.DistributedDataParallel(nn.Linear(1, 1))
+
+    for function in one, steps, replicates:
+        launch(function, ranks=1)
+    assert ["import torch._dynamo" in files["functions.py"] for _, _, files in given] == [False, True, True]
+
+
+def test_torchrun_returns_what_its_one_command_prints_within_a_minute(given):
+    assert torchrun("train.py", "--epochs", "3", ranks=2) == "printed"
+    assert given == [([[*TORCHRUN, "--standalone", "--nproc-per-node=2", "train.py", "--epochs", "3"]], 60.0, {})]
+
+
+class Deaf(subprocess.Popen):
+    """No process, but what is done to one that does not end by SIGTERM."""
+
+    def __init__(self) -> None:
+        self.pid, self.done = -1, []
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.done.append(timeout)
+        if signal.SIGKILL not in self.done:
+            raise subprocess.TimeoutExpired("deaf", timeout)
+        return -signal.SIGKILL
+
+
+def test_process_has_ten_seconds_to_end_before_it_is_killed(monkeypatch):
+    process = Deaf()
+    monkeypatch.setattr("os.killpg", lambda _, number: process.done.append(number))
+    end_all([process])
+    assert process.done == [signal.SIGTERM, 10, signal.SIGKILL, None]
 
 
 def typed() -> object:
