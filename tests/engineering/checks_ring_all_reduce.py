@@ -128,8 +128,10 @@ def ring_sends_the_traffic_of_the_closed_form(place: Place) -> None:
 
 @CHECKS.add
 def star_sends_as_much_but_half_of_it_from_rank_0(place: Place) -> None:
-    p, n, log = place.ranks, 60, []
+    p, n, log, begun = place.ranks, 60, [], time.perf_counter()
     place.module.star_all_reduce(seeded(place, n), group=place.group, log=log)
+    assert {(transfer.step, transfer.chunk) for transfer in log} == {(0, 0)}
+    assert all(begun <= transfer.start <= transfer.end <= time.perf_counter() for transfer in log)
     assert sum(transfer.elements for transfer in log) == ((p - 1) * n if place.rank == 0 else n)
 
 
