@@ -121,6 +121,12 @@ def test_scale_cancels_where_normalized():
     check(inputs(C + 2, normalize=True), scale=8.0, normalize=True)
 
 
+def test_is_not_normalized_by_default():
+    x = inputs(3, start=False, decay=False)
+    out, _ = fused_linear_attention(x["q"], x["k"], x["v"])
+    assert_close(out.double(), defined(x)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_row_without_weight_is_zero_where_normalized():
     x = inputs(3, decay=False, start=False, normalize=True)
     x["q"] = torch.zeros_like(x["q"])
@@ -559,6 +565,21 @@ def test_refuses_a_state_that_does_not_fit(change, message):
 @pytest.mark.wrong_input
 def test_refuses_sums_that_do_not_fit():
     refuse(r"z of the state .* \(2, 4, 16\) .*\(2, 4, 1, 16\)", lambda x: {"z": x["z"][:, :, None]}, normalize=True)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("n", [3, 5])
+def test_refuses_fewer_and_more_keys_than_queries(n):
+    refuse(
+        f"as many queries as keys, but there are 4 and {n}",
+        lambda x: {name: torch.cat([x[name], x[name]], 2)[:, :, :n] for name in ("k", "v")},
+    )
+
+
+@pytest.mark.wrong_input
+def test_cpu_is_refused_without_the_interpreter(monkeypatch):
+    monkeypatch.setattr("zhixing.attention.linear_attention_triton.INTERPRETER", False)
+    refuse("runs on a GPU, but q is on cpu", lambda x: {name: of.cpu() for name, of in x.items()}, RuntimeError)
 
 
 @pytest.mark.wrong_input

@@ -548,6 +548,13 @@ def test_refuses_states_out_of_range(size):
 
 
 @pytest.mark.wrong_input
+def test_cpu_is_refused_without_the_interpreter(monkeypatch):
+    monkeypatch.setattr("zhixing.sequence.selective_scan_triton.INTERPRETER", False)
+    with pytest.raises(RuntimeError, match="runs on a GPU, but u is on cpu"):
+        fused({name: of.cpu() for name, of in inputs(2).items()})
+
+
+@pytest.mark.wrong_input
 def test_old_gpu_is_named(monkeypatch):
     new = _tuned.__wrapped__
     monkeypatch.setitem(new.__globals__, "INTERPRETER", False)
