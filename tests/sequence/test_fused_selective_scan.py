@@ -412,7 +412,7 @@ def test_keeps_only_inputs_for_backward():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning:torch")
 @pytest.mark.parametrize("parts", [OPTIONAL, (), ("z", "state")], ids=str)
 def test_is_an_operator_as_torch_wants_it(parts):
-    x = {name: of.detach() for name, of in inputs(1, 2, groups=1, parts=parts).items()}
+    x = {name: of.detach() for name, of in inputs(1, 2, batch=2, groups=1, parts=parts).items()}
     x |= {name: LAYOUTS["time last"](x[name]) for name in ("u", "dt", "b")}
     x = {name: of.requires_grad_() for name, of in x.items()}
     given = (*(x.get(name) for name in INPUTS), True)
@@ -527,6 +527,12 @@ def test_refuses_what_does_not_fit(which):
 )
 def test_refuses_other_dimensions(which, message):
     refuse(message, lambda x: {which: x[which].flatten(-2)})
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("which", OPTIONAL)
+def test_refuses_an_optional_tensor_that_does_not_fit_where_the_others_are_left_out(which):
+    refuse(f"^{which} must be of shape", lambda x: {which: x[which][:-1]}, parts=(which,))
 
 
 @pytest.mark.wrong_input
