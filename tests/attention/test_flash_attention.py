@@ -13,7 +13,15 @@ from torch.testing import assert_close
 
 from zhixing.attention import flash_attention as module
 from zhixing.attention.flash_attention import flash_attention
-from zhixing.attention.flash_attention_triton import _forward, _launch_kernel, _tuned
+from zhixing.attention.flash_attention_triton import (
+    HALF_PRECISION,
+    SINGLE_PRECISION,
+    _describable,
+    _forward,
+    _launch_kernel,
+    _tiles_to_try,
+    _tuned,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter's tiles are of 32 queries and 16 keys; on a GPU lengths that are as odd go over as many tiles.
@@ -367,6 +375,34 @@ def test_tiles_are_chosen_again_for_another_number_of_heads_or_group(monkeypatch
         flash_attention(*inputs(**sizes)[:3])
     assert len({*seen[:5]}) == 5
     assert seen[5] == seen[0]
+
+
+@pytest.mark.parametrize("kernel", HALF_PRECISION)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_each_gpu_tries_the_tiles_that_it_has_room_for(kernel, dtype):
+    table = (SINGLE_PRECISION if dtype == torch.float32 else HALF_PRECISION)[kernel]
+    for largest, tiles in table.items():
+        tried = {capability: _tiles_to_try(kernel, largest, dtype, capability) for capability in (80, 89, 90, 100)}
+        assert tried[90] == tried[100] == tiles
+        assert tried[80] == tried[89] == tuple(each for each in tiles if each.since == 80) != ()
+
+
+@pytest.mark.parametrize("table", [HALF_PRECISION, SINGLE_PRECISION], ids=["half", "single"])
+def test_tiles_and_warps_are_powers_of_2_as_triton_requires(table):
+    numbers = {n for tiles in table.values() for each in sum(tiles.values(), ()) for n in each[:3]}
+    assert max(numbers) <= 128
+    assert [n for n in numbers if n & (n - 1)] == []
+
+
+def test_only_rows_that_cannot_be_described_are_copied():
+    x = torch.randn(2, 3, 8, 16, dtype=torch.float16)
+    for whole in x, x.transpose(1, 2), x[..., 8:]:  # rows begin at multiples of 16 bytes
+        assert _describable(whole) is whole
+    for other in x[..., 1:9], x[..., ::2], x[..., :1].expand_as(x), torch.randn(2, 3, 8, 3).half():
+        copy = _describable(other)
+        assert torch.equal(copy, other)
+        assert copy.stride(3) == 1
+        assert [size for size in copy.stride()[:3] if size % 8] == []
 
 
 # Wrong input.
