@@ -9,7 +9,17 @@ from torch.testing import assert_close
 
 from zhixing.attention import fused_linear_attention as module
 from zhixing.attention.fused_linear_attention import fused_linear_attention
-from zhixing.attention.linear_attention_triton import CHUNKS, INTERPRETED_CHUNK, _carry, _launch_kernel, _tuned
+from zhixing.attention.linear_attention_triton import (
+    CHUNKS,
+    INTERPRETED_CHUNK,
+    TRIED,
+    _blocks,
+    _carry,
+    _gradients_qk,
+    _launch_kernel,
+    _launches_to_try,
+    _tuned,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 C = CHUNKS[torch.float32] if DEVICE == "cuda" else INTERPRETED_CHUNK
@@ -483,6 +493,26 @@ def test_launch_is_chosen_again_for_another_number_of_heads_or_size(monkeypatch)
     carried = seen[::2]
     assert len({*carried[:6]}) == 6
     assert carried[6] == carried[0]
+
+
+@pytest.mark.parametrize("kernel", TRIED)
+def test_each_gpu_tries_the_launches_that_it_has_room_for(kernel):
+    tried = {capability: _launches_to_try(kernel, capability) for capability in (80, 89, 90, 100)}
+    assert tried[90] == tried[100] == TRIED[kernel]
+    assert tried[80] == tried[89] == tuple(each for each in TRIED[kernel] if each.since == 80) != ()
+    assert [each for each in TRIED[kernel] if each.warps & (each.warps - 1)] == []  # powers of 2, as Triton requires
+
+
+@pytest.mark.parametrize("dtype", CHUNKS, ids=str)
+def test_tiles_on_a_gpu_are_powers_of_2_from_16_columns_to_a_chunk(dtype, monkeypatch):
+    monkeypatch.setitem(_blocks.__globals__, "INTERPRETER", False)
+    chunk = 32 if dtype == torch.float32 else 64
+    for size, columns in {1: 16, 16: 16, 17: 32, 33: 64, 256: 64}.items():
+        q, v = torch.zeros(1, 1, 1, size, dtype=dtype), torch.zeros(1, 1, 1, 1, dtype=dtype)
+        wanted = {"CHUNK": chunk, "BLOCK_D": min(columns, chunk), "BLOCK_E": 16}
+        assert _blocks(_carry, q, v) == wanted
+        assert _blocks(_carry, v, q) == {"CHUNK": chunk, "BLOCK_D": 16, "BLOCK_E": min(columns, chunk)}
+        assert _blocks(_gradients_qk, q, v) == wanted | {"BLOCK_D": min(columns, chunk // 2)}
 
 
 # Wrong input.

@@ -12,7 +12,7 @@ from zhixing.sequence import fused_selective_scan as module
 from zhixing.sequence import selective_scan
 from zhixing.sequence.fused_selective_scan import fused_selective_scan
 from zhixing.sequence.selective_scan import MambaBlock
-from zhixing.sequence.selective_scan_triton import _blocks, _forward, _launch_kernel, _tuned
+from zhixing.sequence.selective_scan_triton import TRIED, _blocks, _forward, _launch_kernel, _tuned, _warps_to_try
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 C = _blocks(1)["CHUNK"]
@@ -492,6 +492,19 @@ def test_launch_is_chosen_again_for_another_number_of_programs_or_size(monkeypat
     fused(inputs(), dt_softplus=False)
     assert len({*seen[:5], seen[6]}) == 6
     assert seen[5] == seen[0]
+
+
+@pytest.mark.parametrize("kernel", TRIED)
+def test_each_gpu_tries_powers_of_2_as_numbers_of_warps(kernel):
+    for capability in 80, 90, 100:
+        assert _warps_to_try(kernel, capability) == TRIED[kernel] != ()
+    assert [warps for warps in TRIED[kernel] if warps & (warps - 1)] == []
+
+
+def test_program_on_a_gpu_has_256_numbers_of_a_step_and_at_most_64_channels(monkeypatch):
+    monkeypatch.setitem(_blocks.__globals__, "INTERPRETER", False)
+    for size, channels, padded in (1, 64, 1), (4, 64, 4), (5, 32, 8), (16, 16, 16), (17, 8, 32), (256, 1, 256):
+        assert _blocks(size) == {"CHUNK": 8, "BLOCK_D": channels, "BLOCK_N": padded}
 
 
 # Wrong input.
