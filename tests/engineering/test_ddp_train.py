@@ -99,3 +99,19 @@ def test_script_says_how_it_is_started(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         ddp_train.main()
     assert "torchrun --standalone --nproc-per-node=2" in capsys.readouterr().err
+
+
+def test_each_rank_has_a_seed_of_its_own_in_each_epoch(monkeypatch, tmp_path):
+    """Three ranks in one process, without what goes from one to another."""
+    seed, seeds = torch.manual_seed, []
+    monkeypatch.setattr(torch, "manual_seed", lambda number: seed(number) and seeds.append(torch.initial_seed()))
+    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 3)
+    monkeypatch.setattr(dist, "all_reduce", lambda total: None)
+    monkeypatch.setattr(ddp_train, "resume", lambda *of: 0)
+    monkeypatch.setattr(ddp_train, "DistributedDataParallel", lambda model: model)
+    for rank in range(3):
+        monkeypatch.setattr(dist, "get_rank", lambda group=None, rank=rank: rank)
+        ddp_train.train(3, 192, tmp_path / "c.pt", torch.device("cpu"))
+    starts, epochs = seeds[::4], [number for i, number in enumerate(seeds) if i % 4]
+    assert starts == [0, 0, 0]  # all make the same model
+    assert len({*epochs}) == len(epochs) == 9
