@@ -448,7 +448,15 @@ def test_names_and_shapes_equal_torchvisions(name):
     ours = meta(name)
     shapes = [{key: value.shape for key, value in module.state_dict().items()} for module in (ours, theirs)]
     assert shapes[0] == shapes[1]
-    assert theirs.classifier[0].p == COEFFICIENTS[name][3]
+
+
+@pytest.mark.torchvision
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_dropout_is_as_in_torchvision(name, monkeypatch):
+    from torchvision.models import efficientnet as theirs
+
+    monkeypatch.setattr(theirs, "_efficientnet", lambda stages, dropout, *rest, **settings: dropout)
+    assert COEFFICIENTS[name][3] == getattr(theirs, f"efficientnet_{name.lower()}")()
 
 
 @pytest.mark.torchvision

@@ -207,6 +207,13 @@ def meta():
         return mobilenet_v1()
 
 
+def test_class_has_the_defaults_of_its_function(meta):
+    with torch.device("meta"):
+        net = MobileNetV1()
+    shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (net, meta)]
+    assert shapes[0] == shapes[1]
+
+
 def test_table_2_of_mobilenets(meta):
     macs, parameters = {}, {}
     for name, cost in layer_costs(meta, (3, 224, 224)):
