@@ -74,7 +74,7 @@ class Builder:
     renderer: Renderer
     preview: bool = False
     sources: dict[str, Files] = field(default_factory=dict)
-    copies: tuple[dict[str, str], tuple[Files, list[BuildError]]] = ({}, ({}, []))
+    copies: tuple[dict[str, str] | None, tuple[Files, list[BuildError]]] = (None, ({}, []))
 
     def make_site(self, folder: Path, check: Check) -> None:
         """Write the sources of MkDocs into folder/pages and the whole site into folder/site.

@@ -459,7 +459,7 @@ def test_refuses_a_scale_whose_gradient_would_be_lost(requires_grad):
 
 @pytest.mark.wrong_input
 def test_cpu_is_refused_without_the_interpreter(monkeypatch):
-    monkeypatch.setattr("zhixing.attention.flash_attention_triton.INTERPRET", False)
+    monkeypatch.setitem(_tuned.__wrapped__.__globals__, "INTERPRET", False)
     with pytest.raises(RuntimeError, match="flash_attention runs on a GPU, but q is on cpu"):
         flash_attention(*torch.zeros(3, 1, 1, 4, 16))
 

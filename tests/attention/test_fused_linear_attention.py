@@ -608,7 +608,7 @@ def test_refuses_fewer_and_more_keys_than_queries(n):
 
 @pytest.mark.wrong_input
 def test_cpu_is_refused_without_the_interpreter(monkeypatch):
-    monkeypatch.setattr("zhixing.attention.linear_attention_triton.INTERPRETER", False)
+    monkeypatch.setitem(_tuned.__wrapped__.__globals__, "INTERPRETER", False)
     refuse("runs on a GPU, but q is on cpu", lambda x: {name: of.cpu() for name, of in x.items()}, RuntimeError)
 
 

@@ -568,7 +568,7 @@ def test_refuses_states_out_of_range(size):
 
 @pytest.mark.wrong_input
 def test_cpu_is_refused_without_the_interpreter(monkeypatch):
-    monkeypatch.setattr("zhixing.sequence.selective_scan_triton.INTERPRETER", False)
+    monkeypatch.setitem(_tuned.__wrapped__.__globals__, "INTERPRETER", False)
     with pytest.raises(RuntimeError, match="runs on a GPU, but u is on cpu"):
         fused({name: of.cpu() for name, of in inputs(2).items()})
 
