@@ -128,16 +128,20 @@ def test_index_is_fetched_once_when_the_box_first_opens(tab):
     assert fetched == ["search-pages.json", "search-sections.json", "search-text.json"]
 
 
-@pytest.fixture
-def half(tab):
-    """A tab with the search box open, whose search of titles is complete, while the text has not come."""
+def searched(tab, name: str, missing: str):
+    """A tab with the search box open, where `name` is searched, while the file `missing` has not come."""
     visit, held = tab(), []
-    visit.page.route("**/search-text.json", lambda route: held.append(route))
+    visit.page.route(f"**/{missing}.json", lambda route: held.append(route))
     visit.open("en/")
     visit.page.keyboard.press("/")
-    visit.page.wait_for_function("() => document.querySelector('.search').dataset.searched === 'titles'")
+    visit.page.wait_for_function("name => document.querySelector('.search').dataset.searched === name", arg=name)
     visit.continue_ = lambda: held.pop().continue_()
     return visit
+
+
+@pytest.fixture
+def half(tab):
+    return searched(tab, "titles", "search-text")
 
 
 def test_pages_are_searched_first_then_titles_then_everything(tab):
@@ -152,14 +156,10 @@ def test_pages_are_searched_first_then_titles_then_everything(tab):
 
 
 def test_pages_are_found_before_the_other_titles_have_come(tab):
-    visit, held = tab(), []
-    visit.page.route("**/search-sections.json", lambda route: held.append(route))
-    visit.open("en/")
-    visit.page.keyboard.press("/")
-    visit.page.wait_for_function("() => document.querySelector('.search').dataset.searched === 'pages'")
+    visit = searched(tab, "pages", "search-sections")
     visit.page.fill(".search input", "gelu")
     assert visit.page.locator(".search li a").first.get_attribute("href").endswith("/activations/gelu/")
-    held.pop().continue_()
+    visit.continue_()
     visit.page.wait_for_function(SHOWN, arg="gelu")
 
 
