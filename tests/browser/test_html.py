@@ -94,6 +94,20 @@ def test_switch_and_headings_link_to_the_translation(translated_page, read):
     assert linked == {id: [f"{switch.get('href')}#{id}"] for id in linked}
 
 
+def test_pages_have_a_description_of_their_own(translated_page, read):
+    """Previews of links and search engines show it."""
+    tree = read(translated_page)
+    (preview,) = tree.xpath("//meta[@property='og:description']/@content")
+    assert preview.strip()
+    assert tree.xpath("//meta[@name='description']/@content") == [preview]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_feeds_are_described(language):
+    found = lxml.etree.parse(SITE / language / "feed.xml").iter("description")
+    assert "" not in [(element.text or "").strip() for element in found]
+
+
 def test_notebook_and_articles_link_to_each_other(article, read):
     name = article.removeprefix("en/lab/")
     if name == article:

@@ -456,12 +456,14 @@ def test_llms_txt_links_to_plain_markdown(hosted):
         ("# T { #t }\n\nSome\nprose.\n\nMore.\n", "Some prose."),
         ("---\nmenu: T\n---\n\n# T { #t }\n\nProse.\n", "Prose."),
         ("---\nsummary: A line.\n---\n\n# T { #t }\n\nProse.\n", "A line."),
-        ("# T { #t }\n\nA [link](x.md).\n", ""),
+        ("# T { #t }\n\nA [link](x.md).\n", "A link."),
+        ("# T { #t }\n\nThe **bold** one.\n", ""),
+        ("# T { #t }\n\nThe root $x$.\n", ""),
         ("# T { #t }\n\nThe value {{ nine }}.\n", ""),
         ("# T { #t }\n\n![A figure.](area/squares.py:curve)\n", ""),
         ("# T { #t }\n", ""),
     ],
-    ids=["first paragraph", "below front matter", "summary", "link", "value", "figure", "nothing"],
+    ids=["first paragraph", "below front matter", "summary", "link", "bold", "formula", "value", "figure", "nothing"],
 )
 def test_description_is_the_summary_or_the_first_paragraph(text, description):
     page = Page("docs/en/index.md", text)

@@ -24,6 +24,7 @@ from zhixing_site.store import Files
 from zhixing_site.templates import WORDS, render
 
 LOGO = "theme/images/logo.svg"
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\([^)]*\)")
 MATTER = re.compile(r"\A---\n.*?\n---[ ]*\n", re.DOTALL)
 
 
@@ -54,10 +55,10 @@ class Site:
         return [page for page in self.pages[language].values() if is_article(page)]
 
     def description(self, page: Page) -> str:
-        """The page's summary, else its first paragraph if that is nothing but prose; as plain text."""
+        """The page's summary, else its first paragraph if that is nothing but prose and links; as plain text."""
         text = re.sub(r"\A\s*# .*", "", MATTER.sub("", page.text))
-        paragraphs = re.split(r"\n\s*\n", text.strip())
-        prose = "" if MARK.search(paragraphs[0]) or re.search(r"[<\[*]", paragraphs[0]) else paragraphs[0]
+        paragraph = LINK.sub(r"\1", re.split(r"\n\s*\n", text.strip())[0])
+        prose = "" if MARK.search(paragraph) or re.search(r"[<\[*$]", paragraph) else paragraph
         return page.meta.get("summary") or " ".join(prose.split())
 
     def shared(self, page: Page, key: str) -> Any:
