@@ -47,5 +47,6 @@ def read_commit(root: Path) -> str:
 
 
 def today() -> str:
-    """The date in UTC."""
-    return datetime.now(UTC).date().isoformat()
+    """The date in UTC: that of SOURCE_DATE_EPOCH, as in MkDocs and other programs, or else today's."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    return (datetime.fromtimestamp(int(seconds), UTC) if seconds else datetime.now(UTC)).date().isoformat()

@@ -23,6 +23,7 @@ from zhixing_site import cli, store
 from zhixing_site.site import mkdocs, mkdocs_process
 from zhixing_site.site.mkdocs import Renderer
 
+os.environ["SOURCE_DATE_EPOCH"] = "1767225600"  # 2026-01-01: midnight must not part two builds
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored

@@ -12,11 +12,12 @@ from zhixing_site.build import read_site
 from zhixing_site.content.articles import read_areas
 from zhixing_site.content.page import Page
 from zhixing_site.errors import BuildError
-from zhixing_site.project import read_commit, today
+from zhixing_site.project import read_commit
 from zhixing_site.site.components import Components, count_words, read_glossary
 from zhixing_site.site.evidence import digest
 from zhixing_site.templates import WORDS
 
+DAY = "2026-01-01"  # of conftest
 SQUARES = {
     "en": "---\nmenu: Squares\nsummary: Each number & itself.\ndate: 2026-01-01\ncover: curve\nrequires: [area/roots]\n"
     'papers: ["1606.08415", {title: A & B, url: "https://example.org/a"}]\nstart: {paper: 1}\n---\n\n',
@@ -220,7 +221,7 @@ def test_reading_time_counts_code_and_formulas(library):
 def test_evidence_names_versions_tests_and_how_to_cite(built):
     (block,) = built.html("en/area/squares").find_class("evidence")
     text = block.text_content()
-    assert re.search(rf"Built on {today()} with torch 2\.\S+ and Python 3\.\d+\.\d+\. The site is pub", text)
+    assert re.search(rf"Built on {DAY} with torch 2\.\S+ and Python 3\.\d+\.\d+\. The site is pub", text)
     assert [each.text for each in block.iter("summary")] == [
         "2 test functions check the code of this page",
         "How to cite this page",
@@ -231,7 +232,7 @@ def test_evidence_names_versions_tests_and_how_to_cite(built):
     (citation,) = block.find_class("cite")
     assert re.sub(r"\s+", " ", citation.find(".//pre").text_content()).strip() == (
         "@misc{zhixing-area-squares, title = {Squares}, author = {{The Zhixing authors}}, year = {2026}, "
-        f"url = {{http://localhost/en/area/squares/}}, note = {{知行 Zhixing, {today()}}} }}"
+        f"url = {{http://localhost/en/area/squares/}}, note = {{知行 Zhixing, {DAY}}} }}"
     )
     links = {each.text: each.get("href") for each in block.iter("a")}
     assert links["Edit this page"] == "http://localhost/source/edit/main/docs/en/area/squares.md"
@@ -242,7 +243,7 @@ def test_evidence_names_versions_tests_and_how_to_cite(built):
 def test_evidence_is_in_the_language_of_its_page(built):
     (block,) = built.html("zh/area/squares").find_class("evidence")
     assert [each.text for each in block.iter("summary")] == ["检验本页代码的 2 个测试函数", "如何引用本页"]
-    assert f"本页构建于 {today()}，使用 torch" in block.text_content()
+    assert f"本页构建于 {DAY}，使用 torch" in block.text_content()
     assert [each.get("lang") for each in block.find_class("tests")[0].iter("div")] == ["en"]
     assert block.xpath(".//*[@lang='zh']") == []
     assert "title = {平方}" in re.sub(r"\s+", " ", block.find_class("cite")[0].text_content())
@@ -285,8 +286,8 @@ def test_imported_helper_does_not_add_tests_of_its_other_users(library):
 def test_home_shows_areas_with_cards_paths_and_numbers(built):
     page = built.html("en")
     article = page.find(".//article")
-    assert article.find("p").text_content() == f"2 articles, 2 tests, torch, {today()}, …"
-    assert built.html("zh").find(".//article/p").text_content() == f"2 篇，2 项，torch，{today()}，…。"
+    assert article.find("p").text_content() == f"2 articles, 2 tests, torch, {DAY}, …"
+    assert built.html("zh").find(".//article/p").text_content() == f"2 篇，2 项，torch，{DAY}，…。"
     (path,) = page.find_class("reading-path")
     assert [each.text_content() for each in path.iter("li")] == ["Squares", "Roots"]
     assert addresses(built, "en", path) == ["en/area/squares", "en/area/roots"]
@@ -552,7 +553,7 @@ def test_pages_show_the_commit(library):
     commit = read_commit(library.root)
     text = library.html("en/area/squares").find_class("evidence")[0].text_content()
     assert f"at commit {commit} with torch" in text
-    assert f"{today()}, {commit}}}" in text
+    assert f"{DAY}, {commit}}}" in text
     assert commit in library.html("zh").find(".//article/p").text_content()
     site = library.site()
     assert not any(b"zhixing-build" in content for content in site.values())
