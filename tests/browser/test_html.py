@@ -102,6 +102,19 @@ def test_pages_have_a_description_of_their_own(translated_page, read):
     assert tree.xpath("//meta[@name='description']/@content") == [preview]
 
 
+def test_links_in_markdown_lead_somewhere():
+    files, dead = sorted(SITE.glob("??/*/*.md")), []
+    assert files
+    for file in files:
+        text = re.sub(r"^(`{3,}).*?^\1$|`[^`\n]+`|\$[^$]+\$", "", file.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for path, id in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+            linked = file.parent / path if path else file
+            anchored = not id or linked.suffix != ".md" or f'<a id="{id}"></a>' in linked.read_text()
+            if not linked.exists() or not anchored:
+                dead.append((file, path, id))
+    assert dead == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_feeds_are_described(language):
     found = lxml.etree.parse(SITE / language / "feed.xml").iter("description")

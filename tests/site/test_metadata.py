@@ -335,13 +335,13 @@ for x in (1, 2, 3):
 ```
 """
 PLAIN = f"""\
-# Squares
+# <a id="squares"></a>Squares
 
 The square of 3 is 9, and $3^2 = 9.0$.
 
 ![The squares up to $x = 2$.](squares/curve-light.svg)
 
-## Table
+## <a id="table"></a>Table
 
 ```python
 import matplotlib.pyplot as plt
@@ -406,7 +406,7 @@ def test_boxes_tables_and_modules_as_plain_markdown(pristine, tmp_path):
     assert (
         page_markdown(Page("docs/en/area/squares.md", RICH), notebooks, project.root)
         == f"""\
-# Trial
+# <a id="trial"></a>Trial
 
 
 **What is $3^2$?**
@@ -423,6 +423,15 @@ After, for \\$5 or -2.5, $e = 4.7\\times10^{{-4}}$。
 
 [area/squares.py](../../code/area/squares.py)
 """
+    )
+
+
+def test_plain_markdown_links_to_files_that_exist(pristine):
+    """An article has Markdown, another page only HTML."""
+    text = "# T { #t }\n\n[a](roots.md#roots), [b](../glossary.md#x), [c](index.md), [d](../other/index.md).\n"
+    page = Page("docs/en/area/squares.md", text)
+    assert page_markdown(page, {}, pristine.root).endswith(
+        "\n[a](roots.md#roots), [b](../glossary/#x), [c](./), [d](../other/).\n"
     )
 
 

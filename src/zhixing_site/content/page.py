@@ -58,6 +58,11 @@ PATH = re.compile(r"([a-z0-9][a-z0-9_-]*/)*[a-z0-9][a-z0-9_-]*\.md")
 HEADING_ID = re.compile(r"\{ *#([\w-]+) *\}\s*$")
 
 
+def is_article(name: str) -> bool:
+    """Whether the page is in an area, and not its index."""
+    return "/" in name and not name.endswith("/index")
+
+
 @dataclass(frozen=True)
 class Use:
     """A place where a page shows something of a Python file: code, or a figure."""

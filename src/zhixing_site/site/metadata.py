@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zhixing_site.content.expand import drawings, figure_path
-from zhixing_site.content.page import MARK, Page, Pages
+from zhixing_site.content.page import MARK, Page, Pages, is_article
 from zhixing_site.content.plain_markdown import page_markdown
 from zhixing_site.errors import BuildError
 from zhixing_site.files import read_text
@@ -52,7 +52,7 @@ class Site:
 
     def articles(self, language: str) -> list[Page]:
         """The pages that are not an index of others."""
-        return [page for page in self.pages[language].values() if is_article(page)]
+        return [page for page in self.pages[language].values() if is_article(page.name)]
 
     def description(self, page: Page) -> str:
         """The page's summary, else its first paragraph if that is nothing but prose and links; as plain text."""
@@ -71,14 +71,9 @@ def folder(name: str, language: str) -> str:
     return re.sub(r"(?<=/)index/$", "", f"{language}/{name}/")
 
 
-def is_article(page: Page) -> bool:
-    """Whether the page is in an area, and not its index."""
-    return "/" in page.name and not page.name.endswith("/index")
-
-
 def with_head(text: str, page: Page, site: Site) -> str:
     """The expanded page with front matter for the theme: title, description, and HTML for the head."""
-    values = {"site": site, "page": page, "words": WORDS[page.language], "is_article": is_article(page)}
+    values = {"site": site, "page": page, "words": WORDS[page.language], "is_article": is_article(page.name)}
     meta = page.meta | {"head": render("head.html", width=WIDTH, height=HEIGHT, **values)}
     if description := site.description(page):
         meta["description"] = html.escape(description)
@@ -121,7 +116,7 @@ def metadata_files(site: Site, notebooks: Mapping[str, dict], root: Path) -> tup
         raise BuildError("is not an SVG drawing", LOGO)
     figures = {language: drawings(notebooks, language) for language in LANGUAGES}
     for page in site.all_pages:
-        if is_article(page):
+        if is_article(page.name):
             files[f"{page.language}/{page.name}.md"] = page_markdown(page, notebooks, root)
         cover = site.shared(page, "cover")
         figure = figures[page.language].get(figure_path(page.snippet, cover, "light"), "")  # none without a cover
