@@ -20,13 +20,17 @@ def main(arguments: list[str] | None = None) -> int:
     show = commands.add_parser("list", help="list what can be copied, by area")
     show.add_argument("words", nargs="*", help="only entries with all of these words in their name or summary")
     copy = commands.add_parser("copy", help="write a standalone file")
-    copy.add_argument("name", help="a function, class or module: gelu, activations/gelu or activations/gelu.gelu_tanh")
+    copy.add_argument(
+        "name", help="a function or class (gelu, activations/gelu.gelu_tanh), or a module (activations/gelu)"
+    )
     copy.add_argument("--to", default=".", metavar="PATH", help="a folder, or a file that ends in .py (default: .)")
     copy.add_argument("--force", action="store_true", help="overwrite an existing file")
-    check = commands.add_parser("check", help="report which copied files were changed, or have a newer version")
+    check = commands.add_parser(
+        "check", help="report which copied files were changed, or differ from the installed code"
+    )
     check.add_argument("paths", nargs="+", type=Path, help="copied files, or folders that contain them")
-    update = commands.add_parser("update", help="merge the newest version into a copied file")
-    update.add_argument("path", type=Path)
+    update = commands.add_parser("update", help="merge the installed version into a copied file")
+    update.add_argument("path", type=Path, help="a copied file; merging your changes needs git")
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command](options)

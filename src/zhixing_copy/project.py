@@ -146,8 +146,8 @@ def check(path: Path) -> str:
     except CopyError:
         return "; ".join([*findings, f"{name} no longer exists"])
     if newest.digest != copied.digest:
-        versions = f"{newest.fields['version']}, this is {copied.fields['version']}"
-        findings.append(f"newer version available: {versions}")
+        versions = f"version {newest.fields['version']}, this is {copied.fields['version']}"
+        findings.append(f"differs from the installed code: {versions}")
     return "; ".join(findings)
 
 

@@ -258,12 +258,12 @@ def test_moved_file_is_merged_with_the_original_of_its_old_place(zhixing, projec
     assert (project / ".zhixing/deep/in/ring.py").is_file()
 
 
-def test_check_reports_a_newer_version(zhixing, project, package):
+def test_check_reports_other_installed_code(zhixing, project, package):
     zhixing("copy", "circle"), zhixing("copy", "half")
     edit(package / "plane/shapes.py", "PI * r**2", "PI * r * r")
     code, output, _ = zhixing("check", ".")
     assert code == 1
-    assert output.splitlines()[0].startswith("circle.py: newer version available: ")
+    assert output.splitlines()[0].startswith("circle.py: differs from the installed code: ")
     assert output.splitlines()[1] == "half.py: unchanged"
     edit(package / "plane/shapes.py", "def circle", "def disc")
     assert "circle.py: plane/shapes.circle no longer exists" in zhixing("check", "circle.py")[1]
@@ -621,7 +621,7 @@ def test_read_only_file_is_not_replaced(zhixing, project, package):
         code, output, error = zhixing(*arguments)
         assert (code, output, error) == (2, "", "zhixing: circle.py cannot be written: it is read-only\n")
     assert path.read_text() == before
-    assert zhixing("check", ".")[1].startswith("circle.py: newer version available")
+    assert zhixing("check", ".")[1].startswith("circle.py: differs from the installed code")
     path.chmod(0o640)
     assert zhixing("update", "circle.py")[0] == 0
     assert path.stat().st_mode & 0o777 == 0o640
