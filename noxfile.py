@@ -1,4 +1,4 @@
-"""Nox sessions, which all run in the environment of nox itself: `pip install -c constraints.txt -e '.[dev]'`."""
+"""Nox sessions, which run in the environment of nox itself: `pip install -c constraints.txt -e '.[dev]'`."""
 
 import json
 import sys
@@ -146,7 +146,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """On a machine with a GPU: test the compiled kernels, and compare their speed with torch's."""
+    """On a machine with a GPU: test the compiled kernels, and time them beside other implementations."""
     run_pytest(session, "tests/attention", "tests/sequence", "-k", "flash or fused", *session.posargs)
     run(session, "python", "benchmarks/attention.py")
     run(session, "python", "benchmarks/linear_attention.py")
