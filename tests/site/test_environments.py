@@ -2,11 +2,13 @@
 
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import environments
 import pytest
 from environments import oldest, variables
+from packaging.specifiers import SpecifierSet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = """\
@@ -105,3 +107,9 @@ def test_dependencies_have_lower_bounds():
     requirements, constraints = oldest(REPOSITORY)
     names = {line.partition("==")[0] for line in constraints.splitlines()}
     assert {each.partition(";")[0].partition(">=")[0].strip() for each in requirements} <= names
+
+
+def test_pinned_versions_work_with_every_python_3_11():
+    """Debian 12 has 3.11.2."""
+    needed = {each.name: each.metadata["Requires-Python"] or "" for each in distributions()}
+    assert [name for name, versions in needed.items() if not SpecifierSet(versions).contains("3.11.0")] == []
