@@ -297,6 +297,14 @@ def test_definition_is_included_by_name(expanded, name, source):
     assert text == f'```python title="src/power.py"\n{source}\n```'
 
 
+def test_title_names_each_file_once(expanded, tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_power.py").write_text("def test_square():\n    pass\n")
+    names = "src/power.py:power", "tests/test_power.py:test_square", "src/power.py:power"
+    text = expanded("\n".join(["```python", *(f'--8<-- "{name}"' for name in names), "```"]))
+    assert text.startswith('```python title="src/power.py, tests/test_power.py"\n')
+
+
 def test_whole_file_is_included(expanded):
     assert expanded('```python\n--8<-- "src/power.py"\n```') == f'```python title="src/power.py"\n{SOURCE.strip()}\n```'
 

@@ -97,12 +97,13 @@ class Expander:
             raise BuildError(str(error), self.page.path, line or self.page.line(mark)) from error
 
     def expand_fence(self, mark: re.Match) -> str:
-        code, shown, offers, title = [], [], [], ""
+        code, shown, offers = [], [], []
+        files = dict.fromkeys(use.path for use in self.page.included(mark) if use.is_definition)
+        title = f' title="{", ".join(files)}"' if files else ""
         for use in self.page.included(mark):
             try:
                 if use.is_definition:
                     code.append(definition(use.path, use.name, self.root))
-                    title = f' title="{use.path}"'
                     offers.append(self._offer(f"{use.path}:{use.name.partition('.')[0]}"))
                 else:
                     cell = self._cell(use.path, use.name)
