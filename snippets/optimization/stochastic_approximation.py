@@ -315,7 +315,7 @@ with torch.no_grad():  # the Hessian at the minimum, for its curvatures
     hessian = (outer.T @ spread.flatten(1)) / len(x)
     hessian = hessian.view(65, 65, 10, 10).transpose(1, 2).reshape(650, 650)
     curvatures = torch.linalg.eigvalsh(hessian) + 1e-3
-    seen = curvatures > 1.001e-3  # the others have no gradient but the penalty's
+    seen = curvatures > 1.001e-3  # the others are hardly more than the penalty's
     seen_count = seen.sum().item()
     flat_share = (curvatures[seen] < 0.01).double().mean().item()
 assert flat_share > 0.8
