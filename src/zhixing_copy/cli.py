@@ -11,7 +11,7 @@ from zhixing_copy.catalogue import CopyError, find, installed, listed, read, wri
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0; 1 if a file is changed or outdated or has merge conflicts; 2 for an invalid request."""
+    """Return the exit code: 0; 1 for a file that differs or has merge conflicts; 2 for an invalid request."""
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters of a summary or a file name
             stream.reconfigure(errors="backslashreplace")

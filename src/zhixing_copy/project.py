@@ -127,7 +127,7 @@ def copy(entry: Entry, to: str, force: bool) -> Path:
 
 
 def check(path: Path) -> str:
-    """Return how a copied file was changed and whether it is outdated; empty if neither.
+    """Return how a copied file was changed and whether the installed code differs; empty if neither.
 
     Raises:
         CopyError: The file is not a copied file.
